@@ -1,0 +1,153 @@
+"""
+What status and plan answer on stdout, for people and as JSON. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from migration_gate.migration import AppliedMigration, version_to_key
+from migration_gate.plan import Plan
+
+
+State = Literal["applied", "pending", "changed", "unknown", "out of order"]
+
+HELP: Final = """\
+usage: entrypoint.py [COMMAND]
+
+Stands before an application: waits for PostgreSQL, applies the pending SQL migrations,
+exits 0 (open: the application may start) or 1 (closed: it must not).
+
+commands:
+  migrate             wait, apply what is pending, say how it went (the default)
+  check               wait until every migration shipped here is applied; only looks
+  wait                wait until the database answers and is writable
+  status [--json]     files and history side by side
+  plan [--json]       what migrate would do, in order; applies nothing
+  resolve VERSION --applied | --not-applied
+                      say of one migration that it is applied, or that it is not
+  new NAME            write the next numbered file from a template
+  --help, --version
+
+Settings are environment variables: DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT,
+POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB or libpq's PG… name the database,
+GATE_MIGRATIONS the folder. The README lists them all.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusLine:
+    """One migration in the answer to status."""
+
+    version: str
+    state: State
+    applied_at: str | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLine:
+    """
+    One migration in the answer to plan.
+
+    ``refused`` says why migrate would not run it; None where it would.
+    """
+
+    version: str
+    statement_count: int | None
+    in_transaction: bool | None
+    why: str
+    refused: str | None
+
+
+def make_status(
+    plan: Plan, history: Sequence[AppliedMigration]
+) -> tuple[StatusLine, ...]:
+    """Put files and history side by side, in the order of the files."""
+    rows = {version_to_key(row.version): row for row in history}
+    lines = []
+    for migration in sorted((*plan.applied, *plan.pending), key=lambda m: m.order):
+        row = rows.get(migration.key)
+        state: State = "pending" if row is None else "applied"
+        if migration.version in plan.changed:
+            state = "changed"
+        if migration.version in plan.out_of_order:
+            state = "out of order"
+        lines.append(
+            StatusLine(
+                version=migration.version,
+                state=state,
+                applied_at=None if row is None else row.applied_at,
+                duration_ms=None if row is None else row.duration_ms,
+            )
+        )
+    unknown = [*plan.unknown, *(row for row, _ in plan.lookalikes)]
+    by_version = {row.version: row for row in history}
+    lines += [
+        StatusLine(
+            version=version,
+            state="unknown",
+            applied_at=by_version[version].applied_at,
+            duration_ms=by_version[version].duration_ms,
+        )
+        for version in unknown
+    ]
+    return tuple(lines)
+
+
+def describe_status(lines: Sequence[StatusLine]) -> str:
+    """Return the table that a person reads."""
+    rows = [("STATE", "APPLIED AT (UTC)", "TOOK", "MIGRATION")]
+    rows += [
+        (
+            line.state,
+            (line.applied_at or "").partition(".")[0].replace("T", " "),
+            "" if line.duration_ms is None else f"{line.duration_ms} ms",
+            line.version,
+        )
+        for line in lines
+    ]
+    return _table(rows)
+
+
+def describe_plan(lines: Sequence[PlanLine]) -> str:
+    """Return the table that a person reads."""
+    if not lines:
+        return "nothing pending"
+    rows = [("MIGRATION", "STATEMENTS", "TRANSACTION", "REFUSED")]
+    rows += [
+        (
+            line.version,
+            "" if line.statement_count is None else str(line.statement_count),
+            _transaction(line),
+            line.refused or "",
+        )
+        for line in lines
+    ]
+    return _table(rows)
+
+
+def to_json(lines: Iterable[StatusLine | PlanLine]) -> str:
+    """Return the lines as a JSON array."""
+    return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
+
+
+def _transaction(line: PlanLine) -> str:
+    if line.in_transaction is None:
+        return ""
+    side = "inside" if line.in_transaction else "outside"
+    return f"{side}: {line.why}" if line.why else side
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,108 @@
+"""
+The commands check and wait: look, and write nothing; no connection between looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+from migration_gate.causes import Cause
+from migration_gate.connect import (
+    NotReadyError,
+    Patience,
+    open_connection,
+    wait_for,
+)
+from migration_gate.errors import GateError, IncompleteError, LoginRefusedError
+from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
+from migration_gate.history import require_readable
+from migration_gate.logs import Log
+from migration_gate.migration import Migration
+from migration_gate.plan import Plan, make_plan, require_agreement
+from migration_gate.session import not_writable, start_session
+from migration_gate.settings import Settings
+from migration_gate.verdict import Tally
+
+
+INCOMPLETE: Final = Cause(pattern="", kind="away", reason="incomplete", remedy="")
+NO_RIGHT: Final = Cause(pattern="", kind="refused", reason="no_right", remedy="")
+NAMES_SHOWN: Final = 5
+SERVER_STATE: Final = """
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('transaction_read_only'),
+       pg_catalog.pg_backend_pid()
+"""
+
+
+def check(settings: Settings, log: Log, tally: Tally) -> None:
+    """
+    Wait until every migration shipped here is applied. Reads only.
+
+    A changed file and a database that is ahead are warnings.
+
+    Raises:
+        IncompleteError: Not all applied within GATE_WAIT_TIMEOUT.
+        LoginRefusedError: A right is missing for longer than GATE_AUTH_GRACE.
+        HistoryError: The table is another tool's.
+    """
+    migrations = load(settings, log, "check")
+    patience = new_patience(settings, log, settings.wait_timeout_s)
+    try:
+        plan = wait_for(lambda: _look_for(settings, migrations), patience)
+    finally:
+        tally.waited_s += patience.waited_s
+    log_plan(plan, log)
+
+
+def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
+    """
+    Wait until the database answers a query and is writable. Needs only CONNECT.
+
+    Raises:
+        DatabaseUnreachableError: Not within GATE_WAIT_TIMEOUT.
+        LoginRefusedError: Refused for longer than GATE_AUTH_GRACE.
+    """
+    log_start(settings, log, "wait", migration_count=None)
+    patience = new_patience(settings, log, settings.wait_timeout_s)
+    try:
+        wait_for(lambda: _ask(settings, patience, log), patience)
+    finally:
+        tally.waited_s += patience.waited_s
+
+
+def _look_for(settings: Settings, migrations: Sequence[Migration]) -> Plan:
+    """Look once; whatever may still come is "not yet"."""
+    try:
+        with closing(start_session(settings, must_write=False)) as session:
+            require_readable(session.seen)
+            plan = make_plan(migrations, session.seen.history)
+    except LoginRefusedError as error:
+        raise NotReadyError(NO_RIGHT, str(error), error) from error
+    require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
+    if plan.pending:
+        verdict = incomplete(plan.pending)
+        raise NotReadyError(INCOMPLETE, str(verdict), verdict)
+    return plan
+
+
+def incomplete(pending: Sequence[Migration]) -> GateError:
+    """Return the error that says what is not applied."""
+    names = ", ".join(f'"{m.version}"' for m in pending[:NAMES_SHOWN])
+    more = len(pending) - NAMES_SHOWN
+    return IncompleteError(
+        f"not applied: {names}" + (f" and {more} more" if more > 0 else ""),
+        hint="Look at the job or init container that runs migrate with these files; "
+        "this command only looks.",
+    )
+
+
+def _ask(settings: Settings, patience: Patience, log: Log) -> None:
+    with closing(open_connection(settings.database)) as conn:
+        rows = conn.execute(SERVER_STATE).fetchall()
+        is_standby, read_only, backend_pid = rows[0]
+        if is_standby or read_only == "on":
+            raise not_writable(is_standby=is_standby)
+        is_pooled = backend_pid != conn.info.backend_pid
+        log_ready(conn.info.server_version, patience, log, is_pooled=is_pooled)

@@ -1,0 +1,74 @@
+"""
+PostgreSQL's words, cleaned of what a file or a row says. Pure.
+
+SPEC section 8: names and hints stay, quoted values, row data and SQL go. Works on
+translated messages too, so it looks for quotation marks and never for words.
+"""
+
+from __future__ import annotations
+
+import re
+
+from migration_gate.errors import SqlFailure
+
+
+ROW_DATA_CLASSES = ("22", "23", "44")  # 23P01 and 44000 show whole rows too
+QUOTES = '"«»„“”「」『』‹›'
+QUOTED = re.compile(f"[{QUOTES}].*[{QUOTES}]", re.DOTALL)
+FIRST_QUOTE = re.compile(rf"(\s+at or near)?\s*[{QUOTES}].*", re.DOTALL)
+FUNCTION_LINE = re.compile(r"^PL/pgSQL function .+? line \d+", re.MULTILINE)
+COPY_LINE = re.compile(r"^COPY [^\s,]+, line \d+", re.MULTILINE)
+
+
+def clean_message(sqlstate: str | None, message: str) -> str:
+    """
+    Cut from a primary message what may quote a value or the text of the file.
+
+    Class 22 quotes values; 42601 quotes what stands near a syntax error.
+    """
+    if sqlstate is None:
+        return message
+    if sqlstate.startswith("22"):
+        return QUOTED.sub("…", message)
+    if sqlstate == "42601":
+        return FIRST_QUOTE.sub("", message)
+    return message
+
+
+def clean_detail(sqlstate: str | None, detail: str | None) -> str | None:
+    """Drop a detail that may hold row data."""
+    if sqlstate is None or sqlstate.startswith(ROW_DATA_CLASSES):
+        return None
+    return detail
+
+
+def clean_context(context: str | None) -> str | None:
+    """Keep the lines of functions and of COPY, without the SQL between them."""
+    if context is None:
+        return None
+    kept = [*COPY_LINE.findall(context), *FUNCTION_LINE.findall(context)]
+    return "; ".join(kept) or None
+
+
+def clean_failure(failure: SqlFailure, *, full: bool) -> dict[str, str | None]:
+    """
+    Return what of an error may be logged, under the names of the log's fields.
+
+    Args:
+        failure: What PostgreSQL said.
+        full: GATE_LOG_DETAIL=full, everything as it is.
+    """
+    sqlstate = failure.sqlstate
+    if full:
+        return {
+            "error_message": failure.message or "",
+            "error_detail": failure.detail,
+            "error_hint": failure.hint,
+            "error_context": failure.context,
+        }
+    return {
+        "error_message": clean_message(sqlstate, failure.message or ""),
+        "error_detail": clean_detail(sqlstate, failure.detail),
+        "error_hint": failure.hint,
+        "error_context": clean_context(failure.context),
+    }

@@ -1,0 +1,217 @@
+"""
+Why a gate stays closed. Pure.
+
+GateError                         closes the gate; has .reason, .hint and .fields()
+├── SettingsError                 one or more settings are missing or malformed
+├── MigrationFilesError           the folder, or a file in it, cannot be used
+├── DatabaseUnreachableError      not usable before the deadline; __cause__ is psycopg's
+├── LoginRefusedError             a refusal that outlived the grace, or a missing right
+├── LockTimeoutError              another gate kept the lock without progress
+├── HistoryError                  folder and history disagree, or the table cannot be trusted
+├── MigrationBlockedError         its locks were never free
+├── MigrationFailedError          PostgreSQL refused a statement; has its place
+├── UnresolvedError               an unfinished statement that only a person can judge
+├── IncompleteError               check, status: not everything is applied
+├── DeadlineError                 GATE_TIMEOUT is over
+└── GateInterruptedError          a signal ended the run
+
+Messages follow PostgreSQL's error message style guide: lower case, no full stop;
+hints are sentences. No message, hint or field ever holds a secret or SQL text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+
+class GateError(Exception):
+    """
+    Close the gate.
+
+    ``reason`` is one of the closed set of SPEC section 8, ``hint`` the remedy in one
+    or two sentences.
+    """
+
+    reason: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def fields(self) -> dict[str, object]:
+        """Return what the verdict says beside reason, message and hint."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingFault:
+    """One setting that cannot be used: its name, the rule it breaks, the remedy."""
+
+    name: str
+    rule: str
+    remedy: str = ""
+
+
+class SettingsError(GateError):
+    """One or more settings are missing or malformed; lists all of them."""
+
+    reason = "settings"
+
+    def __init__(self, faults: Sequence[SettingFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            "; ".join(f"{fault.name} {fault.rule}" for fault in self.faults),
+            hint=" ".join(dict.fromkeys(f.remedy for f in self.faults if f.remedy)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFault:
+    """
+    One fault of a file or of the folder.
+
+    ``line`` and ``column`` count from 1, in characters; None where the fault is not
+    in the text.
+    """
+
+    file: str
+    problem: str
+    remedy: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.problem}"
+
+
+class MigrationFilesError(GateError):
+    """The folder, or a file in it, cannot be used; lists every fault."""
+
+    reason = "files"
+
+    def __init__(self, faults: Sequence[FileFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            "; ".join(str(fault) for fault in self.faults),
+            hint=" ".join(dict.fromkeys(f.remedy for f in self.faults if f.remedy)),
+        )
+
+    def fields(self) -> dict[str, object]:
+        """Return the place of the first fault."""
+        first = self.faults[0]
+        return {"file": first.file, "line": first.line, "column": first.column}
+
+
+class DatabaseUnreachableError(GateError):
+    """The database was not usable before the deadline; __cause__ is psycopg's."""
+
+    reason = "unreachable"
+
+
+class LoginRefusedError(GateError):
+    """A refusal that outlived the grace, or a right that the login role lacks."""
+
+    reason = "refused"
+
+
+class LockTimeoutError(GateError):
+    """Another gate kept the lock without progress."""
+
+    reason = "lock_timeout"
+
+
+class HistoryError(GateError):
+    """Folder and history disagree, or the history table cannot be trusted."""
+
+    reason = "history"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlFailure:
+    """
+    An error as PostgreSQL gave it; may hold SQL text and row data: never logged as is.
+
+    ``position`` counts characters of the message from 1.
+    """
+
+    sqlstate: str | None
+    message: str | None = field(repr=False)
+    detail: str | None = field(repr=False)
+    hint: str | None = field(repr=False)
+    context: str | None = field(repr=False)
+    constraint: str | None
+    table: str | None
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlError:
+    """
+    What PostgreSQL said, cleaned for the log, and where it points.
+
+    ``line`` and ``column`` are those of the file, in characters; None for an error
+    at COMMIT. The other fields are None where PostgreSQL gave none.
+    """
+
+    version: str
+    file: str
+    sqlstate: str | None
+    error_message: str
+    line: int | None = None
+    column: int | None = None
+    error_detail: str | None = None
+    error_hint: str | None = None
+    error_context: str | None = None
+
+
+class MigrationFailedError(GateError):
+    """PostgreSQL refused a statement; nothing of its file is left."""
+
+    reason = "migration_failed"
+
+    def __init__(self, error: SqlError, *, hint: str) -> None:
+        place = ":".join(
+            str(part) for part in (error.file, error.line, error.column) if part
+        )
+        code = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+        super().__init__(f"{place}: {error.error_message}{code}", hint=hint)
+        self.error = error
+
+    def fields(self) -> dict[str, object]:
+        """Return the place in the file and PostgreSQL's cleaned words."""
+        said = {f.name: getattr(self.error, f.name) for f in fields(self.error)}
+        return {**said, "error_message": self.error.error_message}
+
+
+class MigrationBlockedError(MigrationFailedError):
+    """Its locks were never free within GATE_DDL_RETRY_TIMEOUT."""
+
+    reason = "blocked"
+
+
+class UnresolvedError(GateError):
+    """An unfinished statement that only a person can judge."""
+
+    reason = "unresolved"
+
+
+class IncompleteError(GateError):
+    """Not every migration shipped here is applied."""
+
+    reason = "incomplete"
+
+
+class DeadlineError(GateError):
+    """GATE_TIMEOUT is over."""
+
+    reason = "deadline"
+
+
+class GateInterruptedError(GateError):
+    """A signal ended the run."""
+
+    reason = "interrupted"

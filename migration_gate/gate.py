@@ -1,0 +1,294 @@
+"""
+The main path: from settings to an open gate.
+
+Knows every step and does none of them itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Final
+
+from migration_gate import __version__
+from migration_gate.apply import Task, apply_run, start_worker
+from migration_gate.compose import Worker
+from migration_gate.connect import (
+    Patience,
+    current_parameters,
+    open_connection,
+    wait_for,
+)
+from migration_gate.database import shown
+from migration_gate.errors import DatabaseUnreachableError
+from migration_gate.failure import AlreadyAppliedError
+from migration_gate.folder import check_texts, read_folder, read_scripts
+from migration_gate.history import Look, require_readable
+from migration_gate.logs import (
+    CHANGED_MIGRATIONS,
+    DATABASE_READY,
+    FILES_SHARED_NUMBER,
+    GATE_STARTED,
+    MIGRATION_APPLIED,
+    NOT_ALTERED,
+    OUT_OF_ORDER,
+    PLAN_MADE,
+    UNKNOWN_VERSIONS,
+    Log,
+)
+from migration_gate.messages import ConnectionLostError
+from migration_gate.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.plan import (
+    Plan,
+    find_shared_numbers,
+    make_plan,
+    require_agreement,
+)
+from migration_gate.session import Session, make_history, start_session
+from migration_gate.settings import Settings
+from migration_gate.turn import take_turn
+from migration_gate.verdict import Tally
+from migration_gate.watch import Watch
+
+
+LOSSES_MAX: Final = 3
+
+
+def migrate(settings: Settings, log: Log, tally: Tally) -> None:
+    """
+    Bring the database to what is shipped here, or raise.
+
+    1. Read the folder: names and checksums.
+    2. Wait for a database that can be written, and look at its history.
+    3. Plan; nothing pending: done, and no lock was taken.
+    4. Read and split every pending file.
+    5. Take the lock; look and plan again.
+    6. Make the history table ours.
+    7. Apply each pending migration with its history row.
+
+    A lost connection goes back to step 2: what was committed is in the history.
+
+    Raises:
+        GateError: The gate stays closed.
+    """
+    migrations = load(settings, log, "migrate")
+    losses = 0
+    while True:
+        applied_before = len(tally.applied)
+        try:
+            bring_up_to_date(settings, migrations, log, tally)
+        except (ConnectionLostError, AlreadyAppliedError) as error:
+            losses = 1 if len(tally.applied) > applied_before else losses + 1
+            if losses > LOSSES_MAX:
+                raise _lost_too_often(tally) from error
+        else:
+            return
+
+
+def bring_up_to_date(
+    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+) -> None:
+    """
+    Go once through steps 2 to 7 of ``migrate``.
+
+    Raises:
+        GateError: The gate stays closed.
+        ConnectionLostError: The last migration sent may or may not be applied.
+        AlreadyAppliedError: The history has a row that it did not have under the lock.
+    """
+    with closing(wait_for_history(settings, migrations, log, tally)) as session:
+        plan = agree(settings, migrations, session, log, tally)
+        log_plan(plan, log)
+        if not plan.pending:
+            return
+        read_scripts(settings.migrations, plan.pending, settings.history_table)
+
+        def is_done(seen: Look) -> bool:
+            return not make_plan(migrations, seen.history).pending
+
+        with take_turn(session, is_done, log, tally) as held:
+            if held is not None:
+                apply_pending(settings, migrations, held, log, tally)
+
+
+def apply_pending(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    held: Session,
+    log: Log,
+    tally: Tally,
+) -> None:
+    """Go through steps 5 to 7 of ``migrate``, holding the lock."""
+    plan = agree(settings, migrations, held, log, tally)
+    scripts = read_scripts(settings.migrations, plan.pending, settings.history_table)
+    tasks = [
+        Task(script=script, version=plan.version_to_record(script.migration))
+        for script in scripts
+    ]
+    with open_worker(settings, held, log) as worker:
+        watch = Watch(held, None if held.is_pooled else worker.conn.info.backend_pid)
+        run = apply_run(worker, tasks, watch, log)
+        for task in tasks:
+            tally.in_doubt = task.script.migration.version
+            applied = next(run)
+            record(tally.in_doubt, applied, len(task.script.statements), log, tally)
+
+
+def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
+    """Read the migrations folder, say what starts, and what is odd about the folder."""
+    migrations = read_folder(settings.migrations, allow_empty=settings.allow_empty)
+    log_start(settings, log, command, migration_count=len(migrations))
+    shared = find_shared_numbers(migrations)
+    if shared:
+        log.emit(FILES_SHARED_NUMBER, versions=list(shared))
+    return migrations
+
+
+def log_start(
+    settings: Settings, log: Log, command: str, *, migration_count: int | None
+) -> None:
+    """Report what starts, and for which database. Raises SettingsError."""
+    log.emit(
+        GATE_STARTED,
+        command=command,
+        gate_version=__version__,
+        migrations=str(settings.migrations),
+        migration_count=migration_count,
+        **shown(current_parameters(settings.database)),
+    )
+
+
+def new_patience(settings: Settings, log: Log, timeout_s: float) -> Patience:
+    """Start the clock of one wait for the database."""
+    return Patience(
+        database=settings.database,
+        timeout_s=timeout_s,
+        grace_s=settings.auth_grace_s,
+        heartbeat_s=settings.heartbeat_s,
+        log=log,
+    )
+
+
+def wait_for_history(
+    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+) -> Session:
+    """
+    Wait until the database can be written, and look at its history.
+
+    A file that no database is needed to refuse is refused before the wait, but not
+    where the database answers at once: then the history tells whether the file is
+    applied already, and nothing more is asked of it.
+    """
+    patience = new_patience(settings, log, settings.wait_timeout_s)
+    try:
+        session = wait_for(
+            lambda: start_session(settings, must_write=True),
+            patience,
+            before_waiting=lambda: check_texts(settings.migrations, migrations),
+        )
+    finally:
+        tally.waited_s += patience.waited_s
+    version = session.conn.info.server_version
+    log_ready(version, patience, log, is_pooled=session.is_pooled)
+    return session
+
+
+def log_ready(
+    server_version: int, patience: Patience, log: Log, *, is_pooled: bool
+) -> None:
+    """Report the database that answered; ``server_version`` as in 170010 for 17.10."""
+    log.emit(
+        DATABASE_READY,
+        attempt=patience.attempts + 1,
+        waited_s=round(patience.waited_s, 3),
+        server_version=f"{server_version // 10000}.{server_version % 10000}",
+        pooled=is_pooled,
+    )
+
+
+def agree(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    session: Session,
+    log: Log,
+    tally: Tally,
+) -> Plan:
+    """
+    Plan, and refuse what the settings do not allow.
+
+    A migration whose COMMIT was not answered is settled here: its row says that it is
+    applied.
+    """
+    require_readable(session.seen)
+    plan = make_plan(migrations, session.seen.history)
+    require_agreement(
+        plan,
+        changed=settings.changed,
+        out_of_order=settings.out_of_order,
+        ahead=settings.ahead,
+    )
+    if tally.in_doubt is not None:
+        key = version_to_key(tally.in_doubt)
+        for row in session.seen.history:
+            if version_to_key(row.version) == key:
+                record(tally.in_doubt, row, None, log, tally)
+                break
+    return plan
+
+
+def log_plan(plan: Plan, log: Log) -> None:
+    """Report the plan and every disagreement that the settings allow."""
+    log.emit(
+        PLAN_MADE,
+        applied_count=len(plan.applied),
+        pending_count=len(plan.pending),
+        pending=[migration.version for migration in plan.pending],
+    )
+    if plan.changed:
+        log.emit(CHANGED_MIGRATIONS, versions=list(plan.changed))
+    if plan.unknown:
+        log.emit(UNKNOWN_VERSIONS, versions=list(plan.unknown))
+    if plan.out_of_order:
+        log.emit(OUT_OF_ORDER, versions=list(plan.out_of_order))
+
+
+@contextmanager
+def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
+    """Open the connection that runs the files, and make the history table ours."""
+    conn = wait_for(
+        lambda: open_connection(settings.database),
+        new_patience(settings, log, settings.wait_timeout_s),
+    )
+    with closing(conn):
+        table, reason = make_history(conn, held)
+        if reason is not None:
+            log.emit(NOT_ALTERED, reason=reason)
+        yield start_worker(conn, settings, table, held.seen.login_role)
+
+
+def record(
+    version: str,
+    applied: AppliedMigration,
+    statement_count: int | None,
+    log: Log,
+    tally: Tally,
+) -> None:
+    """Report a migration that is committed, under its file's name."""
+    tally.in_doubt = None
+    tally.applied.append(version)
+    log.emit(
+        MIGRATION_APPLIED,
+        version=version,
+        applied_at=applied.applied_at,
+        duration_ms=applied.duration_ms,
+        statement_count=statement_count,
+    )
+
+
+def _lost_too_often(tally: Tally) -> DatabaseUnreachableError:
+    during = f' while applying "{tally.in_doubt}"' if tally.in_doubt else ""
+    return DatabaseUnreachableError(
+        f"the connection was lost {LOSSES_MAX + 1} times in a row{during}",
+        hint="Look at the server's log: this migration may end its session, or the "
+        "network or a pooler's time limit may cut it.",
+    )

@@ -1,0 +1,362 @@
+"""
+The history table: look at it, make it ours, write in it.
+
+One query looks at everything that a run with nothing pending needs to know.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.errors import HistoryError, LoginRefusedError
+from migration_gate.history_table import (
+    OUR_COLUMNS,
+    HistoryTable,
+    judge_table,
+    missing_right,
+    quote_name,
+)
+from migration_gate.migration import AppliedMigration
+from migration_gate.settings import HistoryTableName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """
+    What one look at the database showed.
+
+    ``table`` is None where there is no history table yet, and ``history`` is then
+    empty; ``history`` has the oldest row first. ``schema`` is where the table is or
+    would be made; None where the search path names no schema that exists.
+    ``hidden_schema`` is a schema that has the table but that the role may not use.
+    """
+
+    backend_pid: int
+    is_writable: bool
+    is_standby: bool
+    login_role: str
+    schema: str | None
+    schema_exists: bool
+    hidden_schema: str | None
+    can_create: bool
+    table: HistoryTable | None
+    history: tuple[AppliedMigration, ...]
+
+
+# Reads rows only where the table passes the same tests as judge_table: a planted view
+# would run its functions as the login role. query_to_xml() runs its text in the same
+# snapshot and only where the CASE lets it, so that no error reaches the server's log
+# where there is no table. ``absent`` stands in for the columns that a table of another
+# program does not have: the inner SELECT finds them there.
+LOOK = sql.SQL(
+    """
+WITH RECURSIVE login AS (
+    SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN (session_user, current_user)
+    UNION
+    SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN login l ON m.member = l.oid
+), candidate AS (
+    SELECT c.*, n.nspname,
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
+           pg_catalog.array_position(path.names, n.nspname) AS place
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+         (SELECT CASE WHEN {schema}::name IS NULL THEN pg_catalog.current_schemas(false)
+                      ELSE ARRAY[{schema}::name] END AS names) AS path
+    WHERE c.relname = {table} AND c.relkind NOT IN ('i', 'I', 'S', 't', 'c')
+      AND (n.nspname = ANY (path.names) OR ({schema}::name IS NULL
+           AND n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
+               pg_catalog.current_setting('search_path'), '" ', ''), ','))))
+), target AS (
+    SELECT c.oid, c.nspname, c.relname, c.relkind, c.relpersistence, c.relhasrules,
+           c.relrowsecurity, owner.rolname AS owner,
+           (c.relowner IN (SELECT oid FROM login) OR owner.rolsuper
+            OR owner.rolname = {role}
+            OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database
+                             WHERE datname = pg_catalog.current_database())
+           ) AS owner_is_trusted,
+           EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                   WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) AS has_triggers,
+           pg_catalog.has_table_privilege(c.oid, 'SELECT')
+           OR NOT EXISTS (
+               SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                 AND a.attname IN ('version', 'applied_at', 'checksum', 'duration_ms')
+                 AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+           ) AS can_select,
+           EXISTS (
+               SELECT FROM pg_catalog.pg_index i
+               JOIN pg_catalog.pg_attribute a
+                 ON a.attrelid = c.oid AND a.attname = 'version'
+               WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+                 AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+                 AND i.indpred IS NULL AND i.indexprs IS NULL
+           ) AS version_is_unique
+    FROM candidate c JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner
+    WHERE c.is_usable AND c.place IS NOT NULL
+    ORDER BY c.place LIMIT 1
+), described AS (
+    SELECT t.*, (
+        SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+            'name', a.attname,
+            'type_name', pg_catalog.format_type(a.atttypid, NULL),
+            'is_optional',
+                NOT a.attnotnull OR a.atthasdef OR a.attidentity <> ''
+        ))
+        FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS columns
+    FROM target t
+)
+SELECT pg_catalog.json_build_object(
+    'backend_pid', pg_catalog.pg_backend_pid(),
+    'is_standby', pg_catalog.pg_is_in_recovery(),
+    'is_read_only', pg_catalog.current_setting('transaction_read_only'),
+    'login_role', session_user,
+    'schema', coalesce({schema}::name, pg_catalog.current_schema()),
+    'schema_exists', {schema}::name IS NULL OR EXISTS (
+        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}::name),
+    'hidden_schema', (SELECT nspname FROM candidate WHERE NOT is_usable LIMIT 1),
+    'can_create', (
+        SELECT pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+        FROM pg_catalog.pg_namespace n
+        WHERE n.nspname = coalesce({schema}::name, pg_catalog.current_schema())),
+    'table', (
+        SELECT pg_catalog.json_build_object(
+            'schema', nspname, 'name', relname, 'owner', owner,
+            'kind', relkind, 'persistence', relpersistence,
+            'has_rules', relhasrules, 'has_triggers', has_triggers,
+            'has_row_security', relrowsecurity,
+            'owner_is_trusted', owner_is_trusted,
+            'version_is_unique', version_is_unique, 'columns', columns,
+            'login_role', session_user, 'can_select', can_select,
+            'can_insert', pg_catalog.has_any_column_privilege(oid, 'INSERT'),
+            'can_update', pg_catalog.has_any_column_privilege(oid, 'UPDATE'),
+            'can_alter', pg_catalog.pg_has_role(owner, 'USAGE'))
+        FROM described)
+)::text, (
+    SELECT CASE WHEN relkind = 'r' AND relpersistence <> 't' AND NOT relhasrules
+                 AND NOT has_triggers AND NOT relrowsecurity AND owner_is_trusted
+                 AND version_is_unique AND can_select AND EXISTS (
+                     SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = oid
+                     AND a.attname = 'applied_at' AND NOT a.attisdropped)
+    THEN pg_catalog.query_to_xml(pg_catalog.format({rows}, nspname, relname),
+                                 false, true, '')::text END
+    FROM described
+)
+"""
+)
+ROWS = """
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+    h.version, h.checksum, h.applied_at, h.duration_ms
+) ORDER BY h.applied_at, h.version), '[]')::text AS rows
+FROM (SELECT NULL::text AS checksum, NULL::bigint AS duration_ms) AS absent,
+LATERAL (SELECT version, checksum, applied_at, duration_ms FROM %I.%I) AS h
+"""
+XML_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#x0d;", "\r"), ("&amp;", "&"))
+
+
+def look(
+    conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
+) -> Look:
+    """
+    Look at the server's state and the history. Reads only; one round trip.
+
+    Args:
+        name: The history table; without a schema, the search path finds it.
+        role: GATE_ROLE, which may own the table.
+
+    Raises:
+        HistoryError: The table is another tool's, or cannot be trusted.
+        LoginRefusedError: The login role may not read it.
+    """
+    query = LOOK.format(
+        schema=sql.Literal(name.schema),
+        table=sql.Literal(name.table),
+        role=sql.Literal(role),
+        rows=sql.Literal(ROWS),
+    )
+    row = conn.execute(query).fetchone()
+    if row is None:
+        message = "a SELECT without FROM gave no row"
+        raise AssertionError(message)
+    facts: Mapping[str, Any] = json.loads(row[0])
+    table = facts["table"]
+    return Look(
+        backend_pid=facts["backend_pid"],
+        is_writable=facts["is_read_only"] == "off" and not facts["is_standby"],
+        is_standby=facts["is_standby"],
+        login_role=facts["login_role"],
+        schema=facts["schema"],
+        schema_exists=facts["schema_exists"],
+        hidden_schema=facts["hidden_schema"] if table is None else None,
+        can_create=bool(facts["can_create"]),
+        table=None if table is None else judge_table(table),
+        history=_parse_rows(row[1]),
+    )
+
+
+def ensure_history(
+    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
+) -> tuple[HistoryTable, str | None]:
+    """
+    Make the history table, or add our columns to it; needs the lock.
+
+    Returns the table and, where it stays without our columns, the reason.
+
+    Raises:
+        HistoryError: There is no schema to make it in.
+        LoginRefusedError: The login role may not make it, or not insert into it.
+    """
+    if seen.table is None:
+        return _create(conn, seen, name), None
+    table = seen.table
+    if not table.can_insert:
+        raise missing_right(
+            "SELECT, INSERT, UPDATE", table.schema, table.name, _facts(seen)
+        )
+    if table.is_complete:
+        return table, None
+    return _add_columns(conn, table)
+
+
+def require_readable(seen: Look) -> None:
+    """
+    Tell a history that is not there from one that the role may not use.
+
+    Raises:
+        LoginRefusedError: A schema of the search path has it, but the role lacks USAGE.
+    """
+    if seen.hidden_schema is not None:
+        role = quote_name(seen.login_role)
+        raise LoginRefusedError(
+            f'role {role} lacks USAGE on schema "{seen.hidden_schema}", which has the '
+            "history table",
+            hint=f"GRANT USAGE ON SCHEMA {quote_name(seen.hidden_schema)} TO {role};",
+        )
+
+
+def _facts(seen: Look) -> dict[str, str]:
+    return {"login_role": seen.login_role}
+
+
+def _create(
+    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
+) -> HistoryTable:
+    if seen.schema is None:
+        raise HistoryError(
+            "the search path names no schema that exists",
+            hint="Set GATE_HISTORY_TABLE=schema.schema_migrations, or the "
+            "search_path of the role.",
+        )
+    schema, role = seen.schema, quote_name(seen.login_role)
+    create_schema = sql.SQL("" if seen.schema_exists else "CREATE SCHEMA {schema};")
+    statement = sql.SQL(
+        """
+        BEGIN;
+        SET LOCAL lock_timeout = '10s';
+        {create_schema}
+        CREATE TABLE {table} (
+            id serial PRIMARY KEY,
+            version varchar(255) NOT NULL UNIQUE,
+            applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
+            checksum text,
+            duration_ms bigint,
+            gate_version text
+        );
+        COMMIT
+        """
+    ).format(
+        create_schema=create_schema.format(schema=sql.Identifier(schema)),
+        table=sql.Identifier(schema, name.table),
+    )
+    try:
+        conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        conn.execute("ROLLBACK")
+        if not seen.schema_exists:
+            raise LoginRefusedError(
+                f'role {role} may not create schema "{schema}" for the history table',
+                hint=f"CREATE SCHEMA {quote_name(schema)} AUTHORIZATION {role};",
+            ) from error
+        raise LoginRefusedError(
+            f'role {role} lacks CREATE on schema "{schema}", where the history table '
+            "is to be made",
+            hint=f"GRANT USAGE, CREATE ON SCHEMA {quote_name(schema)} TO {role};",
+        ) from error
+    return HistoryTable(
+        schema=schema,
+        name=name.table,
+        our_columns=frozenset(OUR_COLUMNS),
+        has_zone=False,
+        can_insert=True,
+        can_update=True,
+        can_alter=True,
+    )
+
+
+def _add_columns(
+    conn: psycopg.Connection[Any], table: HistoryTable
+) -> tuple[HistoryTable, str | None]:
+    """Add what is missing of our columns, unless the role may not or readers are in the way."""
+    missing = [name for name in OUR_COLUMNS if name not in table.our_columns]
+    if not table.can_alter:
+        return table, f'the login role does not own table "{table.name}"'
+    statement = sql.SQL(
+        "BEGIN; SET LOCAL lock_timeout = '2s'; ALTER TABLE {table} {actions}; COMMIT"
+    ).format(
+        table=sql.Identifier(table.schema, table.name),
+        actions=sql.SQL(", ").join(
+            sql.SQL("ADD COLUMN IF NOT EXISTS {name} {type}").format(
+                name=sql.Identifier(name), type=sql.SQL(OUR_COLUMNS[name])
+            )
+            for name in missing
+        ),
+    )
+    try:
+        conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        conn.execute("ROLLBACK")
+        return table, f'the login role may not alter table "{table.name}"'
+    except psycopg.errors.LockNotAvailable:
+        conn.execute("ROLLBACK")
+        return table, f'other sessions hold table "{table.name}"'
+    return (
+        HistoryTable(
+            schema=table.schema,
+            name=table.name,
+            our_columns=frozenset(OUR_COLUMNS),
+            has_zone=table.has_zone,
+            can_insert=table.can_insert,
+            can_update=table.can_update,
+            can_alter=table.can_alter,
+        ),
+        None,
+    )
+
+
+def _parse_rows(xml: str | None) -> tuple[AppliedMigration, ...]:
+    """Read the rows out of query_to_xml()'s answer, whose one element is JSON."""
+    if xml is None:
+        return ()
+    start = xml.index("<rows>") + len("<rows>")
+    text = xml[start : xml.rindex("</rows>")]
+    if "&" in text:
+        for entity, character in XML_ENTITIES:
+            text = text.replace(entity, character)
+    return tuple(
+        AppliedMigration(
+            version=version,
+            checksum=checksum,
+            applied_at=applied_at,
+            duration_ms=duration_ms,
+        )
+        for version, checksum, applied_at, duration_ms in json.loads(text)
+    )

@@ -1,0 +1,180 @@
+"""
+Judge whether a table is the history: whose it is, and whether it can be trusted. Pure.
+
+Works on facts from the catalogue; never sees a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from migration_gate.errors import HistoryError, LoginRefusedError
+from migration_gate.settings import HistoryTableName
+
+
+OUR_COLUMNS = {
+    "checksum": "text",
+    "duration_ms": "bigint",
+    "gate_version": "text",
+}
+CHARACTER_TYPES = frozenset({"text", "character varying", "character"})
+TIME_TYPES = frozenset({"timestamp without time zone", "timestamp with time zone"})
+NUMBER_TYPES = frozenset({"bigint", "integer", "numeric"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the table; ``type_name`` without its length."""
+
+    name: str
+    type_name: str
+    is_optional: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryTable:
+    """
+    A table that can serve as the history.
+
+    ``our_columns`` are those of ours that it has; ``has_zone`` tells whether
+    applied_at is a timestamp with time zone; the rights are the login role's.
+    """
+
+    schema: str
+    name: str
+    our_columns: frozenset[str]
+    has_zone: bool
+    can_insert: bool
+    can_update: bool
+    can_alter: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all of our columns are there."""
+        return len(self.our_columns) == len(OUR_COLUMNS)
+
+
+def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
+    """
+    Turn the catalogue's facts into a history table.
+
+    Raises:
+        HistoryError: It belongs to another tool, or cannot be trusted.
+        LoginRefusedError: The login role may not read it.
+    """
+    table = f'table "{facts["schema"]}.{facts["name"]}"'
+    faults = _find_trust_faults(facts)
+    if faults:
+        raise HistoryError(
+            f"{table} cannot be trusted as history: {'; '.join(faults)}",
+            hint="Drop it if it is not yours, or name another one in "
+            "GATE_HISTORY_TABLE; the history is an ordinary table without triggers, "
+            "rules or row security, owned by the login role, a role it is a member "
+            "of, GATE_ROLE, the database's owner or a superuser.",
+        )
+    columns = [Column(**column) for column in facts["columns"]]
+    fault = _find_form_fault(columns, is_unique=facts["version_is_unique"])
+    if fault is not None:
+        owner = name_tool(columns)
+        raise HistoryError(
+            f"{table} belongs to {owner}: {fault}",
+            hint="Nothing was written. Name a table of the gate's own in "
+            "GATE_HISTORY_TABLE, e.g. gate_schema_migrations, and declare what is "
+            "applied already with the command resolve VERSION --applied.",
+        )
+    if not facts["can_select"]:
+        raise missing_right("SELECT", str(facts["schema"]), str(facts["name"]), facts)
+    by_name = {column.name: column for column in columns}
+    return HistoryTable(
+        schema=facts["schema"],
+        name=facts["name"],
+        our_columns=frozenset(by_name.keys() & OUR_COLUMNS.keys()),
+        has_zone=by_name["applied_at"].type_name == "timestamp with time zone",
+        can_insert=facts["can_insert"],
+        can_update=facts["can_update"],
+        can_alter=facts["can_alter"],
+    )
+
+
+def missing_right(
+    right: str, schema: str, name: str, facts: Mapping[str, Any]
+) -> LoginRefusedError:
+    """Return the error for a right on the history table that the role lacks."""
+    role = quote_name(str(facts["login_role"]))
+    where = f"{quote_name(schema)}.{quote_name(name)}"
+    return LoginRefusedError(
+        f'role {role} lacks {right} on table "{schema}.{name}"',
+        hint=f"GRANT {right} ON {where} TO {role};",
+    )
+
+
+def quote_name(name: str) -> str:
+    """Quote an identifier for a hint that a person pastes, where it needs it."""
+    if name.isascii() and name.isidentifier() and name == name.lower():
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _find_trust_faults(facts: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if facts["kind"] != "r" or facts["persistence"] == "t":
+        faults.append("it is not an ordinary table")
+    if facts["has_rules"]:
+        faults.append("it has rules")
+    if facts["has_triggers"]:
+        faults.append("it has triggers")
+    if facts["has_row_security"]:
+        faults.append("it has row security")
+    if not facts["owner_is_trusted"]:
+        faults.append(f'it is owned by role "{facts["owner"]}"')
+    return faults
+
+
+def _find_form_fault(columns: Sequence[Column], *, is_unique: bool) -> str | None:
+    by_name = {column.name: column for column in columns}
+    version, applied_at = by_name.get("version"), by_name.get("applied_at")
+    if version is None or version.type_name not in CHARACTER_TYPES:
+        return 'it has no column "version" of a character type'
+    if applied_at is None or applied_at.type_name not in TIME_TYPES:
+        return 'it has no column "applied_at" of a timestamp type'
+    if not is_unique:
+        return 'its column "version" is not unique'
+    for column in columns:
+        if column.name in {"version", "applied_at"}:
+            continue
+        if column.name in OUR_COLUMNS:
+            wanted = NUMBER_TYPES if column.name == "duration_ms" else CHARACTER_TYPES
+            if column.type_name not in wanted:
+                return f'its column "{column.name}" is of type {column.type_name}'
+        if not column.is_optional:
+            return f'its column "{column.name}" is neither nullable nor has a default'
+    return None
+
+
+TOOLS = (
+    ("golang-migrate", {"version", "dirty"}),
+    ("Flyway", {"installed_rank", "script"}),
+    ("goose", {"version_id", "is_applied"}),
+    ("sqlx", {"version", "description", "installed_on"}),
+    ("Diesel", {"version", "run_on"}),
+    ("node-pg-migrate", {"name", "run_on"}),
+    ("Ecto", {"version", "inserted_at"}),
+    ("Liquibase", {"orderexecuted", "md5sum"}),
+    ("Atlas", {"version", "executed_at", "execution_time"}),
+    ("yoyo", {"migration_hash", "migration_id"}),
+    ("Alembic", {"version_num"}),
+)
+
+
+def name_tool(columns: Sequence[Column]) -> str:
+    """Name the tool whose table has these columns, as far as they tell."""
+    names = {column.name for column in columns}
+    for tool, marks in TOOLS:
+        if marks <= names:
+            return tool
+    if names == {"version"}:
+        is_text = columns[0].type_name in CHARACTER_TYPES
+        return "dbmate or Rails" if is_text else "tern"
+    return "another program"

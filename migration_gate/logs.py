@@ -1,0 +1,336 @@
+"""
+The log: event names, their levels and fields, and how a line is written.
+
+One JSON object a line. Writes to a file descriptor and never raises: a log that
+cannot be written must not change what the gate decides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, Literal
+
+import structlog
+
+from migration_gate.verdict import shorten
+
+
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: Final[dict[Level, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    One kind of log line.
+
+    ``message`` is a template over the fields; ``fields`` are all there are, in order.
+    """
+
+    name: str
+    level: Level
+    message: str
+    fields: tuple[str, ...]
+
+
+GATE_STARTED = Event(
+    "gate.started",
+    "info",
+    "Started {command} for {database} on {host} with {migration_count} migrations",
+    (
+        *("command", "gate_version", "host", "port", "database", "user"),
+        *("migrations", "migration_count"),
+    ),
+)
+SETTINGS_UNKNOWN = Event(
+    "settings.unknown",
+    "warning",
+    "Settings that this version does not know: {names}",
+    ("names",),
+)
+FILES_SHARED_NUMBER = Event(
+    "files.shared_number",
+    "warning",
+    "Migrations share a number: {versions}",
+    ("versions",),
+)
+DATABASE_RETRY_SCHEDULED = Event(
+    "database.retry_scheduled",
+    "warning",
+    "Database is not usable yet: {error_message}",
+    ("attempt", "wait_s", "waited_s", "reason", "error_message"),
+)
+DATABASE_READY = Event(
+    "database.ready",
+    "info",
+    "Database answered after {waited_s} s",
+    ("attempt", "waited_s", "server_version", "pooled"),
+)
+DATABASE_CREATED = Event(
+    "database.created", "info", "Created database {database}", ("database",)
+)
+PLAN_MADE = Event(
+    "plan.made",
+    "info",
+    "{pending_count} pending, {applied_count} applied",
+    ("applied_count", "pending_count", "pending"),
+)
+UNKNOWN_VERSIONS = Event(
+    "history.unknown_versions",
+    "warning",
+    "The history is ahead of the files here: {versions}",
+    ("versions",),
+)
+CHANGED_MIGRATIONS = Event(
+    "history.changed_migrations",
+    "warning",
+    "Changed after being applied: {versions}",
+    ("versions",),
+)
+OUT_OF_ORDER = Event(
+    "history.out_of_order",
+    "warning",
+    "Pending below the newest applied migration: {versions}",
+    ("versions",),
+)
+NOT_ALTERED = Event(
+    "history.not_altered",
+    "warning",
+    "The history table stays without checksums: {reason}",
+    ("reason",),
+)
+LOCK_WAITING = Event(
+    "lock.waiting",
+    "info",
+    "Waiting for another gate, {waited_s} s so far",
+    (
+        *("waited_s", "holder_pid", "holder_application"),
+        *("holder_since", "holder_waits_for"),
+    ),
+)
+LOCK_ACQUIRED = Event(
+    "lock.acquired", "info", "Holding the lock after {waited_s} s", ("waited_s",)
+)
+MIGRATION_STARTED = Event(
+    "migration.started",
+    "info",
+    "Applying {version}",
+    ("version", "checksum", "in_transaction", "statement_count", "attempt"),
+)
+MIGRATION_RETRY_SCHEDULED = Event(
+    "migration.retry_scheduled",
+    "warning",
+    "{version} could not get its locks: trying again in {wait_s} s",
+    (
+        *("version", "attempt", "wait_s"),
+        *("sqlstate", "reason", "blockers"),
+    ),
+)
+MIGRATION_PROGRESS = Event(
+    "migration.progress",
+    "info",
+    "{version} is at statement {statement} of {statement_count} after {elapsed_s} s",
+    (
+        *("version", "statement", "statement_count", "line"),
+        *("elapsed_s", "phase", "percent", "blockers"),
+    ),
+)
+MIGRATION_NOTICE = Event(
+    "migration.notice",
+    "info",
+    "{severity}: {notice}",
+    ("version", "severity", "notice"),
+)
+MIGRATION_APPLIED = Event(
+    "migration.applied",
+    "info",
+    "Applied {version} in {duration_ms} ms",
+    ("version", "applied_at", "duration_ms", "statement_count"),
+)
+MIGRATION_RESOLVED = Event(
+    "migration.resolved",
+    "warning",
+    "{version} was declared {as}",
+    ("version", "as"),
+)
+SUMMARY_FIELDS = (
+    "applied",
+    "applied_count",
+    "waited_s",
+    "lock_waited_s",
+    "duration_ms",
+    "exit_code",
+)
+GATE_OPENED = Event(
+    "gate.opened",
+    "info",
+    "Gate open: applied {applied_count} migrations in {duration_ms} ms",
+    SUMMARY_FIELDS,
+)
+GATE_CLOSED = Event(
+    "gate.closed",
+    "error",
+    "Gate closed: {message}",
+    (
+        *SUMMARY_FIELDS,
+        *("reason", "error_message", "hint"),
+        *("version", "file", "line", "column", "sqlstate"),
+        *("error_detail", "error_hint", "error_context"),
+    ),
+)
+GATE_FAILED = Event(
+    "gate.failed", "debug", "A fault of the gate itself", ("traceback",)
+)
+EVENTS: Final = tuple(
+    value for value in list(globals().values()) if isinstance(value, Event)
+)
+VERDICTS: Final = (GATE_OPENED, GATE_CLOSED)
+
+
+class Log:
+    """
+    Writes events to one file descriptor, and the verdict to a file beside it.
+
+    Common fields (pod name and the like) are bound once and stand on every line.
+    """
+
+    def __init__(
+        self,
+        *,
+        fd: int,
+        log_format: Literal["json", "console"] = "json",
+        level: Level = "info",
+        common: Mapping[str, str] | None = None,
+        termination_log: str = "",
+    ) -> None:
+        self._level = LEVELS[level]
+        self._logger = structlog.wrap_logger(
+            _Descriptor(fd),
+            processors=[
+                structlog.processors.add_log_level,
+                _arrange,
+                partial(_keep_verdict, termination_log),
+                _renderer(log_format, colors=_is_terminal(fd)),
+            ],
+            wrapper_class=structlog.BoundLogger,
+        ).bind(**(common or {}))
+
+    def emit(self, event: Event, **fields: Any) -> None:
+        """Write one line, unless its level is below the log's; a verdict always."""
+        if LEVELS[event.level] >= self._level or event in VERDICTS:
+            ordered = {name: fields[name] for name in event.fields if name in fields}
+            message = event.message.format_map(_Words(fields))
+            getattr(self._logger, event.level)(event.name, message=message, **ordered)
+
+
+class _Words(dict[str, Any]):
+    """Fields as they read in a sentence."""
+
+    def __getitem__(self, name: str) -> str:
+        value = super().get(name)
+        if isinstance(value, list | tuple):
+            return ", ".join(str(item) for item in value)
+        return "(unknown)" if value is None else str(value)
+
+
+class _Descriptor:
+    """A structlog logger that writes lines to a file descriptor and never raises."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def msg(self, line: str) -> None:
+        write_line(self._fd, line)
+
+    debug = info = warning = error = msg
+
+
+def write_line(fd: int, line: str) -> None:
+    """Write a whole line; give up silently where it cannot be written."""
+    rest = (line + "\n").encode(errors="backslashreplace")
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except OSError:  # a closed pipe or a full disk changes no verdict
+        return
+
+
+def _arrange(
+    _logger: Any, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Put first what a reader looks for first."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    first = {
+        "timestamp": now.replace("+00:00", "Z"),
+        "level": line.pop("level"),
+        "event": line.pop("event"),
+        "message": line.pop("message"),
+    }
+    return {**first, **line}
+
+
+def _keep_verdict(
+    termination_log: str, _logger: Any, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Make a verdict fit the end of a pod's log, and copy it to the termination log."""
+    if line["event"] not in {event.name for event in VERDICTS}:
+        return line
+    short = shorten(line)
+    if termination_log:
+        _write_existing(termination_log, to_json(short))
+    return short
+
+
+def _write_existing(path: str, text: str) -> None:
+    """Overwrite a file, but only one that is there: elsewhere nobody reads it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK)
+    except OSError:
+        return
+    write_line(fd, text)
+    os.close(fd)
+
+
+def to_json(line: Mapping[str, Any]) -> str:
+    """Return a line of the log as JSON; what JSON does not know becomes text."""
+    return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _renderer(
+    log_format: Literal["json", "console"], *, colors: bool
+) -> structlog.typing.Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    return _ConsoleRenderer(colors=colors)
+
+
+class _ConsoleRenderer:
+    """A line for a person: time, level and sentence, without the fields."""
+
+    COLORS: Final = {"warning": "\033[33m", "error": "\033[31m"}
+
+    def __init__(self, *, colors: bool) -> None:
+        self._colors = colors
+
+    def __call__(
+        self, _logger: Any, _method: str, line: structlog.typing.EventDict
+    ) -> str:
+        level = str(line["level"])
+        text = f"{line['timestamp'][11:23]} {level:<7} {line['message']}"
+        if line.get("hint"):
+            text += f"\n{'hint':>17}    {line['hint']}"
+        color = self.COLORS.get(level) if self._colors else None
+        return f"{color}{text}\033[0m" if color else text
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False

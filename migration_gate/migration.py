@@ -1,0 +1,162 @@
+"""
+A migration: its file name, checksum and directives. Pure.
+
+Knows nothing of folders or databases; a file's content passes through and is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from migration_gate.errors import FileFault
+
+
+NAME = re.compile(r"([0-9]+)_(.+?)(\.up|\.down)?\.sql", re.DOTALL)
+NAME_MAX_CHARACTERS = 255  # history's version is varchar(255)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """
+    A migration on disk.
+
+    ``version`` is the file's full name; ``key`` is what its spellings share and what
+    history is compared by; ``checksum`` is ``sha256:`` and a hex digest.
+    """
+
+    version: str
+    number: int
+    key: str
+    checksum: str
+
+    @property
+    def order(self) -> tuple[int, bytes]:
+        """Return what migrations are sorted by: number, then name in byte order."""
+        return self.number, self.version.encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedMigration:
+    """
+    A row of the history.
+
+    ``applied_at`` is ISO 8601 in UTC as the database gave it; ``checksum`` and
+    ``duration_ms`` are None where another program wrote the row.
+    """
+
+    version: str
+    checksum: str | None = None
+    applied_at: str = ""
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directives:
+    """What a file's ``-- gate:`` comments ask for; None where they are silent."""
+
+    transaction: Literal["inside", "outside"] | None = None
+    lock_timeout_s: float | None = None
+    statement_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """The parts of a migration's file name; ``kind`` is "up" or "down"."""
+
+    number: int
+    key: str
+    kind: Literal["up", "down"]
+
+
+def parse_name(name: str) -> FileName | None:
+    """
+    Split a file name of the form NUMBER_words[.up|.down].sql.
+
+    Returns None for any other name. Also reads a history row's version once
+    ``.sql`` is put back.
+    """
+    match = NAME.fullmatch(name)
+    if match is None or not name.isprintable():
+        return None
+    kind: Literal["up", "down"] = "down" if match[3] == ".down" else "up"
+    return FileName(int(match[1]), version_to_key(name), kind)
+
+
+def version_to_key(version: str) -> str:
+    """
+    Reduce the spellings of one migration to one key.
+
+    ``005_x``, ``005_x.sql``, ``005_x.up`` and ``005_x.up.sql`` are the same migration.
+    """
+    return version.removesuffix(".sql").removesuffix(".up")
+
+
+def checksum(content: bytes) -> str:
+    """
+    Return the checksum that history records for a file's content.
+
+    A byte order mark, the kind of line ends and white space at the end do not count,
+    so that a checkout on another system is not a change.
+    """
+    text = content.removeprefix(BYTE_ORDER_MARK)
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return "sha256:" + hashlib.sha256(text.rstrip()).hexdigest()
+
+
+DIRECTIVE = re.compile(r"--\s*gate:(.*)", re.DOTALL | re.IGNORECASE)
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
+UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+KNOWN = "no-transaction, transaction, lock-timeout=10s, statement-timeout=1h"
+
+
+def parse_directives(
+    version: str, comments: Iterable[tuple[int, str]]
+) -> tuple[Directives, tuple[FileFault, ...]]:
+    """
+    Read the directives among the comments before a file's first statement.
+
+    Args:
+        version: Names the file in faults.
+        comments: Line number, counted from 1, and text of each ``--`` comment.
+    """
+    found: dict[str, object] = {}
+    faults = []
+    for line, comment in comments:
+        match = DIRECTIVE.fullmatch(comment)
+        if match is None:
+            continue
+        setting = _parse_directive(match[1].strip())
+        if isinstance(setting, str):
+            problem, repeated = setting, False
+        else:
+            problem, repeated = "directive is given twice", setting[0] in found
+        if isinstance(setting, tuple) and not repeated:
+            found[setting[0]] = setting[1]
+            continue
+        remedy = f"The directives are: {KNOWN}."
+        faults.append(
+            FileFault(file=version, line=line, problem=problem, remedy=remedy)
+        )
+    return Directives(**found), tuple(faults)  # type: ignore[arg-type]  # names and types are those of _parse_directive
+
+
+def _parse_directive(text: str) -> tuple[str, object] | str:
+    """Return a field of Directives and its value, or what is wrong."""
+    if text == "no-transaction":
+        return "transaction", "outside"
+    if text == "transaction":
+        return "transaction", "inside"
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name not in {"lock-timeout", "statement-timeout"}:
+        return "unknown directive"
+    duration = DURATION.fullmatch(value)
+    if not equals or duration is None:
+        return f'directive "{name}" has no duration such as 10s, 5m or 500ms'
+    return name.replace("-", "_") + "_s", float(duration[1]) * UNIT_S[duration[2]]

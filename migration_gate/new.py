@@ -1,0 +1,77 @@
+"""
+The command new: the next numbered file, from a template.
+"""
+
+from __future__ import annotations
+
+import re
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.folder import read_folder
+from migration_gate.migration import NAME_MAX_CHARACTERS, Migration
+
+
+TIMESTAMP_DIGITS: Final = 14
+FIRST_DIGITS: Final = 3
+TEMPLATE: Final = """\
+-- Purpose: {words}
+-- Created: {date}
+--
+-- Runs in one transaction with its history row: it is applied as a whole or not at all.
+-- Keep it compatible with the version of the application that still runs.
+-- For CREATE INDEX CONCURRENTLY and the like, use a file of its own.
+
+"""
+
+
+def create_migration(folder: Path, name: str) -> Path:
+    """
+    Write the next migration and return its path.
+
+    The number continues what the folder has: a counter of the same width, or a
+    timestamp; so does the ending. Writes one new file, never over an old one.
+
+    Raises:
+        MigrationFilesError: The name has no word, or the folder cannot be used.
+    """
+    words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not words:
+        raise MigrationFilesError([_fault(name, "name has no letter or digit")])
+    migrations = read_folder(folder, allow_empty=True)
+    ending = ".up.sql" if migrations and _is_up(migrations[-1]) else ".sql"
+    path = folder / f"{_next_number(migrations)}_{words}{ending}"
+    if len(path.name) > NAME_MAX_CHARACTERS:
+        raise MigrationFilesError([_fault(path.name, "name is too long")])
+    text = TEMPLATE.format(
+        words=words.replace("_", " "), date=datetime.now(UTC).date().isoformat()
+    )
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        problem = f"cannot write the file: {(error.strerror or '').lower()}"
+        raise MigrationFilesError([_fault(str(path), problem)]) from error
+    return path
+
+
+def _is_up(migration: Migration) -> bool:
+    return migration.version.endswith(".up.sql")
+
+
+def _next_number(migrations: tuple[Migration, ...]) -> str:
+    if not migrations:
+        return "1".zfill(FIRST_DIGITS)
+    digits = migrations[-1].version.partition("_")[0]
+    if len(digits) >= TIMESTAMP_DIGITS:
+        return datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+    return str(int(digits) + 1).zfill(len(digits))
+
+
+def _fault(file: str, problem: str) -> FileFault:
+    return FileFault(
+        file=file, problem=problem, remedy="Give a name such as add_orders_table."
+    )

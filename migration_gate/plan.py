@@ -1,0 +1,207 @@
+"""
+Folder and history, side by side: what is pending and where the two disagree. Pure.
+
+Decides; never reads a folder or a database.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from migration_gate.errors import HistoryError
+from migration_gate.migration import (
+    AppliedMigration,
+    Migration,
+    parse_name,
+    version_to_key,
+)
+
+
+Spelling = Literal["file name", "without .sql", "without .up.sql"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    What is to be done, and every disagreement between folder and history.
+
+    ``pending`` is sorted and disjoint from ``applied``; ``changed`` and
+    ``out_of_order`` name files, ``unknown`` and ``lookalikes`` name history rows.
+    ``spelling`` is how the history writes versions.
+    """
+
+    pending: tuple[Migration, ...]
+    applied: tuple[Migration, ...]
+    changed: tuple[str, ...]
+    unknown: tuple[str, ...]
+    out_of_order: tuple[str, ...]
+    lookalikes: tuple[tuple[str, str], ...]
+    spelling: Spelling
+
+    def version_to_record(self, migration: Migration) -> str:
+        """Return the version in the spelling that the history already uses."""
+        if self.spelling == "file name":
+            return migration.version
+        if self.spelling == "without .sql":
+            return migration.version.removesuffix(".sql")
+        return migration.key
+
+
+def make_plan(
+    migrations: Sequence[Migration], history: Sequence[AppliedMigration]
+) -> Plan:
+    """
+    Compare folder and history.
+
+    Looks at values only; two calls with the same arguments give the same plan.
+
+    Args:
+        migrations: In any order; no two share a key.
+        history: Oldest row first.
+    """
+    rows = defaultdict(list)
+    for row in history:
+        rows[version_to_key(row.version)].append(row)
+    ordered = sorted(migrations, key=lambda migration: migration.order)
+    applied = tuple(m for m in ordered if m.key in rows)
+    pending = tuple(m for m in ordered if m.key not in rows)
+    known = {migration.key for migration in ordered}
+    strangers = [row for row in history if version_to_key(row.version) not in known]
+    lookalikes = _find_lookalikes(ordered, strangers)
+    alike = {row for row, _ in lookalikes}
+    newest = _newest_order(applied, strangers)
+    return Plan(
+        pending=pending,
+        applied=applied,
+        changed=tuple(m.version for m in applied if _is_changed(m, rows[m.key])),
+        unknown=tuple(r.version for r in strangers if r.version not in alike),
+        out_of_order=tuple(m.version for m in pending if m.order < newest),
+        lookalikes=lookalikes,
+        spelling=_find_spelling(applied, history),
+    )
+
+
+def require_agreement(
+    plan: Plan,
+    *,
+    changed: Literal["refuse", "warn"],
+    out_of_order: Literal["refuse", "apply"],
+    ahead: Literal["refuse", "allow"],
+) -> None:
+    """
+    Refuse a plan whose disagreements the settings do not allow.
+
+    Raises:
+        HistoryError: Lists every disagreement, not the first.
+    """
+    faults = [
+        (
+            f'history row "{row}" differs from file "{version}" only in case '
+            "or white space",
+            "Correct the row's version in the history, or the file's name.",
+        )
+        for row, version in plan.lookalikes
+    ]
+    if changed == "refuse" and plan.changed:
+        subject = _subject(plan.changed)
+        faults.append(
+            (
+                f"{subject} changed after being applied",
+                "Restore the file as it was applied and put the change in a new "
+                "migration, or set GATE_CHANGED=warn.",
+            )
+        )
+    if out_of_order == "refuse" and plan.out_of_order:
+        subject = _subject(plan.out_of_order)
+        faults.append(
+            (
+                f"{subject} out of order: pending below the newest applied one",
+                "Give it the next free number, or set GATE_OUT_OF_ORDER=apply.",
+            )
+        )
+    if ahead == "refuse" and plan.unknown:
+        names = _listed(plan.unknown)
+        faults.append(
+            (
+                f"the history has {names}, which no file here explains",
+                "Start the image that ships them, or set GATE_AHEAD=allow.",
+            )
+        )
+    if faults:
+        raise HistoryError(
+            "; ".join(fault for fault, _ in faults),
+            hint=" ".join(remedy for _, remedy in faults),
+        )
+
+
+def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
+    """Return the versions whose number another migration has too, sorted."""
+    by_number = defaultdict(list)
+    for migration in sorted(migrations, key=lambda m: m.order):
+        by_number[migration.number].append(migration.version)
+    return tuple(v for group in by_number.values() if len(group) > 1 for v in group)
+
+
+def _subject(versions: Sequence[str]) -> str:
+    verb = "was" if len(versions) == 1 else "were"
+    noun = "migration" if len(versions) == 1 else "migrations"
+    return f"{noun} {_listed(versions)} {verb}"
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    shown = ", ".join(f'"{name}"' for name in names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return shown + more
+
+
+def _is_changed(migration: Migration, rows: Iterable[AppliedMigration]) -> bool:
+    """Rows that another program wrote carry no checksum and are never compared."""
+    checksums = {row.checksum for row in rows if row.checksum}
+    return bool(checksums) and migration.checksum not in checksums
+
+
+def _find_lookalikes(
+    migrations: Iterable[Migration], strangers: Iterable[AppliedMigration]
+) -> tuple[tuple[str, str], ...]:
+    """Pair rows that no file explains with files that differ in case or space only."""
+    files = {_fold(migration.version): migration.version for migration in migrations}
+    pairs = ((row.version, files.get(_fold(row.version))) for row in strangers)
+    return tuple((row, file) for row, file in pairs if file is not None)
+
+
+def _fold(version: str) -> str:
+    return version_to_key("".join(version.split()).casefold())
+
+
+def _newest_order(
+    applied: Iterable[Migration], strangers: Iterable[AppliedMigration]
+) -> tuple[int, bytes]:
+    """Return the highest place in the order that the history has reached."""
+    reached = [migration.order for migration in applied]
+    for row in strangers:
+        name = parse_name(row.version.removesuffix(".sql") + ".sql")
+        if name is not None:
+            reached.append((name.number, row.version.encode()))
+    return max(reached, default=(-1, b""))
+
+
+def _find_spelling(
+    applied: Iterable[Migration], history: Sequence[AppliedMigration]
+) -> Spelling:
+    """Judge by the newest row that belongs to a file; without one, the file name."""
+    files = {migration.key: migration.version for migration in applied}
+    for row in reversed(history):
+        file = files.get(version_to_key(row.version))
+        if file is None:
+            continue
+        if row.version == file:
+            return "file name"
+        if row.version == file.removesuffix(".sql"):
+            return "without .sql"
+        if row.version.endswith(".sql"):
+            return "file name"
+        return "without .up.sql"
+    return "file name"

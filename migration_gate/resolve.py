@@ -1,0 +1,96 @@
+"""
+The command resolve: a person says of one migration that it is applied, or is not.
+
+Writes or removes one migration's row in the history, under the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.compose import Worker, delete_rows, insert_row
+from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.gate import load, open_worker, wait_for_history
+from migration_gate.history import require_readable
+from migration_gate.history_table import missing_right
+from migration_gate.logs import MIGRATION_RESOLVED, Log
+from migration_gate.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.plan import make_plan
+from migration_gate.session import Session, translated_loss
+from migration_gate.settings import Settings
+from migration_gate.turn import take_turn
+from migration_gate.verdict import Tally
+
+
+def resolve(
+    settings: Settings, log: Log, tally: Tally, version: str, *, is_applied: bool
+) -> None:
+    """
+    Record that a migration is applied without running it, or that it is not.
+
+    Raises:
+        MigrationFilesError: No file here, and no row of the history, has this name.
+        LoginRefusedError: The login role may not write the history.
+        ConnectionLostError: It may or may not have been recorded.
+    """
+    migrations = load(settings, log, "resolve")
+    with (
+        closing(wait_for_history(settings, migrations, log, tally)) as session,
+        take_turn(session, lambda _: False, log, tally) as held,
+    ):
+        if held is None:
+            return
+        require_readable(held.seen)
+        with open_worker(settings, held, log) as worker:
+            if is_applied:
+                _record(worker, held, migrations, version)
+            else:
+                _remove(worker, held.seen.history, version)
+    said = "applied" if is_applied else "not applied"
+    log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
+
+
+def _record(
+    worker: Worker, held: Session, migrations: Sequence[Migration], version: str
+) -> None:
+    key = version_to_key(version)
+    named = [migration for migration in migrations if migration.key == key]
+    if not named:
+        raise _unknown(version, "no file in the folder has this name")
+    plan = make_plan(migrations, held.seen.history)
+    if named[0] in plan.pending:
+        recorded = plan.version_to_record(named[0])
+        _execute(worker, insert_row(worker.table, recorded, named[0].checksum))
+
+
+def _remove(
+    worker: Worker, history: Sequence[AppliedMigration], version: str
+) -> None:
+    key = version_to_key(version)
+    rows = [row.version for row in history if version_to_key(row.version) == key]
+    if not rows:
+        raise _unknown(version, "the history has no row of this name")
+    _execute(worker, delete_rows(worker.table, rows))
+
+
+def _execute(worker: Worker, statement: sql.Composed) -> None:
+    table = worker.table
+    try:
+        with translated_loss():
+            worker.conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        facts = {"login_role": worker.login_role}
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        raise missing_right(rights, table.schema, table.name, facts) from error
+
+
+def _unknown(version: str, problem: str) -> MigrationFilesError:
+    remedy = "The command status lists the names."
+    return MigrationFilesError(
+        [FileFault(file=version, problem=problem, remedy=remedy)]
+    )

@@ -1,0 +1,123 @@
+"""
+A connection and what the last look through it showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from migration_gate.causes import Cause
+from migration_gate.connect import NotReadyError, open_connection
+from migration_gate.history import Look, ensure_history, look
+from migration_gate.history_table import HistoryTable
+from migration_gate.lock import Holder, find_holder, try_lock
+from migration_gate.messages import ConnectionLostError, is_alive
+from migration_gate.settings import Settings
+
+
+STANDBY = Cause(
+    pattern="",
+    kind="away",
+    reason="hot_standby",
+    remedy="Name the primary, or wait until this server is promoted.",
+)
+READ_ONLY = Cause(
+    pattern="",
+    kind="away",
+    reason="read_only",
+    remedy="Check default_transaction_read_only of the server, the database and the "
+    "role.",
+)
+
+
+@dataclass(slots=True)
+class Session:
+    """
+    A connection with its latest look; every method may raise ConnectionLostError.
+
+    ``is_pooled`` tells that a pooler stands between: the process that the client was
+    told of is not the one that answers.
+    """
+
+    conn: psycopg.Connection[Any]
+    settings: Settings
+    seen: Look
+
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether a pooler answers in the server's name."""
+        return self.conn.info.backend_pid != self.seen.backend_pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the server has kept the connection, without a round trip."""
+        return is_alive(self.conn)
+
+    def look_again(self) -> Look:
+        """Look at the history as it is at this moment. Reads only."""
+        with translated_loss():
+            name, role = self.settings.history_table, self.settings.role
+            self.seen = look(self.conn, name, role)
+        return self.seen
+
+    def try_lock(self, key: int) -> bool:
+        """Try once to take the gates' lock."""
+        with translated_loss():
+            return try_lock(self.conn, key, pooled=self.is_pooled)
+
+    def find_holder(self, key: int) -> Holder | None:
+        """Return who holds the gates' lock. Reads only."""
+        with translated_loss():
+            return find_holder(self.conn, key)
+
+    def close(self) -> None:
+        """Close the connection; a lock or transaction of its session ends with it."""
+        self.conn.close()
+
+
+def start_session(settings: Settings, *, must_write: bool) -> Session:
+    """
+    Connect and look, once.
+
+    Raises:
+        NotReadyError: The database is read-only and must not be.
+        psycopg.Error: The connection failed.
+    """
+    conn = open_connection(settings.database)
+    try:
+        seen = look(conn, settings.history_table, settings.role)
+        if must_write and not seen.is_writable:
+            raise not_writable(is_standby=seen.is_standby)
+    except BaseException:
+        conn.close()
+        raise
+    return Session(conn, settings, seen)
+
+
+def not_writable(*, is_standby: bool) -> NotReadyError:
+    """Return the error for a database that only reads."""
+    if is_standby:
+        return NotReadyError(STANDBY, "the server is a hot standby")
+    return NotReadyError(READ_ONLY, "the database is read-only")
+
+
+def make_history(
+    conn: psycopg.Connection[Any], session: Session
+) -> tuple[HistoryTable, str | None]:
+    """Make the history table ours; see ``ensure_history``."""
+    with translated_loss():
+        return ensure_history(conn, session.seen, session.settings.history_table)
+
+
+@contextmanager
+def translated_loss() -> Iterator[None]:
+    """Turn the driver's error for a lost connection into ours."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise ConnectionLostError(str(error)) from error

@@ -1,0 +1,125 @@
+"""
+The commands status and plan: one attempt to connect, an answer on stdout, no write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from migration_gate.answers import (
+    PlanLine,
+    describe_plan,
+    describe_status,
+    make_status,
+    to_json,
+)
+from migration_gate.check import incomplete
+from migration_gate.connect import wait_for
+from migration_gate.errors import GateError, MigrationFilesError
+from migration_gate.folder import read_scripts
+from migration_gate.gate import load, log_plan, log_ready, new_patience
+from migration_gate.history import Look, require_readable
+from migration_gate.logs import Log, write_line
+from migration_gate.migration import Migration
+from migration_gate.plan import Plan, make_plan, require_agreement
+from migration_gate.session import start_session
+from migration_gate.settings import Settings
+from migration_gate.verdict import Tally
+
+
+STDOUT = 1
+
+
+def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
+    """
+    Print files and history side by side.
+
+    Raises:
+        IncompleteError: Something is pending.
+        HistoryError: The settings refuse what was found.
+    """
+    plan, seen = _look_once(settings, log, tally, "status")
+    lines = make_status(plan, seen.history)
+    write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
+    _require_agreement(plan, settings)
+    if plan.pending:
+        raise incomplete(plan.pending)
+
+
+def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
+    """
+    Print what migrate would do, in order, and what it would refuse.
+
+    Raises:
+        MigrationFilesError: It would refuse a file.
+        HistoryError: It would refuse the history.
+    """
+    plan, _ = _look_once(settings, log, tally, "plan")
+    lines, errors = _describe_pending(plan.pending, settings)
+    write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
+    _require_agreement(plan, settings)
+    faults = [fault for error in errors for fault in error.faults]
+    if faults:
+        raise MigrationFilesError(faults)
+
+
+def _look_once(
+    settings: Settings, log: Log, tally: Tally, command: str
+) -> tuple[Plan, Look]:
+    migrations = load(settings, log, command)
+    patience = new_patience(replace(settings, auth_grace_s=0), log, timeout_s=0)
+    session = wait_for(lambda: start_session(settings, must_write=False), patience)
+    tally.waited_s = patience.waited_s
+    with closing(session):
+        version = session.conn.info.server_version
+        log_ready(version, patience, log, is_pooled=session.is_pooled)
+        require_readable(session.seen)
+    plan = make_plan(migrations, session.seen.history)
+    log_plan(plan, log)
+    return plan, session.seen
+
+
+def _require_agreement(plan: Plan, settings: Settings) -> None:
+    require_agreement(
+        plan,
+        changed=settings.changed,
+        out_of_order=settings.out_of_order,
+        ahead=settings.ahead,
+    )
+
+
+def _describe_pending(
+    pending: Sequence[Migration], settings: Settings
+) -> tuple[list[PlanLine], list[MigrationFilesError]]:
+    lines, errors = [], []
+    for migration in pending:
+        try:
+            script = read_scripts(
+                settings.migrations, [migration], settings.history_table
+            )[0]
+        except MigrationFilesError as error:
+            errors.append(error)
+            lines.append(_refused(migration, error))
+        else:
+            lines.append(
+                PlanLine(
+                    version=migration.version,
+                    statement_count=len(script.statements),
+                    in_transaction=True,
+                    why="",
+                    refused=None,
+                )
+            )
+    return lines, errors
+
+
+def _refused(migration: Migration, error: GateError) -> PlanLine:
+    return PlanLine(
+        version=migration.version,
+        statement_count=None,
+        in_transaction=None,
+        why="",
+        refused=str(error),
+    )

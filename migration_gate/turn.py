@@ -1,0 +1,140 @@
+"""
+Take turns: wait for the lock while another gate applies, or until it has done it all.
+
+Holds no transaction while it waits, and no connection between looks that are far apart.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from migration_gate.connect import Patience, wait_for
+from migration_gate.errors import LockTimeoutError
+from migration_gate.history import Look
+from migration_gate.lock import Holder, lock_key
+from migration_gate.logs import LOCK_ACQUIRED, LOCK_WAITING, Log
+from migration_gate.session import Session, start_session
+from migration_gate.settings import Settings
+from migration_gate.verdict import Tally
+
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+PAUSE_PER_WAITED: Final = 0.1
+KEEP_CONNECTION_S: Final = 1.0
+
+
+@contextmanager
+def take_turn(
+    session: Session, is_done: Callable[[Look], bool], log: Log, tally: Tally
+) -> Iterator[Session | None]:
+    """
+    Hold the lock for the block; None where another gate has meanwhile done it all.
+
+    The session that is given back has looked again under the lock. It may be another
+    one than was given: it is closed at the end, and the lock goes with it.
+
+    Args:
+        is_done: Tells from a look whether there is anything left to do.
+
+    Raises:
+        LockTimeoutError: The holder showed no progress for GATE_LOCK_WAIT_TIMEOUT.
+        ConnectionLostError: The connection was lost while waiting.
+    """
+    queue = _Queue(session, is_done, log)
+    try:
+        held = queue.wait()
+    finally:
+        tally.lock_waited_s += queue.waited_s
+    try:
+        yield held
+    finally:
+        queue.session.close()
+
+
+class _Queue:
+    """One gate's place in the queue for the lock."""
+
+    def __init__(
+        self, session: Session, is_done: Callable[[Look], bool], log: Log
+    ) -> None:
+        self.session = session
+        self._settings: Settings = session.settings
+        self._is_done = is_done
+        self._log = log
+        self._started_s = time.monotonic()
+        self._progress_s = self._started_s
+        self._logged_s = float("-inf")
+        self._rows = len(session.seen.history)
+
+    @property
+    def waited_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def wait(self) -> Session | None:
+        while True:
+            if self.session.try_lock(self._key()):
+                self.session.look_again()
+                self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
+                return self.session
+            if self._is_done(self.session.look_again()):
+                return None
+            self._judge_progress(self.session.find_holder(self._key()))
+            self._pause()
+
+    def _key(self) -> int:
+        seen, name = self.session.seen, self._settings.history_table
+        return lock_key(seen.schema or "", name.table)
+
+    def _judge_progress(self, holder: Holder | None) -> None:
+        """Report whom the gate waits for; give up when nothing has moved for long."""
+        now, rows = time.monotonic(), len(self.session.seen.history)
+        if holder is None or holder.works or rows != self._rows:
+            self._progress_s, self._rows = now, rows
+        if now - self._progress_s > self._settings.lock_wait_timeout_s:
+            pid = "of another gate" if holder is None else f"of process {holder.pid}"
+            raise LockTimeoutError(
+                f"the lock {pid} showed no progress for "
+                f"{self._settings.lock_wait_timeout_s:g} s",
+                hint="Look at that session in pg_stat_activity; end it with "
+                "SELECT pg_terminate_backend(pid) if its gate is gone.",
+            )
+        if now - self._logged_s >= self._settings.heartbeat_s:
+            self._logged_s = now
+            self._report(holder)
+
+    def _report(self, holder: Holder | None) -> None:
+        self._log.emit(
+            LOCK_WAITING,
+            waited_s=round(self.waited_s, 3),
+            holder_pid=holder and holder.pid,
+            holder_application=holder and holder.application,
+            holder_since=holder and holder.since,
+            holder_waits_for=holder and holder.waits_for,
+        )
+
+    def _pause(self) -> None:
+        pause_s = min(
+            max(FIRST_PAUSE_S, self.waited_s * PAUSE_PER_WAITED), LONGEST_PAUSE_S
+        ) * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+        if pause_s <= KEEP_CONNECTION_S:
+            time.sleep(pause_s)
+            return
+        self.session.close()
+        time.sleep(pause_s)
+        settings = self._settings
+        patience = Patience(
+            database=settings.database,
+            timeout_s=settings.wait_timeout_s,
+            grace_s=settings.auth_grace_s,
+            heartbeat_s=settings.heartbeat_s,
+            log=self._log,
+        )
+        self.session = wait_for(
+            lambda: start_session(settings, must_write=True), patience
+        )

@@ -1,0 +1,113 @@
+"""
+The verdict: open or closed, the exit code, and the fields of the last line. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from migration_gate.errors import GateError
+
+
+LINE_MAX_BYTES = 2000  # FallbackToLogsOnError shows the last 2048 bytes of a log
+LIST_MAX_NAMES = 10
+TEXT_MAX_CHARACTERS = 600
+TEXT_MIN_CHARACTERS = 60
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """
+    What a run has done so far: the verdict's fields, filled in as they are known.
+
+    ``in_doubt`` is the migration that was sent last, until it is known to be applied.
+    """
+
+    applied: list[str] = field(default_factory=list)
+    in_doubt: str | None = None
+    waited_s: float = 0.0
+    lock_waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """
+    How a run ended; ``fields`` are those of gate.opened or gate.closed.
+
+    ``message`` says in a sentence why it is closed, the place included.
+    """
+
+    is_open: bool
+    message: str = ""
+    fields: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 for open and 1 for closed."""
+        return 0 if self.is_open else 1
+
+
+def opened(tally: Tally, *, duration_ms: int) -> Verdict:
+    """Return the verdict of a run that may let the application start."""
+    fields = {**_summary(tally, duration_ms), "exit_code": 0}
+    return Verdict(is_open=True, fields=fields)
+
+
+def closed(error: GateError, tally: Tally, *, duration_ms: int) -> Verdict:
+    """Return the verdict of a run that ended with an error."""
+    fields = {
+        "reason": error.reason,
+        "error_message": str(error),
+        "hint": error.hint or None,
+        **error.fields(),
+        **_summary(tally, duration_ms),
+        "exit_code": 1,
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    return Verdict(is_open=False, message=str(error), fields=known)
+
+
+def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
+    return {
+        "applied": list(tally.applied),
+        "applied_count": len(tally.applied),
+        "waited_s": round(tally.waited_s, 3),
+        "lock_waited_s": round(tally.lock_waited_s, 3),
+        "duration_ms": duration_ms,
+    }
+
+
+def shorten(record: Mapping[str, Any], max_bytes: int = LINE_MAX_BYTES) -> dict[str, Any]:
+    """
+    Cut lists and texts until a record's JSON fits; cut lists are counted.
+
+    A list keeps its first names and an item that says how many more there are.
+    """
+    names, characters = LIST_MAX_NAMES, TEXT_MAX_CHARACTERS
+    short = _cut(record, names, characters)
+    while _size(short) > max_bytes and (names or characters > TEXT_MIN_CHARACTERS):
+        names //= 2
+        characters = max(TEXT_MIN_CHARACTERS, int(characters * 0.8))
+        short = _cut(record, names, characters)
+    return short
+
+
+def _size(record: Mapping[str, Any]) -> int:
+    return len(json.dumps(record, ensure_ascii=False, default=str).encode(errors="replace"))
+
+
+def _cut(record: Mapping[str, Any], names: int, characters: int) -> dict[str, Any]:
+    return {name: _cut_value(value, names, characters) for name, value in record.items()}
+
+
+def _cut_value(value: Any, names: int, characters: int) -> Any:
+    if isinstance(value, str) and len(value) > characters:
+        return value[: characters - 1] + "…"
+    if isinstance(value, list | tuple) and len(value) > names:
+        kept = [_cut_value(item, names, characters) for item in value[:names]]
+        return [*kept, f"… {len(value) - names} more"]
+    return value
