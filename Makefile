@@ -1,0 +1,26 @@
+# Every target needs Python 3.11+ and the package registries, and nothing else.
+# PYTHON=python3.12 chooses the interpreter that .venv is made with.
+# A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
+# and is the exit code of `.venv/bin/python -m dev.run`.
+.PHONY: run test lint coverage lock image venv
+
+run: venv  ## apply migrations/ to the configured database, or to an embedded one
+	@.venv/bin/python -m dev.run
+
+test: venv  ## the whole suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" $(ARGS)
+
+lint: venv  ## what CI asks of the code's form
+	@.ci/run lint
+
+coverage: venv  ## the suite with branch coverage, the gate's processes included
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" --cov $(ARGS)
+
+lock: venv  ## requirements/*.txt from pyproject.toml
+	@dev/lock
+
+image:  ## the image, as migration-gate:dev
+	docker build -t migration-gate:dev .
+
+venv:
+	@dev/setup

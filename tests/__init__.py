@@ -1,0 +1,1 @@
+"""The tests: one file per behaviour; fix_*.py are the fixtures."""
