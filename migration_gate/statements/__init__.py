@@ -1,0 +1,48 @@
+"""
+Scripts cut into statements, and what each statement is. Pure; bytes in, offsets out.
+
+Reading order: `forms` (where each lexical form ends), `tokens` (the first ones of a
+statement), `splitting` (the pieces), `places`, then what the tokens say: `names`,
+`transactions`, `session`, `recognition`.
+"""
+
+from __future__ import annotations
+
+from migration_gate.statements.forms import ScriptError
+from migration_gate.statements.places import leading_comments, place
+from migration_gate.statements.recognition import (
+    ConcurrentIndex,
+    concurrent_index,
+    is_copy_from_stdin,
+    is_copy_to_stdout,
+    psql_command,
+    tables_written,
+)
+from migration_gate.statements.session import SettingChange, setting_changed
+from migration_gate.statements.splitting import Statement, iter_statements, split
+from migration_gate.statements.transactions import (
+    TransactionControl,
+    forbids_transaction,
+    transaction_control,
+)
+
+
+__all__ = [
+    "ConcurrentIndex",
+    "ScriptError",
+    "SettingChange",
+    "Statement",
+    "TransactionControl",
+    "concurrent_index",
+    "forbids_transaction",
+    "is_copy_from_stdin",
+    "is_copy_to_stdout",
+    "iter_statements",
+    "leading_comments",
+    "place",
+    "psql_command",
+    "setting_changed",
+    "split",
+    "tables_written",
+    "transaction_control",
+]

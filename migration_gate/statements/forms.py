@@ -1,0 +1,201 @@
+"""
+The lexical forms of SQL: where each begins and ends, as psqlscan.l and scan.l say.
+
+Works on bytes and offsets only. `standard_conforming_strings` is on, bytes from 0x80 up
+are letters (UTF-8), and where psql and the server differ the server is followed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+
+# A file of a gigabyte is a map, not a copy.
+ScriptBytes: TypeAlias = bytes | mmap.mmap
+
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+_WORD: Final = rb"[A-Za-z_\x80-\xff][A-Za-z_0-9$\x80-\xff]*+"
+_LINE_COMMENT: Final = rb"--[^\n\r]*+"
+_FLAT_COMMENT: Final = rb"/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"
+
+# scan.l: quotecontinue. Only white space with a line end in it joins two strings.
+_JOINT: Final = (
+    rb"(?:[ \t\f\v]++|%(comment)b)*+[\n\r](?:[ \t\n\r\f\v]++|%(comment)b[\n\r])*+"
+    % {b"comment": _LINE_COMMENT}
+)
+
+_FLAT_BLANK: Final = rb"(?:[ \t\n\r\f\v]++|%b|%b)*+" % (_LINE_COMMENT, _FLAT_COMMENT)
+_BLANK: Final = re.compile(_FLAT_BLANK)
+_COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
+_DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
+
+# The next form behind what is blank: group 1 when it is an unquoted word, else group 2.
+# An operator counts byte by byte: what ends one early is a comment.
+_FORM: Final = re.compile(
+    rb"""
+    %(blank)b
+    (?: ( (?! [eE]' | [bBnNxX]' | [uU]&['"] ) %(word)b )
+    | ( (?: [bBnNxX] | [uU]& )?+ ' [^']*+ (?: ' (?:%(joint)b)?+ ' [^']*+ )*+ '
+      | [eE] ' (?: [^'\\]++ | \\. | ' (?:%(joint)b)?+ ' )*+ '
+      | (?: [uU]& )?+ " [^"]*+ (?: "" [^"]*+ )*+ "
+      | [0-9]++ (?: \.(?!\.) [0-9]*+ )?+ | \.[0-9]++
+      | \$[0-9]++
+      | [^A-Za-z_\x80-\xff'"$/] | / (?!\*)
+      )
+    )
+    """
+    % {
+        b"blank": _FLAT_BLANK,
+        b"word": _WORD,
+        b"joint": _JOINT,
+    },
+    re.DOTALL | re.VERBOSE,
+)
+
+_IS_WORD: Final = 1
+
+# What cannot end a statement, swallowed at one go: everything but ";", "\", the forms
+# that need more than a pattern, and parentheses nested deeper than two. A doubled quote
+# reads as two strings that touch, which ends at the same place.
+_ATOM: Final = rb"""
+      [^A-Za-z_\x80-\xff'"$\\();/\-]++
+    | (?! [eE]' ) %(word)b
+    | '[^']*+'
+    | "[^"]*+"
+    | %(line_comment)b | -
+    | %(flat_comment)b | / (?!\*)
+    """ % {
+    b"word": _WORD,
+    b"line_comment": _LINE_COMMENT,
+    b"flat_comment": _FLAT_COMMENT,
+}
+_GROUP: Final = rb"\( (?: %b )*+ \)" % _ATOM
+_NESTED_GROUP: Final = rb"\( (?: %b | %b )*+ \)" % (_ATOM, _GROUP)
+_RUN: Final = re.compile(rb"(?: %b | %b )*+" % (_ATOM, _NESTED_GROUP), re.VERBOSE)
+
+
+class ScriptError(Exception):
+    """
+    The text is not a script that PostgreSQL would take.
+
+    Attributes:
+        offset: the byte where the fault began.
+        problem: what is wrong, without any of the text.
+        remedy: what to do about it, a sentence.
+    """
+
+    def __init__(self, offset: int, problem: str, remedy: str) -> None:
+        super().__init__(offset, problem, remedy)
+        self.offset = offset
+        self.problem = problem
+        self.remedy = remedy
+
+
+def skip_blank(data: ScriptBytes, position: int) -> int:
+    """
+    Return the offset behind the white space and comments at `position`.
+
+    Raises:
+        ScriptError: a comment has no end.
+    """
+    while True:
+        position = _skip(_BLANK, data, position)
+        if data[position : position + 2] != b"/*":
+            return position
+        position = skip_block_comment(data, position)
+
+
+def skip_block_comment(data: ScriptBytes, position: int) -> int:
+    """
+    Return the offset behind the block comment at `position`; such comments nest.
+
+    Raises:
+        ScriptError: the comment has no end.
+    """
+    depth = 0
+    for edge in _COMMENT_EDGE.finditer(data, position):
+        depth += 1 if edge[0] == b"/*" else -1
+        if depth == 0:
+            return edge.end()
+    raise ScriptError(
+        position, "unterminated /* comment", 'Close the comment with "*/".'
+    )
+
+
+def skip_run(data: ScriptBytes, position: int) -> int:
+    """Return the offset of the next byte that may end a statement, or needs a look."""
+    return _skip(_RUN, data, position)
+
+
+def end_of_form(data: ScriptBytes, position: int) -> int:
+    """
+    Return the offset behind the form at `position`, which is not blank.
+
+    Raises:
+        ScriptError: a quoted form has no end.
+    """
+    form = _FORM.match(data, position)
+    if form:
+        return form.end()
+    if data[position] == ord("$"):
+        return _end_of_dollar_form(data, position)
+    raise _unterminated(data, position)
+
+
+def forms(data: ScriptBytes, position: int) -> Iterator[tuple[int, int, bool]]:
+    """
+    Yield start, end and "is an unquoted word" of each form from `position` on.
+
+    Raises:
+        ScriptError: a quoted form or a comment has no end.
+    """
+    size = len(data)
+    while position < size:
+        form = _FORM.match(data, position)
+        if form:
+            kind = form.lastindex or 0
+            yield form.start(kind), form.end(), kind == _IS_WORD
+            position = form.end()
+            continue
+        blank_end = skip_blank(data, position)
+        if blank_end == position:
+            end = end_of_form(data, position)
+            yield position, end, False
+            position = end
+        else:
+            position = blank_end
+
+
+def _skip(pattern: re.Pattern[bytes], data: ScriptBytes, position: int) -> int:
+    match = pattern.match(data, position)
+    return match.end() if match else position
+
+
+def _end_of_dollar_form(data: ScriptBytes, position: int) -> int:
+    tag = _DOLLAR_TAG.match(data, position)
+    if not tag:
+        # scan.l: dolqfailed puts back all but the initial "$".
+        return position + 1
+    end = data.find(tag[0], tag.end())
+    if end < 0:
+        raise ScriptError(
+            position,
+            "unterminated dollar-quoted string",
+            "Close the string with the tag that opened it.",
+        )
+    return end + len(tag[0])
+
+
+def _unterminated(data: ScriptBytes, position: int) -> ScriptError:
+    if data[position] == ord('"') or data[position + 2 : position + 3] == b'"':
+        return ScriptError(
+            position, "unterminated quoted identifier", "Close the name with a '\"'."
+        )
+    return ScriptError(
+        position, "unterminated quoted string", 'Close the string with a "\'".'
+    )

@@ -1,0 +1,125 @@
+"""
+What a statement is and names, told from its first tokens. Pure; looks nothing up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from migration_gate.statements.copying import copies_with_client
+from migration_gate.statements.names import TokenReader
+from migration_gate.statements.splitting import Statement
+from migration_gate.statements.transactions import (
+    is_true,
+    read_options,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrentIndex:
+    """
+    An index statement that runs CONCURRENTLY, and the names in it, None where absent.
+
+    Attributes:
+        schema: the index's; where an index is created, its table's; REINDEX SCHEMA's.
+        name: the index, None where CREATE INDEX leaves its choice to PostgreSQL, and
+            for REINDEX of anything but one index.
+        table_schema: the schema named with the table.
+        table: the table of CREATE INDEX and REINDEX TABLE.
+    """
+
+    action: Literal["create", "drop", "reindex"]
+    schema: str | None = None
+    name: str | None = None
+    table_schema: str | None = None
+    table: str | None = None
+    if_not_exists: bool = False
+
+
+def psql_command(statement: Statement) -> str | None:
+    """Return the name of a backslash command, such as "restrict"."""
+    if statement.number:
+        return None
+    return statement.tokens[0][1:].decode(errors="replace")
+
+
+def is_copy_from_stdin(statement: Statement) -> bool:
+    """Tell a COPY whose data follows it in the file."""
+    return statement.copy_data is not None
+
+
+def is_copy_to_stdout(statement: Statement) -> bool:
+    """Tell a COPY that sends data to the client."""
+    return statement.tokens[:1] == (b"copy",) and copies_with_client(
+        statement.tokens, b"to"
+    )
+
+
+def tables_written(statement: Statement) -> tuple[tuple[str | None, str], ...]:
+    """Return schema and name of the table that CREATE TABLE, COPY or INSERT names."""
+    reader = TokenReader(statement.tokens)
+    if reader.take_words("create"):
+        reader.take_any("global", "local")
+        if reader.take_any("temp", "temporary"):
+            return ()
+        reader.take_any("unlogged", "foreign")
+        names_table = reader.take_words("table")
+        reader.take_words("if not exists")
+    elif reader.take_words("copy"):
+        reader.take_words("binary")
+        table = reader.take_table()
+        reader.take_parentheses()
+        return (table,) if table and reader.take_words("from") else ()
+    else:
+        names_table = reader.take_words("insert into")
+    table = reader.take_table() if names_table else None
+    return (table,) if table else ()
+
+
+def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
+    """Return the names in CREATE, DROP INDEX or REINDEX ... CONCURRENTLY, else None."""
+    reader = TokenReader(statement.tokens)
+    if reader.take_any("create index concurrently", "create unique index concurrently"):
+        return _created_index(reader)
+    if reader.take_words("drop index concurrently"):
+        reader.take_words("if exists")
+        schema, name = reader.take_table() or (None, None)
+        return ConcurrentIndex(action="drop", schema=schema, name=name)
+    if reader.take_words("reindex"):
+        return _reindexed(reader)
+    return None
+
+
+def _created_index(reader: TokenReader) -> ConcurrentIndex:
+    if_not_exists = reader.take_words("if not exists")
+    # ON is reserved: an index of that name is quoted.
+    name = None if reader.peek() == b"on" else reader.take_name()
+    reader.take_words("on")
+    reader.take_words("only")
+    schema, table = reader.take_table() or (None, None)
+    return ConcurrentIndex(
+        action="create",
+        schema=schema,
+        name=name,
+        table_schema=schema,
+        table=table,
+        if_not_exists=if_not_exists,
+    )
+
+
+def _reindexed(reader: TokenReader) -> ConcurrentIndex | None:
+    options = read_options(reader.take_parentheses())
+    target = reader.take()
+    if not reader.take_words("concurrently") and not is_true(
+        options.get("concurrently", "false")
+    ):
+        return None
+    schema, name = reader.take_table() or (None, None)
+    if target == b"index":
+        return ConcurrentIndex(action="reindex", schema=schema, name=name)
+    if target == b"table":
+        return ConcurrentIndex(action="reindex", table_schema=schema, table=name)
+    return ConcurrentIndex(
+        action="reindex", schema=name if target == b"schema" else None
+    )

@@ -1,0 +1,107 @@
+"""
+Which session setting a statement changes, and to what. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from migration_gate.statements.names import (
+    TokenReader,
+    is_name,
+    is_string,
+    name_value,
+    string_value,
+)
+from migration_gate.statements.splitting import Statement
+
+
+SettingChange: TypeAlias = tuple[str, str | None, Literal["session", "local", "reset"]]
+
+# gram.y: set_rest, the forms that name no parameter.
+_SPECIAL_NAMES: Final = {
+    "time zone": "timezone",
+    "session authorization": "session_authorization",
+    "session characteristics as transaction": "session characteristics",
+    "xml option": "xmloption",
+    "names": "client_encoding",
+    "schema": "search_path",
+    "role": "role",
+}
+_ASSIGNS: Final = frozenset({b"=", b"to", b"."})
+_DEFAULTS: Final = (b"default",), (b"local",), ()
+
+
+def setting_changed(statement: Statement) -> SettingChange | None:
+    """
+    Return the parameter that a statement sets, its value, and how far that reaches.
+
+    The value is None for DEFAULT and RESET, and where set_config() is not given a
+    constant; a list is joined with ", ". RESET ALL has the parameter "all". SET ...
+    FROM CURRENT changes nothing; SET TRANSACTION and SET CONSTRAINTS are no settings.
+    """
+    reader = TokenReader(statement.tokens)
+    if reader.take_words("set"):
+        return _read_set(reader)
+    if reader.take_words("reset"):
+        return _take_parameter(reader), None, "reset"
+    if reader.take_any("select set_config (", "select pg_catalog . set_config ("):
+        return _read_set_config(reader)
+    return None
+
+
+def _read_set(reader: TokenReader) -> SettingChange | None:
+    reach: Literal["session", "local"] = "session"
+    if reader.peek() == b"local" and reader.peek(1) not in _ASSIGNS:
+        reader.take()
+        reach = "local"
+    elif reader.peek() == b"session" and reader.peek(1) not in (
+        _ASSIGNS | {b"authorization", b"characteristics"}
+    ):
+        reader.take()
+    if reader.peek(1) not in _ASSIGNS and reader.take_any("transaction", "constraints"):
+        return None
+    parameter = _take_parameter(reader)
+    if reader.take_words("from current"):
+        return None
+    reader.take_any("=", "to")
+    return parameter, _read_value(reader.rest()), reach
+
+
+def _take_parameter(reader: TokenReader) -> str:
+    for words, parameter in _SPECIAL_NAMES.items():
+        if reader.peek(1) not in _ASSIGNS and reader.take_words(words):
+            return parameter
+    parts = [reader.take_name() or ""]
+    while reader.take_words("."):
+        parts.append(reader.take_name() or "")
+    return ".".join(parts).lower()
+
+
+def _read_value(tokens: tuple[bytes, ...]) -> str | None:
+    if tokens in _DEFAULTS:
+        return None
+    listed = [""]
+    for token in tokens:
+        if token == b",":
+            listed.append("")
+        elif not listed[-1] or listed[-1] in {"+", "-"}:
+            listed[-1] += _constant(token)
+        else:
+            listed[-1] += f" {_constant(token)}"
+    return ", ".join(listed)
+
+
+def _constant(token: bytes) -> str:
+    if is_string(token):
+        return string_value(token)
+    return name_value(token) if is_name(token) else token.decode(errors="replace")
+
+
+def _read_set_config(reader: TokenReader) -> SettingChange | None:
+    parameter = reader.take()
+    if not is_string(parameter) or not reader.take_words(","):
+        return None
+    value = string_value(reader.take()) if is_string(reader.peek()) else None
+    local = {b"true", b"'t'", b"'true'", b"'on'"}.intersection(reader.rest())
+    return string_value(parameter).lower(), value, "local" if local else "session"

@@ -1,0 +1,83 @@
+"""
+The first tokens of a statement, enough to recognise it by. Bounded and pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+from functools import lru_cache
+from typing import Final
+
+from migration_gate.statements.forms import ScriptBytes, forms
+
+
+TOKEN_LIMIT: Final = 24
+TOKEN_BYTES: Final = 1024
+
+# COPY may name 1600 columns before FROM, SET may list any number of values, and a
+# subscription any number of publications before its options.
+_LONG_LIMIT: Final = 8192
+# The common statements of large files are known by less.
+_SHORT_LIMIT: Final = 4
+_LIMITS: Final = {
+    b"copy": _LONG_LIMIT,
+    b"set": _LONG_LIMIT,
+    b"insert": 8,
+    b"update": _SHORT_LIMIT,
+    b"delete": _SHORT_LIMIT,
+}
+_STOP: Final = (b";", b"\\")
+_PLAIN_INSERT: Final = re.compile(
+    rb"(?i:insert[ \t\r\n]++into[ \t\r\n]++)"
+    rb"(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\")"
+    rb"(?:\.(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\"))?+(?=[ \t\r\n(]++[A-Za-z\"(])"
+)
+
+
+def read_tokens(data: ScriptBytes, first: int) -> tuple[bytes, ...]:
+    """
+    Return the first tokens of the statement at `first`, up to its first ";".
+
+    There are at most `TOKEN_LIMIT`, fewer where a few tell what it is, and more where
+    what matters may stand far behind.
+
+    Unquoted words are lower-cased, everything else is as written; an operator is given
+    byte by byte. A string is cut after `TOKEN_BYTES`.
+
+    Raises:
+        ScriptError: a quoted form or a comment has no end.
+    """
+    insert = _PLAIN_INSERT.match(data, first)
+    if insert:
+        # A dump repeats the same few heads a million times.
+        return _insert_tokens(insert[0])
+    return _read(data, first)
+
+
+@lru_cache(maxsize=1024)
+def _insert_tokens(head: bytes) -> tuple[bytes, ...]:
+    return _read(head, 0)
+
+
+def _read(data: ScriptBytes, first: int) -> tuple[bytes, ...]:
+    tokens: list[bytes] = []
+    limit = _SHORT_LIMIT
+    for start, end, is_word in forms(data, first):
+        token = data[start : min(end, start + TOKEN_BYTES)]
+        if token in _STOP:
+            break
+        tokens.append(token.lower() if is_word else token)
+        if len(tokens) == limit:
+            limit = _limit(tokens)
+            if len(tokens) == limit:
+                break
+    return tuple(tokens)
+
+
+def _limit(tokens: list[bytes]) -> int:
+    if tokens[0] == b"select" and b"set_config" not in tokens:
+        return _SHORT_LIMIT
+    if tokens[1] == b"subscription":
+        return _LONG_LIMIT
+    return _LIMITS.get(tokens[0], TOKEN_LIMIT)
