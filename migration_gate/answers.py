@@ -14,7 +14,9 @@ from migration_gate.migration import AppliedMigration, version_to_key
 from migration_gate.plan import Plan
 
 
-State = Literal["applied", "pending", "changed", "unknown", "out of order"]
+State = Literal[
+    "applied", "pending", "unfinished", "changed", "unknown", "out of order"
+]
 
 HELP: Final = """\
 usage: entrypoint.py [COMMAND]
@@ -65,9 +67,15 @@ class PlanLine:
 
 
 def make_status(
-    plan: Plan, history: Sequence[AppliedMigration]
+    plan: Plan, history: Sequence[AppliedMigration], unfinished: Iterable[str] = ()
 ) -> tuple[StatusLine, ...]:
-    """Put files and history side by side, in the order of the files."""
+    """
+    Put files and history side by side, in the order of the files.
+
+    Args:
+        unfinished: Versions of which some statements are done and some are not.
+    """
+    begun = {version_to_key(version) for version in unfinished}
     rows = {version_to_key(row.version): row for row in history}
     lines = []
     for migration in sorted((*plan.applied, *plan.pending), key=lambda m: m.order):
@@ -77,6 +85,8 @@ def make_status(
             state = "changed"
         if migration.version in plan.out_of_order:
             state = "out of order"
+        if row is None and migration.key in begun:
+            state = "unfinished"
         lines.append(
             StatusLine(
                 version=migration.version,

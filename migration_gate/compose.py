@@ -1,29 +1,32 @@
 """
-Compose the message that applies one migration: SQL around the file's own text.
+Compose the messages that apply a migration: SQL around the file's own text.
 
 Touches no database: a connection only tells how to quote and which version it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
-from migration_gate import __version__
 from migration_gate.history_table import HistoryTable
+from migration_gate.migration import BYTE_ORDER_MARK, Content
+from migration_gate.records import finish_row, insert_row
 from migration_gate.script import Script
 from migration_gate.settings import Settings
+from migration_gate.statements import Statement
 
 
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
-INSERT_PLACE: Final = 2  # BEGIN, the limits, then the history row
-FINISH_PLACE: Final = -2  # the history row's end, then COMMIT
+MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
+INSERT_PLACE: Final = 2  # BEGIN, the limits, then the row
+FINISH_PLACE: Final = -2  # the row's end, then COMMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,61 +42,154 @@ class Worker:
     settings: Settings
     table: HistoryTable
     login_role: str
+    is_pooled: bool
     watches_client: bool
     strings_are_standard: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """
-    What is sent for one script: statements before it, the file, statements after it.
+    What is sent at once: statements before, some of a file's, statements after.
 
     The server answers each statement once, so that counting answers tells the place.
     """
 
-    before: tuple[bytes, ...]
     script: Script
-    after: tuple[bytes, ...]
+    statements: tuple[Statement, ...]
+    before: tuple[bytes, ...] = field(default=(), repr=False)
+    after: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def head(self) -> bytes:
         """Return what stands before the file's text."""
-        return b";\n".join(self.before) + b";\n"
+        return b"".join(statement + b";\n" for statement in self.before)
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Return the ranges of the file's bytes that are sent, in order."""
+        return tuple(_find_spans(self.statements, self.script.content))
+
+    @property
+    def answer_count(self) -> int:
+        """Return how many answers a message without an error has."""
+        return len(self.before) + len(self.statements) + len(self.after)
+
+    @property
+    def finish_place(self) -> int:
+        """Return the number of answers that come before that to the row's end."""
+        return self.answer_count + FINISH_PLACE
 
     def encode(self) -> bytes:
         """Return the whole message."""
-        return b"".join(
-            (self.head, self.script.text, b"\n;\n", b";\n".join(self.after))
-        )
+        content = self.script.content
+        body = b"".join(content[start:end] for start, end in self.spans)
+        return b"".join((self.head, body, b"\n;\n", b";\n".join(self.after)))
 
-    @property
-    def after_place(self) -> int:
-        """Return the number of answers that come before those to ``after``."""
-        return len(self.before) + len(self.script.statements)
+    def copy_data(self, answered: int) -> tuple[int, int]:
+        """Return the file's range of data for the COPY after this many answers."""
+        data = self.statements[answered - len(self.before)].copy_data
+        if data is None:
+            text = "PostgreSQL asks for data that the file does not have"
+            raise AssertionError(text)
+        return data
 
 
-def compose_message(worker: Worker, script: Script, version: str) -> Message:
+def _find_spans(
+    statements: Sequence[Statement], content: Content
+) -> Iterator[tuple[int, int]]:
+    """Join the pieces that lie side by side; leave COPY data and a mark out."""
+    start = end = -1
+    for statement in statements:
+        piece_start = statement.start
+        if piece_start == 0 and content[:3] == BYTE_ORDER_MARK:
+            piece_start = len(BYTE_ORDER_MARK)
+        piece_end = statement.copy_data[0] if statement.copy_data else statement.end
+        if piece_start != end:
+            if start >= 0:
+                yield start, end
+            start = piece_start
+        end = piece_end
+        if statement.copy_data:
+            yield start, end
+            start = end = -1
+    if start >= 0:
+        yield start, end
+
+
+def compose_transaction(worker: Worker, script: Script, version: str) -> list[Message]:
     """
-    Return the message that applies a script and records it under ``version``.
+    Return the messages that apply a script in one transaction: one, unless it is large.
 
     BEGIN; the limits; the history row; the role; the file; what clears up after it;
     the row's end; COMMIT.
     """
-    table, role = worker.table, worker.settings.role
-    row = insert_row(table, version, script.migration.checksum)
-    before = [sql.SQL("BEGIN"), _limits(worker, script), row]
-    if role is not None:
-        before.append(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-    clean_up = [sql.SQL(text) for text in CLEAN_UP]
-    if not worker.strings_are_standard:
-        clean_up.append(sql.SQL("SET standard_conforming_strings = on"))
-    after = [*clean_up, _finish(table, version), sql.SQL("COMMIT")]
-    conn = worker.conn
-    return Message(
-        tuple(part.as_bytes(conn) for part in before),
-        script,
-        tuple(part.as_bytes(conn) for part in after),
-    )
+    (unit,) = script.units
+    before = begin(worker, script, unit.modes)
+    before.append(insert_row(worker.table, version, script.migration.checksum))
+    before += become_role(worker)
+    after = [*clean_up(worker), finish_row(worker.table, version), sql.SQL("COMMIT")]
+    return to_messages(worker, script, unit.statements, before, after)
+
+
+def to_messages(
+    worker: Worker,
+    script: Script,
+    statements: Sequence[Statement],
+    before: Sequence[sql.Composable],
+    after: Sequence[sql.Composable],
+) -> list[Message]:
+    """Spread statements over as many messages as their size asks for."""
+    parts = list(_cut(statements)) or [()]
+    last = len(parts) - 1
+    return [
+        Message(
+            script=script,
+            statements=part,
+            before=_to_bytes(worker, before) if index == 0 else (),
+            after=_to_bytes(worker, after) if index == last else (),
+        )
+        for index, part in enumerate(parts)
+    ]
+
+
+def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
+    part: list[Statement] = []
+    size = 0
+    for statement in statements:
+        text_end = statement.copy_data[0] if statement.copy_data else statement.end
+        if part and size + text_end - statement.start > MESSAGE_MAX_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(statement)
+        size += text_end - statement.start
+    if part:
+        yield tuple(part)
+
+
+def _to_bytes(
+    worker: Worker, statements: Sequence[sql.Composable]
+) -> tuple[bytes, ...]:
+    return tuple(statement.as_bytes(worker.conn) for statement in statements)
+
+
+def begin(
+    worker: Worker, script: Script, modes: bytes = b"", *, lock_timeout: bool = True
+) -> list[sql.Composable]:
+    """Begin a transaction with its limits."""
+    words = sql.SQL("BEGIN {}").format(sql.SQL(modes.decode())) if modes else None
+    return [
+        words or sql.SQL("BEGIN"),
+        limits(worker, script, is_local=True, lock_timeout=lock_timeout),
+    ]
+
+
+def become_role(worker: Worker) -> list[sql.Composable]:
+    """Become GATE_ROLE, where there is one."""
+    role = worker.settings.role
+    if role is None:
+        return []
+    return [sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))]
 
 
 # What a file leaves is cleared inside its transaction. Deferred constraints are checked
@@ -113,23 +209,39 @@ CLEAN_UP: Final = (
 )
 
 
-def _limits(worker: Worker, script: Script) -> sql.Composable:
-    """Set the transaction's timeouts, whatever role and database say."""
+def clean_up(worker: Worker) -> list[sql.Composable]:
+    """Clear whatever the file's statements may have left in the session."""
+    texts: list[sql.Composable] = [sql.SQL(text) for text in CLEAN_UP]
+    if not worker.strings_are_standard:
+        texts.append(sql.SQL("SET standard_conforming_strings = on"))
+    return texts
+
+
+def limits(
+    worker: Worker, script: Script, *, is_local: bool, lock_timeout: bool
+) -> sql.Composable:
+    """
+    Set the timeouts, whatever role and database say.
+
+    Args:
+        is_local: For the transaction alone, else for the session.
+        lock_timeout: False lets a statement wait whose waiting blocks no query.
+    """
     settings, directives = worker.settings, script.directives
     lock_s = _first(directives.lock_timeout_s, settings.ddl_lock_timeout_s)
     statement_s = _first(directives.statement_timeout_s, settings.statement_timeout_s)
-    limits = {
-        "lock_timeout": _milliseconds(lock_s),
+    values = {
+        "lock_timeout": _milliseconds(lock_s if lock_timeout else 0.0),
         "statement_timeout": _milliseconds(statement_s),
         "idle_in_transaction_session_timeout": "0",
     }
     if worker.conn.info.server_version >= TRANSACTION_TIMEOUT_MIN_VERSION:
-        limits["transaction_timeout"] = "0"
+        values["transaction_timeout"] = "0"
     if worker.watches_client:
-        limits["client_connection_check_interval"] = CLIENT_CHECK_INTERVAL
+        values["client_connection_check_interval"] = CLIENT_CHECK_INTERVAL
     calls = (
-        sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value)
-        for name, value in limits.items()
+        sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
+        for name, value in values.items()
     )
     return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
 
@@ -140,70 +252,3 @@ def _first(directive_s: float | None, setting_s: float) -> float:
 
 def _milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
-
-
-def insert_row(table: HistoryTable, version: str, checksum: str) -> sql.Composed:
-    """Return the statement that records a version, with what columns there are."""
-    values: dict[str, sql.Composable] = {
-        "version": sql.Literal(version),
-        "applied_at": _clock(table),
-    }
-    ours = {"checksum": checksum, "gate_version": __version__}
-    values |= {c: sql.Literal(v) for c, v in ours.items() if c in table.our_columns}
-    return sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-        sql.Identifier(table.schema, table.name),
-        sql.SQL(", ").join(sql.Identifier(column) for column in values),
-        sql.SQL(", ").join(values.values()),
-    )
-
-
-def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
-    """Return the statement that takes versions out of the history."""
-    return sql.SQL("DELETE FROM {} WHERE version IN ({})").format(
-        sql.Identifier(table.schema, table.name),
-        sql.SQL(", ").join(map(sql.Literal, versions)),
-    )
-
-
-def _clock(table: HistoryTable) -> sql.Composable:
-    text = "pg_catalog.clock_timestamp()"
-    return sql.SQL(text if table.has_zone else f"({text} AT TIME ZONE 'UTC')")
-
-
-def _finish(table: HistoryTable, version: str) -> sql.Composable:
-    """
-    Fill in when the migration ended and how long it took, and read both back.
-
-    Divides by the number of rows, so that a file that removed its own row fails.
-    """
-    clock = _clock(table)
-    took = sql.SQL(
-        "(extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8"
-    ).format(clock)
-    if "duration_ms" in table.our_columns and table.can_update:
-        row = sql.SQL(
-            "UPDATE {table} SET applied_at = {clock}, duration_ms = {took} "
-            "WHERE version = {version} RETURNING duration_ms, applied_at"
-        )
-    else:
-        row = sql.SQL(
-            "SELECT {took} AS duration_ms, applied_at FROM {table} "
-            "WHERE version = {version}"
-        )
-    zone = sql.SQL(" AT TIME ZONE 'UTC'" if table.has_zone else "")
-    return sql.SQL(
-        "WITH done AS ({row}) SELECT (SELECT duration_ms FROM done), "
-        "(SELECT pg_catalog.to_char(applied_at{zone}, "
-        "'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM done), "
-        "1 / (SELECT pg_catalog.count(*) FROM done)"
-    ).format(
-        row=row.format(
-            table=sql.Identifier(table.schema, table.name),
-            clock=clock,
-            took=took,
-            version=sql.Literal(version),
-        ),
-        zone=zone,
-    )
-
-

@@ -6,10 +6,12 @@ Judges answers that came; sends nothing.
 
 from __future__ import annotations
 
+import re
+
 from typing import Final
 
 from migration_gate.cleaning import clean_failure
-from migration_gate.compose import FINISH_PLACE, INSERT_PLACE, Message, Worker
+from migration_gate.compose import INSERT_PLACE, Message, Worker
 from migration_gate.errors import (
     GateError,
     HistoryError,
@@ -26,6 +28,7 @@ from migration_gate.statements import place
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
+COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
 class AlreadyAppliedError(Exception):
@@ -50,10 +53,11 @@ def judge_failure(
         answered: How many answers came before the error.
         version: The history row's, for the errors that are about it.
     """
-    if answered < len(message.before) and not _is_in_file(message, failure):
+    offset = _offset_in_file(message, failure)
+    if answered < len(message.before) and offset is None:
         return _judge_own(worker, message, failure, answered, version)
+    line, column = _find_place(message, failure, answered, offset)
     full = worker.settings.log_detail == "full"
-    line, column = _find_place(message, failure, answered)
     error = SqlError(
         version=message.script.migration.version,
         file=message.script.migration.version,
@@ -64,8 +68,7 @@ def judge_failure(
     )
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
-    finish_place = message.after_place + len(message.after) + FINISH_PLACE
-    if answered == finish_place:
+    if message.after and answered == message.finish_place and offset is None:
         return HistoryError(
             f'migration "{version}" removes its own row from the history, or the table',
             hint="Take that out of the file: the history is the gate's to write.",
@@ -131,10 +134,6 @@ def _own_error(message: Message, failure: SqlFailure) -> SqlError:
     )
 
 
-def _is_in_file(message: Message, failure: SqlFailure) -> bool:
-    return _offset_in_file(message, failure) is not None
-
-
 def _offset_in_file(message: Message, failure: SqlFailure) -> int | None:
     """
     Return the byte offset in the file that PostgreSQL's position points to.
@@ -144,27 +143,35 @@ def _offset_in_file(message: Message, failure: SqlFailure) -> int | None:
     if failure.position is None:
         return None
     characters = failure.position - 1 - len(message.head.decode())
-    text = message.script.text
-    if characters < 0 or characters > len(text):
+    if characters < 0:
         return None
-    offset = len(text.decode()[:characters].encode())
-    return offset if characters <= len(text.decode()) else None
+    for start, end in message.spans:
+        text = message.script.content[start:end].decode()
+        if characters <= len(text):
+            return start + len(text[:characters].encode())
+        characters -= len(text)
+    return None
 
 
 def _find_place(
-    message: Message, failure: SqlFailure, answered: int
+    message: Message, failure: SqlFailure, answered: int, offset: int | None
 ) -> tuple[int | None, int | None]:
     """
     Return line and column in the file.
 
-    Where PostgreSQL gives no position, the start of the failing statement, found by
-    counting the answers before the error; None for an error at COMMIT.
+    Where PostgreSQL gives no position, the line of COPY's data, or else the start of
+    the failing statement, found by counting the answers before the error; None for an
+    error at COMMIT.
     """
     content = message.script.content
-    offset = _offset_in_file(message, failure)
     if offset is not None:
-        return place(content, min(offset, len(content)))
-    number = answered - len(message.before)
-    if 0 <= number < len(message.script.statements):
-        return place(content, message.script.statements[number].first)
-    return None, None
+        return place(content, offset)
+    index = answered - len(message.before)
+    if not 0 <= index < len(message.statements):
+        return None, None
+    statement = message.statements[index]
+    data_line = COPY_LINE.match(failure.context or "")
+    if statement.copy_data and data_line:
+        line, _ = place(content, statement.copy_data[0])
+        return line + int(data_line[1]) - 1, 1
+    return place(content, statement.first)

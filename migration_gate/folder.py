@@ -6,20 +6,26 @@ Touches the disk, never a database; keeps no file's content but a pending one's.
 
 from __future__ import annotations
 
+import mmap
 import os
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from migration_gate.errors import FileFault, MigrationFilesError
 from migration_gate.migration import (
     NAME_MAX_CHARACTERS,
+    Content,
     Migration,
     checksum,
     parse_name,
 )
 from migration_gate.script import Script, check_text, parse_script
 from migration_gate.settings import HistoryTableName
+
+
+MAP_MIN_BYTES: Final = 16 << 20
 
 
 def read_folder(folder: Path, *, allow_empty: bool) -> tuple[Migration, ...]:
@@ -197,6 +203,9 @@ def _words(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> Content:
+    """Return a file's content; a large one as a map, whose pages can be let go."""
     with path.open("rb") as file:
-        return file.read()
+        if os.fstat(file.fileno()).st_size < MAP_MIN_BYTES:
+            return file.read()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

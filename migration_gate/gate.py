@@ -11,14 +11,10 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.apply import Task, apply_run, start_worker
+from migration_gate.apply import apply_run, start_worker
 from migration_gate.compose import Worker
-from migration_gate.connect import (
-    Patience,
-    current_parameters,
-    open_connection,
-    wait_for,
-)
+from migration_gate.connect import current_parameters, open_connection
+from migration_gate.create_database import with_database
 from migration_gate.database import shown
 from migration_gate.errors import DatabaseUnreachableError
 from migration_gate.failure import AlreadyAppliedError
@@ -44,10 +40,14 @@ from migration_gate.plan import (
     make_plan,
     require_agreement,
 )
+from migration_gate.outside import require_no_session
+from migration_gate.script import Script
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
+from migration_gate.task import Task
 from migration_gate.turn import take_turn
 from migration_gate.verdict import Tally
+from migration_gate.wait import Patience, wait_for
 from migration_gate.watch import Watch
 
 
@@ -101,37 +101,46 @@ def bring_up_to_date(
         log_plan(plan, log)
         if not plan.pending:
             return
-        read_scripts(settings.migrations, plan.pending, settings.history_table)
+        scripts = read_scripts(
+            settings.migrations, plan.pending, settings.history_table
+        )
 
         def is_done(seen: Look) -> bool:
             return not make_plan(migrations, seen.history).pending
 
         with take_turn(session, is_done, log, tally) as held:
             if held is not None:
-                apply_pending(settings, migrations, held, log, tally)
+                plan = agree(settings, migrations, held, log, tally)
+                apply_pending(settings, to_tasks(settings, plan, scripts), held, log, tally)
+
+
+def to_tasks(
+    settings: Settings, plan: Plan, scripts: Sequence[Script]
+) -> tuple[Task, ...]:
+    """Give each pending migration its script, read only if it was not read before."""
+    read = {script.migration.key: script for script in scripts}
+    missing = [migration for migration in plan.pending if migration.key not in read]
+    for script in read_scripts(settings.migrations, missing, settings.history_table):
+        read[script.migration.key] = script
+    return tuple(
+        Task(script=read[migration.key], version=plan.version_to_record(migration))
+        for migration in plan.pending
+    )
 
 
 def apply_pending(
-    settings: Settings,
-    migrations: Sequence[Migration],
-    held: Session,
-    log: Log,
-    tally: Tally,
+    settings: Settings, tasks: Sequence[Task], held: Session, log: Log, tally: Tally
 ) -> None:
-    """Go through steps 5 to 7 of ``migrate``, holding the lock."""
-    plan = agree(settings, migrations, held, log, tally)
-    scripts = read_scripts(settings.migrations, plan.pending, settings.history_table)
-    tasks = [
-        Task(script=script, version=plan.version_to_record(script.migration))
-        for script in scripts
-    ]
+    """Go through steps 6 and 7 of ``migrate``, holding the lock."""
+    if held.is_pooled:
+        require_no_session(tasks)
     with open_worker(settings, held, log) as worker:
         watch = Watch(held, None if held.is_pooled else worker.conn.info.backend_pid)
-        run = apply_run(worker, tasks, watch, log)
+        run = apply_run(worker, tasks, held, watch, log)
         for task in tasks:
             tally.in_doubt = task.script.migration.version
             applied = next(run)
-            record(tally.in_doubt, applied, len(task.script.statements), log, tally)
+            record(tally.in_doubt, applied, task.script.statement_count, log, tally)
 
 
 def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
@@ -180,11 +189,20 @@ def wait_for_history(
     applied already, and nothing more is asked of it.
     """
     patience = new_patience(settings, log, settings.wait_timeout_s)
+
+    def refuse_texts() -> None:
+        check_texts(settings.migrations, migrations)
+
     try:
         session = wait_for(
-            lambda: start_session(settings, must_write=True),
+            with_database(
+                lambda: start_session(settings, must_write=True),
+                settings,
+                log,
+                before_creating=refuse_texts,
+            ),
             patience,
-            before_waiting=lambda: check_texts(settings.migrations, migrations),
+            before_waiting=refuse_texts,
         )
     finally:
         tally.waited_s += patience.waited_s
@@ -263,7 +281,7 @@ def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]
         table, reason = make_history(conn, held)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, settings, table, held.seen.login_role)
+        yield start_worker(conn, held, table)
 
 
 def record(

@@ -8,8 +8,9 @@ them to know which statement failed. A signal cancels the statement on the serve
 from __future__ import annotations
 
 import select
+import time
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from psycopg import pq
 from migration_gate.errors import SqlFailure
 
 
-CANCEL_TIMEOUT_S: Final = 2.0
+# Together less than stop.UNWIND_S.
+CANCEL_TIMEOUT_S: Final = 1.5
+DRAIN_TIMEOUT_S: Final = 1.0
 TICK_S: Final = 0.5
-DRAIN_TICKS: Final = 4
 FIELDS: Final = {
     "sqlstate": pq.DiagnosticField.SQLSTATE,
     "message": pq.DiagnosticField.MESSAGE_PRIMARY,
@@ -55,17 +57,26 @@ class Answers:
         )
 
 
+def no_data(_answered: int) -> Iterator[bytes | memoryview]:
+    """Give no data to a COPY: there is none in the message."""
+    text = "PostgreSQL asks for data that nobody has"
+    raise AssertionError(text)
+
+
 def send_message(
     conn: psycopg.Connection[Any],
     message: bytes,
     *,
     on_tick: Callable[[], None] = lambda: None,
+    copy_data: Callable[[int], Iterable[bytes | memoryview]] = no_data,
 ) -> Answers:
     """
     Send a message and wait for all of its answers.
 
     Args:
         on_tick: Called about twice a second while PostgreSQL works.
+        copy_data: Gives the data for a COPY FROM STDIN, told how many answers came
+            before it.
 
     Raises:
         ConnectionLostError: Whether the message took effect is not known.
@@ -74,7 +85,7 @@ def send_message(
     try:
         pgconn.send_query(message)
         _flush(pgconn)
-        return _to_answers(_collect(pgconn, on_tick))
+        return _to_answers(_collect(pgconn, on_tick, copy_data))
     except psycopg.OperationalError as error:
         raise ConnectionLostError(str(error)) from error
     except BaseException:
@@ -104,9 +115,11 @@ def _flush(pgconn: pq.abc.PGconn) -> None:
 
 
 def _collect(
-    pgconn: pq.abc.PGconn, on_tick: Callable[[], None]
+    pgconn: pq.abc.PGconn,
+    on_tick: Callable[[], None],
+    copy_data: Callable[[int], Iterable[bytes | memoryview]],
 ) -> list[pq.abc.PGresult]:
-    results = []
+    results: list[pq.abc.PGresult] = []
     while True:
         while pgconn.is_busy():
             if _wait(pgconn, select.POLLIN, TICK_S):
@@ -117,19 +130,36 @@ def _collect(
         result = pgconn.get_result()
         if result is None:
             break
-        results.append(result)
-        if result.status in COPY_STATES:
-            message = "a COPY with the client reached the server"
-            raise AssertionError(message)
+        if result.status == pq.ExecStatus.COPY_IN:
+            _send_data(pgconn, copy_data(len(results)))
+        elif result.status in OTHER_COPY_STATES:
+            text = "PostgreSQL sends the data of a COPY"
+            raise AssertionError(text)
+        else:
+            results.append(result)
     if pgconn.status != pq.ConnStatus.OK:
         last = results[-1].error_message if results else b""
         raise psycopg.OperationalError(last.decode("utf-8", "replace"))
     return results
 
 
-COPY_STATES: Final = frozenset(
-    {pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
+OTHER_COPY_STATES: Final = frozenset(
+    {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
 )
+ALL_COPY_STATES: Final = OTHER_COPY_STATES | {pq.ExecStatus.COPY_IN}
+
+
+def _send_data(
+    pgconn: pq.abc.PGconn, data: Iterable[bytes | memoryview]
+) -> None:
+    """Stream the data of one COPY; an error of the server's comes as its answer."""
+    for block in data:
+        while pgconn.put_copy_data(block) == 0:  # the buffer is full
+            _flush(pgconn)
+        _flush(pgconn)
+    while pgconn.put_copy_end() == 0:
+        _flush(pgconn)
+    _flush(pgconn)
 
 
 def _deliver_notices(pgconn: pq.abc.PGconn) -> None:
@@ -159,15 +189,24 @@ def _cancel(conn: psycopg.Connection[Any]) -> None:
     """Cancel what runs, and wait a little for its end, so that nothing is left."""
     try:
         conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        for _ in range(DRAIN_TICKS):
-            if not conn.pgconn.is_busy():
-                break
-            if _wait(conn.pgconn, select.POLLIN, TICK_S):
-                conn.pgconn.consume_input()
+        _drain(conn.pgconn)
     except psycopg.Error:
         return  # unreachable: client_connection_check_interval ends it there
     finally:
         conn.close()
+
+
+def _drain(pgconn: pq.abc.PGconn) -> None:
+    """Let the answers go until the server has rolled back."""
+    deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        if pgconn.is_busy():
+            if _wait(pgconn, select.POLLIN, left_s):
+                pgconn.consume_input()
+            continue
+        result = pgconn.get_result()
+        if result is None or result.status in ALL_COPY_STATES:
+            return
 
 
 def _wait(pgconn: pq.abc.PGconn, events: int, timeout_s: float) -> int:

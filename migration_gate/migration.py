@@ -7,11 +7,12 @@ Knows nothing of folders or databases; a file's content passes through and is no
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from migration_gate.errors import FileFault
 
@@ -19,6 +20,11 @@ from migration_gate.errors import FileFault
 NAME = re.compile(r"([0-9]+)_(.+?)(\.up|\.down)?\.sql", re.DOTALL)
 NAME_MAX_CHARACTERS = 255  # history's version is varchar(255)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+WHITE_SPACE = b" \t\n\r\v\f"
+CARRIAGE_RETURN = ord("\r")
+BLOCK_BYTES = 1 << 20
+
+Content: TypeAlias = bytes | mmap.mmap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,7 @@ def parse_name(name: str) -> FileName | None:
     ``.sql`` is put back.
     """
     match = NAME.fullmatch(name)
-    if match is None or not name.isprintable():
+    if match is None or not name.isprintable() or len(match[1]) > NAME_MAX_CHARACTERS:
         return None
     kind: Literal["up", "down"] = "down" if match[3] == ".down" else "up"
     return FileName(int(match[1]), version_to_key(name), kind)
@@ -97,17 +103,26 @@ def version_to_key(version: str) -> str:
     return version.removesuffix(".sql").removesuffix(".up")
 
 
-def checksum(content: bytes) -> str:
+def checksum(content: Content) -> str:
     """
     Return the checksum that history records for a file's content.
 
     A byte order mark, the kind of line ends and white space at the end do not count,
     so that a checkout on another system is not a change.
     """
-    text = content.removeprefix(BYTE_ORDER_MARK)
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return "sha256:" + hashlib.sha256(text.rstrip()).hexdigest()
+    start = len(BYTE_ORDER_MARK) if content[:3] == BYTE_ORDER_MARK else 0
+    end = len(content)
+    while end > start and content[end - 1] in WHITE_SPACE:
+        end -= 1
+    digest = hashlib.sha256()
+    for block_start in range(start, end, BLOCK_BYTES):
+        block = content[block_start : min(block_start + BLOCK_BYTES, end)]
+        if block_start > start and content[block_start - 1] == CARRIAGE_RETURN:
+            block = block.removeprefix(b"\n")
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        digest.update(block)
+    return "sha256:" + digest.hexdigest()
 
 
 DIRECTIVE = re.compile(r"--\s*gate:(.*)", re.DOTALL | re.IGNORECASE)

@@ -13,14 +13,26 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.compose import Worker, delete_rows, insert_row
-from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.compose import Worker
+from migration_gate.errors import (
+    DatabaseUnreachableError,
+    FileFault,
+    MigrationFilesError,
+)
 from migration_gate.gate import load, open_worker, wait_for_history
 from migration_gate.history import require_readable
 from migration_gate.history_table import missing_right
 from migration_gate.logs import MIGRATION_RESOLVED, Log
+from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import make_plan
+from migration_gate.progress import (
+    delete_units,
+    find_unfinished,
+    finish_unit,
+    read_progress,
+)
+from migration_gate.records import delete_rows, insert_row
 from migration_gate.session import Session, translated_loss
 from migration_gate.settings import Settings
 from migration_gate.turn import take_turn
@@ -39,20 +51,63 @@ def resolve(
         ConnectionLostError: It may or may not have been recorded.
     """
     migrations = load(settings, log, "resolve")
-    with (
-        closing(wait_for_history(settings, migrations, log, tally)) as session,
-        take_turn(session, lambda _: False, log, tally) as held,
-    ):
-        if held is None:
-            return
-        require_readable(held.seen)
-        with open_worker(settings, held, log) as worker:
-            if is_applied:
-                _record(worker, held, migrations, version)
-            else:
-                _remove(worker, held.seen.history, version)
+    try:
+        with (
+            closing(wait_for_history(settings, migrations, log, tally)) as session,
+            take_turn(session, lambda _: False, log, tally) as held,
+        ):
+            if held is not None:
+                _resolve_under_lock(settings, log, held, migrations, version, is_applied)
+    except ConnectionLostError as error:
+        raise DatabaseUnreachableError(
+            "the connection was lost while the history was written",
+            hint="Look with the command status whether it was, or give the command "
+            "again.",
+        ) from error
     said = "applied" if is_applied else "not applied"
     log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
+
+
+def _resolve_under_lock(
+    settings: Settings,
+    log: Log,
+    held: Session,
+    migrations: Sequence[Migration],
+    version: str,
+    is_applied: bool,  # noqa: FBT001  # private, and named at its one call
+) -> None:
+    require_readable(held.seen)
+    key = version_to_key(version)
+    with open_worker(settings, held, log) as worker:
+        with translated_loss():
+            unfinished = find_unfinished(worker.conn, worker.table)
+        rows = tuple(v for v in unfinished if version_to_key(v) == key)
+        started = _find_started(worker, rows)
+        if started is not None:
+            _answer(worker, *started, is_applied=is_applied)
+        elif is_applied:
+            _record(worker, held, migrations, version)
+            _forget(worker, rows)
+        else:
+            _remove(worker, held.seen.history, version, rows)
+
+
+def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | None:
+    """Return version and number of the statement whose end was not seen."""
+    with translated_loss():
+        for version in versions:
+            for row in read_progress(worker.conn, worker.table, version).values():
+                if row.state == "started":
+                    return version, row.number
+    return None
+
+
+def _answer(worker: Worker, version: str, number: int, *, is_applied: bool) -> None:
+    """Take a person's word for one unfinished statement; the file goes on after it."""
+    if is_applied:
+        _execute(worker, finish_unit(worker.table, version, number))
+    else:
+        _execute(worker, delete_units(worker.table, version, [number]))
 
 
 def _record(
@@ -69,13 +124,23 @@ def _record(
 
 
 def _remove(
-    worker: Worker, history: Sequence[AppliedMigration], version: str
+    worker: Worker,
+    history: Sequence[AppliedMigration],
+    version: str,
+    unfinished: Sequence[str],
 ) -> None:
     key = version_to_key(version)
     rows = [row.version for row in history if version_to_key(row.version) == key]
-    if not rows:
+    if not rows and not unfinished:
         raise _unknown(version, "the history has no row of this name")
-    _execute(worker, delete_rows(worker.table, rows))
+    if rows:
+        _execute(worker, delete_rows(worker.table, rows))
+    _forget(worker, unfinished)
+
+
+def _forget(worker: Worker, versions: Sequence[str]) -> None:
+    for version in versions:
+        _execute(worker, delete_units(worker.table, version))
 
 
 def _execute(worker: Worker, statement: sql.Composed) -> None:

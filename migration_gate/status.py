@@ -4,7 +4,7 @@ The commands status and plan: one attempt to connect, an answer on stdout, no wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,17 +16,18 @@ from migration_gate.answers import (
     to_json,
 )
 from migration_gate.check import incomplete
-from migration_gate.connect import wait_for
 from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.folder import read_scripts
 from migration_gate.gate import load, log_plan, log_ready, new_patience
 from migration_gate.history import Look, require_readable
 from migration_gate.logs import Log, write_line
 from migration_gate.migration import Migration
+from migration_gate.progress import find_unfinished
 from migration_gate.plan import Plan, make_plan, require_agreement
 from migration_gate.session import start_session
 from migration_gate.settings import Settings
 from migration_gate.verdict import Tally
+from migration_gate.wait import wait_for
 
 
 STDOUT = 1
@@ -40,8 +41,8 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
         IncompleteError: Something is pending.
         HistoryError: The settings refuse what was found.
     """
-    plan, seen = _look_once(settings, log, tally, "status")
-    lines = make_status(plan, seen.history)
+    plan, seen, unfinished = _look_once(settings, log, tally, "status")
+    lines = make_status(plan, seen.history, unfinished)
     write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
     _require_agreement(plan, settings)
     if plan.pending:
@@ -56,7 +57,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
         MigrationFilesError: It would refuse a file.
         HistoryError: It would refuse the history.
     """
-    plan, _ = _look_once(settings, log, tally, "plan")
+    plan, _, _ = _look_once(settings, log, tally, "plan")
     lines, errors = _describe_pending(plan.pending, settings)
     write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
     _require_agreement(plan, settings)
@@ -67,7 +68,8 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
 
 def _look_once(
     settings: Settings, log: Log, tally: Tally, command: str
-) -> tuple[Plan, Look]:
+) -> tuple[Plan, Look, Iterable[str]]:
+    """Return the plan, the look, and the versions that are done in part."""
     migrations = load(settings, log, command)
     patience = new_patience(replace(settings, auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
@@ -76,9 +78,11 @@ def _look_once(
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         require_readable(session.seen)
+        table = session.seen.table
+        unfinished = () if table is None else find_unfinished(session.conn, table)
     plan = make_plan(migrations, session.seen.history)
     log_plan(plan, log)
-    return plan, session.seen
+    return plan, session.seen, unfinished
 
 
 def _require_agreement(plan: Plan, settings: Settings) -> None:
@@ -106,9 +110,9 @@ def _describe_pending(
             lines.append(
                 PlanLine(
                     version=migration.version,
-                    statement_count=len(script.statements),
-                    in_transaction=True,
-                    why="",
+                    statement_count=script.statement_count,
+                    in_transaction=script.in_transaction,
+                    why=script.why,
                     refused=None,
                 )
             )

@@ -1,0 +1,313 @@
+"""
+Apply a file that cannot run in one transaction: unit by unit, each exactly once.
+
+A unit that can be in a transaction commits with its progress. One that cannot has its
+intent written before, and is judged from the catalogue when its end was not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from psycopg import sql
+
+from migration_gate.compose import (
+    FINISH_PLACE,
+    Message,
+    Worker,
+    become_role,
+    begin,
+    clean_up,
+    limits,
+    to_messages,
+)
+from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.exchange import exchange, roll_back
+from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
+from migration_gate.errors import GateError
+from migration_gate.logs import Log
+from migration_gate.messages import send_message
+from migration_gate.migration import AppliedMigration
+from migration_gate.progress import (
+    Progress,
+    delete_units,
+    digest_unit,
+    ensure_progress,
+    finish_finished,
+    insert_finished,
+    finish_unit,
+    progress_table,
+    read_progress,
+    write_intent,
+)
+from migration_gate.records import insert_row, to_text
+from migration_gate.retry import retry_while_locked
+from migration_gate.session import Session, translated_loss
+from migration_gate.statements import Statement, place, setting_changed
+from migration_gate.task import Task
+from migration_gate.unfinished import (
+    judge,
+    note_before,
+    require_valid,
+    tidy,
+    waits_harmlessly,
+    wait_for_backend,
+)
+from migration_gate.units import Unit
+from migration_gate.watch import Watch
+
+
+@dataclass(slots=True)
+class _Run:
+    """One file's way through its units."""
+
+    worker: Worker
+    task: Task
+    held: Session
+    watch: Watch
+    log: Log
+    settings_made: list[Statement] = field(default_factory=list)
+
+    @property
+    def file(self) -> str:
+        return self.task.script.migration.version
+
+
+def apply_outside(
+    worker: Worker, task: Task, held: Session, watch: Watch, log: Log
+) -> AppliedMigration:
+    """
+    Go on where the file's progress ends, and record the migration after its last unit.
+
+    Raises:
+        MigrationFailedError: A unit failed; the finished ones stay finished.
+        MigrationFilesError: A finished unit was edited since.
+        UnresolvedError: An unfinished statement cannot be judged.
+        ConnectionLostError: The unit that ran may have been done.
+    """
+    run = _Run(worker, task, held, watch, log)
+    with translated_loss():
+        ensure_progress(held.conn, worker.table)
+        done = read_progress(held.conn, worker.table, task.version)
+    _require_unedited(task, done)
+    for unit in task.script.units:
+        row = done.get(unit.number)
+        if row is None:
+            _perform(run, unit)
+        elif row.state == "started":
+            _settle(run, unit, row)
+        run.settings_made += [s for s in unit.statements if setting_changed(s)]
+    return _record(run)
+
+
+def require_no_session(tasks: Sequence[Task]) -> None:
+    """
+    Refuse, behind a pooler, statements that need a session of their own.
+
+    Raises:
+        MigrationFilesError: Lists every such statement.
+    """
+    faults = []
+    for script in (task.script for task in tasks):
+        for unit in script.units:
+            if unit.alone:
+                line, column = place(script.content, unit.statements[0].first)
+                faults.append(
+                    FileFault(
+                        file=script.migration.version,
+                        line=line,
+                        column=column,
+                        problem=f"{unit.alone} cannot run safely through a pooler",
+                        remedy="Name the server's own address and port instead of the "
+                        "pooler's, for the gate only.",
+                    )
+                )
+    if faults:
+        raise MigrationFilesError(faults)
+
+
+def _require_unedited(task: Task, done: Mapping[int, Progress]) -> None:
+    """Refuse a file whose finished or started statements are not what they were."""
+    script = task.script
+    digests = {unit.number: digest_unit(script, unit) for unit in script.units}
+    faults = []
+    for unit in script.units:
+        row = done.get(unit.number)
+        if row is not None and row.digest != digests[unit.number]:
+            line, column = place(script.content, unit.statements[0].first)
+            faults.append(_edited(task, line, column))
+    if done.keys() - digests.keys():
+        faults.append(_edited(task, None, None))
+    if faults:
+        raise MigrationFilesError(faults)
+
+
+def _edited(task: Task, line: int | None, column: int | None) -> FileFault:
+    return FileFault(
+        file=task.script.migration.version,
+        line=line,
+        column=column,
+        problem="statement was edited or moved after it had run",
+        remedy="Restore what has run as it was and change only what follows; or say "
+        "with resolve VERSION --not-applied that nothing of the file has run.",
+    )
+
+
+def _perform(run: _Run, unit: Unit) -> None:
+    def attempt(_number: int) -> None:
+        if unit.alone:
+            _run_alone(run, unit)
+        else:
+            _run_in_transaction(run, unit)
+
+    retry_while_locked(run.worker, run.file, run.watch, run.log, attempt)
+
+
+def _run_in_transaction(run: _Run, unit: Unit) -> None:
+    """Do a unit and record it in one transaction; nothing of its session is left."""
+    worker, script = run.worker, run.task.script
+    digest = digest_unit(script, unit)
+    before: list[sql.Composable] = begin(worker, script, unit.modes)
+    before.append(
+        insert_finished(worker.table, run.task.version, unit.number, digest)
+    )
+    before += become_role(worker)
+    before += _replay(run)
+    after = [
+        *clean_up(worker),
+        finish_finished(worker.table, run.task.version, unit.number),
+        sql.SQL("COMMIT"),
+    ]
+    for message in to_messages(worker, script, unit.statements, before, after):
+        exchange(worker, message, run.task.version, run.watch)
+
+
+def _replay(run: _Run) -> Iterator[sql.Composable]:
+    """Make the settings that the file has made so far, with its own statements."""
+    content = run.task.script.content
+    for statement in run.settings_made:
+        text = content[statement.first : statement.end].decode().rstrip().rstrip(";")
+        yield _Verbatim(text)
+
+
+class _Verbatim(sql.Composable):
+    """A statement of the file's own, as it is."""
+
+    def as_bytes(self, context: object = None) -> bytes:  # noqa: ARG002  # psycopg's form
+        return str(self._obj).encode()
+
+
+def _run_alone(run: _Run, unit: Unit) -> None:
+    """
+    Run the one statement that PostgreSQL refuses in a transaction.
+
+    The intent is written through the lock's connection, which keeps the login role.
+    """
+    worker, held, version = run.worker, run.held, run.task.version
+    _prepare_session(run, unit)
+    try:
+        with translated_loss():
+            before = note_before(worker.conn, unit)
+            pid, start = _backend(worker)
+            intent = Progress(
+                number=unit.number,
+                digest=digest_unit(run.task.script, unit),
+                state="started",
+                backend_pid=pid,
+                backend_start=start,
+                before=before,
+            )
+            write_intent(held.conn, worker.table, version, intent)
+        message = Message(script=run.task.script, statements=unit.statements)
+        exchange(worker, message, version, run.watch)
+        with translated_loss():
+            require_valid(worker.conn, run.task.script, unit, before)
+    except (GateError, LocksNotFreeError):
+        _forget_session(worker)
+        with translated_loss():
+            tidy(worker.conn, unit, before)
+            held.conn.execute(delete_units(worker.table, version, [unit.number]))
+        raise
+    with translated_loss():
+        held.conn.execute(finish_unit(worker.table, version, unit.number))
+    _forget_session(worker)
+
+
+def _prepare_session(run: _Run, unit: Unit) -> None:
+    """Give the session the limits, the role and the settings of the file so far."""
+    worker, script = run.worker, run.task.script
+    waits = waits_harmlessly(unit)
+    statements: list[sql.Composable] = [
+        limits(worker, script, is_local=False, lock_timeout=not waits)
+    ]
+    role = worker.settings.role
+    if role is not None:
+        statements.append(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    statements += _replay(run)
+    message = Message(
+        script=script,
+        statements=(),
+        before=tuple(statement.as_bytes(worker.conn) for statement in statements),
+    )
+    exchange(worker, message, run.task.version, run.watch)
+
+
+def _forget_session(worker: Worker) -> None:
+    """Clear everything that the file has left in the session."""
+    roll_back(worker.conn)
+    send_message(worker.conn, b"DISCARD ALL")
+    if not worker.strings_are_standard:
+        send_message(worker.conn, b"SET standard_conforming_strings = on")
+
+
+def _backend(worker: Worker) -> tuple[int | None, str | None]:
+    row = worker.conn.execute(
+        "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity "
+        "WHERE pid = pg_catalog.pg_backend_pid()"
+    ).fetchone()
+    return (None, None) if row is None else (row[0], row[1])
+
+
+def _settle(run: _Run, unit: Unit, row: Progress) -> None:
+    """Judge a statement whose end was not seen, and finish what it left."""
+    worker, held, version = run.worker, run.held, run.task.version
+    with translated_loss():
+        wait_for_backend(held, row, run.task.script, unit, run.log)
+        is_done = judge(worker.conn, run.task.script, unit, row.before)
+        if is_done:
+            held.conn.execute(finish_unit(worker.table, version, unit.number))
+            return
+    _perform(run, unit)
+
+
+def _record(run: _Run) -> AppliedMigration:
+    """Write the history row and forget the progress, in one transaction."""
+    worker, task, table = run.worker, run.task, run.worker.table
+    duration = sql.SQL(
+        "(SELECT coalesce(sum(duration_ms), 0)::int8 FROM {} WHERE version = {})"
+    ).format(progress_table(table), task.version)
+    read_back = sql.SQL("SELECT {}, {} FROM {} WHERE version = {}").format(
+        duration,
+        to_text(has_zone=table.has_zone),
+        sql.Identifier(table.schema, table.name),
+        task.version,
+    )
+    checksum = task.script.migration.checksum
+    statements: Sequence[sql.Composable] = (
+        *begin(worker, task.script),
+        insert_row(table, task.version, checksum, duration),
+        read_back,
+        delete_units(table, task.version),
+        sql.SQL("COMMIT"),
+    )
+    (message,) = to_messages(worker, task.script, (), statements, ())
+    answers = exchange(worker, message, task.version, run.watch)
+    duration_ms, applied_at = answers.rows(FINISH_PLACE - 1)[0]
+    return AppliedMigration(
+        version=task.version,
+        checksum=checksum,
+        applied_at=applied_at or "",
+        duration_ms=int(duration_ms or 0),
+    )

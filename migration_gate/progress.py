@@ -1,0 +1,243 @@
+"""
+The progress of files that run outside a transaction: what of them is done.
+
+One row for each unit, beside the history and made only when needed; a migration that is
+applied has none. Written by the login role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.errors import HistoryError
+from migration_gate.history_table import HistoryTable
+from migration_gate.script import Script
+from migration_gate.units import Unit
+
+
+State = Literal["started", "finished"]
+SUFFIX: Final = "_progress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """
+    What is known of one unit of a migration.
+
+    ``started`` is the intent, written before a statement that cannot be in a
+    transaction; ``before`` is what the catalogue said at that moment, and the backend
+    is the one that was to run it.
+    """
+
+    number: int
+    digest: str
+    state: State
+    backend_pid: int | None
+    backend_start: str | None
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+def digest_unit(script: Script, unit: Unit) -> str:
+    """Return the checksum by which an edited statement is noticed."""
+    text = b"".join(script.content[s.first : s.end] for s in unit.statements)
+    return "sha256:" + hashlib.sha256(b" ".join(text.split())).hexdigest()
+
+
+def progress_table(table: HistoryTable) -> sql.Identifier:
+    """Return the name of the progress table that belongs to a history table."""
+    return sql.Identifier(table.schema, table.name + SUFFIX)
+
+
+def ensure_progress(conn: psycopg.Connection[Any], table: HistoryTable) -> None:
+    """
+    Make the progress table unless it is there; needs the lock.
+
+    Raises:
+        HistoryError: There is such a table, and it cannot be trusted.
+    """
+    if has_progress(conn, table):
+        return
+    conn.execute(
+        sql.SQL(
+            """
+            CREATE TABLE {table} (
+                version varchar(255) NOT NULL,
+                statement integer NOT NULL,
+                digest text NOT NULL,
+                state text NOT NULL CHECK (state IN ('started', 'finished')),
+                changed_at timestamp NOT NULL,
+                duration_ms bigint,
+                backend_pid integer,
+                backend_start timestamptz,
+                before json,
+                PRIMARY KEY (version, statement)
+            )
+            """
+        ).format(table=progress_table(table))
+    )
+
+
+TRUST: Final = sql.SQL(
+    """
+SELECT c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relhasrules
+       AND NOT c.relrowsecurity AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_trigger t
+           WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+       AND (c.relowner = h.relowner OR c.relowner IN (
+           SELECT oid FROM pg_catalog.pg_roles
+           WHERE rolname IN (session_user, current_user))),
+       pg_catalog.has_table_privilege(c.oid, 'SELECT')
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class h ON h.relnamespace = n.oid AND h.relname = {history}
+WHERE n.nspname = {schema} AND c.relname = {name}
+"""
+)
+
+
+def has_progress(
+    conn: psycopg.Connection[Any], table: HistoryTable, *, must_read: bool = False
+) -> bool:
+    """
+    Tell whether there is a progress table. Reads only the catalogue.
+
+    Args:
+        must_read: Count only one that the login role may read.
+
+    Raises:
+        HistoryError: It cannot be trusted: somebody else made it.
+    """
+    name = table.name + SUFFIX
+    row = conn.execute(
+        TRUST.format(
+            history=sql.Literal(table.name),
+            schema=sql.Literal(table.schema),
+            name=sql.Literal(name),
+        )
+    ).fetchone()
+    if row is not None and not row[0]:
+        raise HistoryError(
+            f'table "{table.schema}.{name}" cannot be trusted as progress',
+            hint="It is not an ordinary table of the history's owner: drop it, and "
+            "start the gate again.",
+        )
+    return row is not None and (row[1] or not must_read)
+
+
+def read_progress(
+    conn: psycopg.Connection[Any], table: HistoryTable, version: str
+) -> dict[int, Progress]:
+    """Return what is known of a migration's units, by their number. Reads only."""
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT statement, digest, state, backend_pid, backend_start::text, "
+            "before::text FROM {} WHERE version = {}"
+        ).format(progress_table(table), sql.Literal(version))
+    )
+    return {
+        row[0]: Progress(
+            number=row[0],
+            digest=row[1],
+            state=row[2],
+            backend_pid=row[3],
+            backend_start=row[4],
+            before=json.loads(row[5] or "{}"),
+        )
+        for row in rows
+    }
+
+
+def find_unfinished(
+    conn: psycopg.Connection[Any], table: HistoryTable
+) -> dict[str, int]:
+    """Return the migrations that have progress, and the unit that each has reached."""
+    if not has_progress(conn, table, must_read=True):
+        return {}
+    rows = conn.execute(
+        sql.SQL("SELECT version, max(statement) FROM {} GROUP BY version").format(
+            progress_table(table)
+        )
+    )
+    return {version: number for version, number in rows}
+
+
+def insert_finished(
+    table: HistoryTable, version: str, number: int, digest: str
+) -> sql.Composed:
+    """Return the statement that records a unit in the transaction that does it."""
+    return sql.SQL(
+        "INSERT INTO {} (version, statement, digest, state, changed_at) "
+        "VALUES ({}, {}, {}, 'finished', clock_timestamp() AT TIME ZONE 'UTC')"
+    ).format(progress_table(table), version, number, digest)
+
+
+def finish_finished(table: HistoryTable, version: str, number: int) -> sql.Composed:
+    """
+    Return the statement that fills in how long a unit took, before its COMMIT.
+
+    Divides by the number of rows, so that a file that removed its own row fails.
+    """
+    return sql.SQL(
+        "WITH done AS (UPDATE {} SET duration_ms = (extract(epoch FROM "
+        "clock_timestamp() AT TIME ZONE 'UTC' - changed_at) * 1000)::int8 "
+        "WHERE version = {} AND statement = {} RETURNING 1) "
+        "SELECT 1 / (SELECT count(*) FROM done)"
+    ).format(progress_table(table), version, number)
+
+
+def write_intent(
+    conn: psycopg.Connection[Any],
+    table: HistoryTable,
+    version: str,
+    intent: Progress,
+) -> None:
+    """Commit what is about to be tried; an older intent for the same unit gives way."""
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO {} AS p (version, statement, digest, state, changed_at, "
+            "backend_pid, backend_start, before) VALUES ({}, {}, {}, 'started', "
+            "clock_timestamp() AT TIME ZONE 'UTC', {}, {}::timestamptz, {}::json) "
+            "ON CONFLICT (version, statement) DO UPDATE SET "
+            "changed_at = excluded.changed_at, backend_pid = excluded.backend_pid, "
+            "digest = excluded.digest, backend_start = excluded.backend_start"
+        ).format(
+            progress_table(table),
+            version,
+            intent.number,
+            intent.digest,
+            intent.backend_pid,
+            intent.backend_start,
+            json.dumps(intent.before),
+        )
+    )
+
+
+def finish_unit(table: HistoryTable, version: str, number: int) -> sql.Composed:
+    """Return the statement that says that a unit whose intent was written is done."""
+    return sql.SQL(
+        "UPDATE {} SET state = 'finished', duration_ms = (extract(epoch FROM "
+        "clock_timestamp() AT TIME ZONE 'UTC' - changed_at) * 1000)::int8, "
+        "changed_at = clock_timestamp() AT TIME ZONE 'UTC' "
+        "WHERE version = {} AND statement = {}"
+    ).format(progress_table(table), version, number)
+
+
+def delete_units(
+    table: HistoryTable, version: str, numbers: Sequence[int] | None = None
+) -> sql.Composed:
+    """Return the statement that forgets some units of a migration, or all."""
+    statement = sql.SQL("DELETE FROM {} WHERE version = {}").format(
+        progress_table(table), version
+    )
+    if numbers is None:
+        return statement
+    return statement + sql.SQL(" AND statement = ANY ({})").format(list(numbers))

@@ -1,0 +1,95 @@
+"""
+The statements that write in the history table. Pure SQL; nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from migration_gate import __version__
+from migration_gate.history_table import HistoryTable
+
+
+def insert_row(
+    table: HistoryTable,
+    version: str,
+    checksum: str,
+    duration_ms: sql.Composable | None = None,
+) -> sql.Composed:
+    """Return the statement that records a version, with what columns there are."""
+    ours: dict[str, sql.Composable] = {
+        "checksum": sql.Literal(checksum),
+        "gate_version": sql.Literal(__version__),
+    }
+    if duration_ms is not None:
+        ours["duration_ms"] = duration_ms
+    values: dict[str, sql.Composable] = {
+        "version": sql.Literal(version),
+        "applied_at": clock(has_zone=table.has_zone),
+        **{name: value for name, value in ours.items() if name in table.our_columns},
+    }
+    return sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(table.schema, table.name),
+        sql.SQL(", ").join(sql.Identifier(column) for column in values),
+        sql.SQL(", ").join(values.values()),
+    )
+
+
+def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
+    """Return the statement that takes versions out of the history."""
+    return sql.SQL("DELETE FROM {} WHERE version IN ({})").format(
+        sql.Identifier(table.schema, table.name),
+        sql.SQL(", ").join(map(sql.Literal, versions)),
+    )
+
+
+def finish_row(table: HistoryTable, version: str) -> sql.Composed:
+    """
+    Fill in when the migration ended and how long it took, and read both back.
+
+    Its answer has the duration in ms and the time. Divides by the number of rows, so
+    that a file that removed its own row fails.
+    """
+    now = clock(has_zone=table.has_zone)
+    took = sql.SQL(
+        "(extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8"
+    ).format(now)
+    if "duration_ms" in table.our_columns and table.can_update:
+        row = sql.SQL(
+            "UPDATE {table} SET applied_at = {now}, duration_ms = {took} "
+            "WHERE version = {version} RETURNING duration_ms, applied_at"
+        )
+    else:
+        row = sql.SQL(
+            "SELECT {took} AS duration_ms, applied_at FROM {table} "
+            "WHERE version = {version}"
+        )
+    return sql.SQL(
+        "WITH done AS ({row}) SELECT (SELECT duration_ms FROM done), "
+        "(SELECT {time} FROM done), 1 / (SELECT pg_catalog.count(*) FROM done)"
+    ).format(
+        row=row.format(
+            table=sql.Identifier(table.schema, table.name),
+            now=now,
+            took=took,
+            version=sql.Literal(version),
+        ),
+        time=to_text(has_zone=table.has_zone),
+    )
+
+
+def clock(*, has_zone: bool) -> sql.SQL:
+    """Return the time of the moment, as the type of applied_at wants it: in UTC."""
+    if has_zone:
+        return sql.SQL("pg_catalog.clock_timestamp()")
+    return sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
+
+
+def to_text(*, has_zone: bool) -> sql.Composed:
+    """Return applied_at as the log writes times."""
+    zone = sql.SQL(" AT TIME ZONE 'UTC'" if has_zone else "")
+    return sql.SQL(
+        "pg_catalog.to_char(applied_at{}, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+    ).format(zone)

@@ -1,0 +1,70 @@
+"""
+Try again while a migration's locks are not free, with growing, jittered pauses.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from migration_gate.compose import Worker
+from migration_gate.errors import MigrationBlockedError
+from migration_gate.failure import LocksNotFreeError
+from migration_gate.logs import MIGRATION_RETRY_SCHEDULED, Log
+from migration_gate.watch import Watch
+
+
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 15.0
+
+T = TypeVar("T")
+
+
+def retry_while_locked(
+    worker: Worker, version: str, watch: Watch, log: Log, attempt: Callable[[int], T]
+) -> T:
+    """
+    Repeat an attempt until its locks are free, as long as GATE_DDL_RETRY_TIMEOUT.
+
+    Args:
+        version: The file's name.
+        attempt: Is told its number, from 1; leaves nothing when it fails.
+
+    Raises:
+        MigrationBlockedError: The locks were never free.
+    """
+    started_s, number = time.monotonic(), 0
+    while True:
+        number += 1
+        try:
+            return attempt(number)
+        except LocksNotFreeError as blocked:
+            longest_s = min(FIRST_PAUSE_S * 2 ** (number - 1), LONGEST_PAUSE_S)
+            pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+            waited_s = time.monotonic() - started_s
+            if waited_s + pause_s > worker.settings.ddl_retry_timeout_s:
+                raise MigrationBlockedError(
+                    blocked.error, hint=_hint(watch, waited_s)
+                ) from blocked
+            log.emit(
+                MIGRATION_RETRY_SCHEDULED,
+                version=version,
+                attempt=number,
+                wait_s=round(pause_s, 3),
+                sqlstate=blocked.error.sqlstate,
+                reason=blocked.error.error_message,
+                blockers=list(watch.blockers),
+            )
+            time.sleep(pause_s)
+
+
+def _hint(watch: Watch, waited_s: float) -> str:
+    who = f" Last in the way: {'; '.join(watch.blockers)}." if watch.blockers else ""
+    return (
+        f"Its locks were not free in {waited_s:.0f} s.{who} End those sessions or wait "
+        "for less traffic, then start the gate again; GATE_DDL_RETRY_TIMEOUT sets how "
+        "long it tries."
+    )

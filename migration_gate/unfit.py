@@ -1,0 +1,98 @@
+"""
+What of a single statement the gate cannot run, whatever the file around it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from migration_gate.settings import HistoryTableName
+from migration_gate.statements import (
+    ScriptError,
+    Statement,
+    is_copy_to_stdout,
+    psql_command,
+    setting_changed,
+    tables_written,
+)
+
+
+IGNORED_PSQL_COMMANDS: Final = frozenset({"restrict", "unrestrict"})
+ON: Final = frozenset({"on", "true", "yes", "1", "t", "y"})
+UTF8: Final = frozenset({"utf8", "utf-8", "unicode", "utf_8"})
+
+
+def find_unfit(piece: Statement, history: HistoryTableName) -> Iterator[ScriptError]:
+    """Yield what of a piece of a script cannot run, each with its remedy."""
+    command = psql_command(piece)
+    if command is not None:
+        if command not in IGNORED_PSQL_COMMANDS:
+            yield ScriptError(
+                piece.first,
+                f"psql command \\{command}, which only psql can run",
+                "Write it in SQL, or take it out.",
+            )
+        return
+    if is_copy_to_stdout(piece):
+        yield ScriptError(
+            piece.first,
+            "COPY … TO STDOUT, whose data nobody would receive",
+            "Take it out, or copy to a file of the server's.",
+        )
+    yield from _find_settings(piece)
+    yield from _find_history(piece, history)
+
+
+def _find_settings(statement: Statement) -> Iterator[ScriptError]:
+    change = setting_changed(statement)
+    if change is None:
+        return
+    name, value, _ = change
+    if name == "standard_conforming_strings" and (value or "on").lower() not in ON:
+        yield ScriptError(
+            statement.first,
+            "standard_conforming_strings is turned off, which changes how the rest of "
+            "the file reads",
+            "Write strings with backslashes as E'…' and take the SET out.",
+        )
+    if name == "client_encoding" and (value or "utf8").lower() not in UTF8:
+        yield ScriptError(
+            statement.first,
+            "client_encoding is changed, but the file is sent as UTF-8",
+            "Save the file as UTF-8 and take the SET out.",
+        )
+
+
+def _find_history(
+    statement: Statement, history: HistoryTableName
+) -> Iterator[ScriptError]:
+    tables = {history.table, f"{history.table}_progress"}
+    for schema, table in tables_written(statement):
+        if table in tables and (history.schema or schema) == (schema or history.schema):
+            yield ScriptError(
+                statement.first,
+                f'creates or fills the history table "{table}"',
+                f"Leave it out of the dump: pg_dump -T '{history.table}*'.",
+            )
+
+
+def find_unfit_outside(statement: Statement) -> Iterator[ScriptError]:
+    """
+    Yield what cannot run in a file that runs outside a transaction.
+
+    A restart would find a new session, without what these leave in it.
+    """
+    words = statement.tokens[:4]
+    if words[:1] == (b"create",) and {b"temp", b"temporary"} & set(words):
+        yield ScriptError(
+            statement.first,
+            "temporary table in a file that runs outside a transaction",
+            "Move it to a file that runs in a transaction.",
+        )
+    if words[:1] == (b"prepare",):
+        yield ScriptError(
+            statement.first,
+            "PREPARE in a file that runs outside a transaction",
+            "Move it to a file that runs in a transaction.",
+        )

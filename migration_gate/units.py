@@ -1,0 +1,186 @@
+"""
+Group a file's statements into what is done as a whole or not at all. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from migration_gate.statements import (
+    ScriptError,
+    Statement,
+    forbids_transaction,
+    psql_command,
+    setting_changed,
+    transaction_control,
+)
+
+
+SAVEPOINTS: Final = frozenset({"savepoint", "release", "rollback_to"})
+MODE_WORDS: Final = frozenset(
+    b"isolation level serializable repeatable read committed uncommitted write "
+    b"not deferrable ,".split()
+)
+TAKE_OUT: Final = "Take it out: the gate runs each file in a transaction of its own."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """
+    Statements that are done as a whole or not at all.
+
+    ``modes`` are those of the file's own BEGIN. ``alone`` says why PostgreSQL refuses
+    its one statement in a transaction; empty where it runs in one.
+    """
+
+    statements: tuple[Statement, ...]
+    modes: bytes = field(default=b"", repr=False)
+    alone: str = ""
+
+    @property
+    def number(self) -> int:
+        """Return the number of its first statement; 0 where it has none."""
+        return self.statements[0].number if self.statements else 0
+
+
+def group_inside(
+    statements: Sequence[Statement],
+) -> tuple[Unit, tuple[ScriptError, ...]]:
+    """
+    Make one unit of a file that runs in the gate's transaction.
+
+    The file's own single BEGIN … COMMIT around everything is the gate's transaction;
+    the pairs that pg_dump puts around a large object's data are left out too.
+    """
+    kept, left_out, modes = list(statements), set[int](), b""
+    faults = []
+    for block in _find_blocks(statements):
+        inner = statements[block.begin + 1 : block.end]
+        if _is_around_everything(statements, block):
+            modes, problem = _read_modes(statements[block.begin])
+            if problem:
+                faults.append(_control_fault(statements[block.begin], problem))
+        elif not all(_is_large_object_work(statement) for statement in inner):
+            continue
+        left_out |= {block.begin, block.end}
+    kept = [s for index, s in enumerate(statements) if index not in left_out]
+    faults += [
+        _control_fault(s)
+        for s in kept
+        if transaction_control(s) not in SAVEPOINTS | {None, "set_transaction"}
+    ]
+    return Unit(statements=tuple(kept), modes=modes), tuple(faults)
+
+
+def group_outside(
+    statements: Sequence[Statement],
+) -> tuple[tuple[Unit, ...], tuple[ScriptError, ...]]:
+    """
+    Make a unit of each statement, and of each BEGIN … COMMIT block, of a file that runs
+    outside a transaction.
+    """
+    blocks = {block.begin: block for block in _find_blocks(statements)}
+    units: list[Unit] = []
+    faults: list[ScriptError] = []
+    index = 0
+    while index < len(statements):
+        block = blocks.get(index)
+        if block is None:
+            statement = statements[index]
+            control = transaction_control(statement)
+            if control is not None and control != "set_transaction":
+                faults.append(_control_fault(statement))
+            alone = forbids_transaction(statement) or ""
+            units.append(Unit(statements=(statement,), alone=alone))
+            index += 1
+            continue
+        inner = statements[block.begin + 1 : block.end]
+        modes, problem = _read_modes(statements[block.begin])
+        if problem:
+            faults.append(_control_fault(statements[block.begin], problem))
+        faults += list(_find_block_faults(inner))
+        if inner:
+            units.append(Unit(statements=tuple(inner), modes=modes))
+        index = block.end + 1
+    return tuple(units), tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A BEGIN and the next COMMIT, by their index."""
+
+    begin: int
+    end: int
+
+
+def _find_blocks(statements: Sequence[Statement]) -> Iterator[_Block]:
+    begin: int | None = None
+    for index, statement in enumerate(statements):
+        control = transaction_control(statement)
+        if control == "begin":
+            begin = index
+        elif control == "commit" and begin is not None:
+            yield _Block(begin, index)
+            begin = None
+        elif control is not None and control not in SAVEPOINTS | {"set_transaction"}:
+            begin = None
+
+
+def _is_around_everything(statements: Sequence[Statement], block: _Block) -> bool:
+    """Tell whether only settings, and what is not for PostgreSQL, stand outside it."""
+    return block.end == len(statements) - 1 and all(
+        setting_changed(statement) is not None or _reads_settings(statement)
+        for statement in statements[: block.begin]
+    )
+
+
+def _reads_settings(statement: Statement) -> bool:
+    words = [token for token in statement.tokens if token != b"pg_catalog"]
+    return words[:1] == [b"show"] or words[1:2] == [b"current_setting"]
+
+
+def _is_large_object_work(statement: Statement) -> bool:
+    words = [t for t in statement.tokens if t not in {b"pg_catalog", b"."}]
+    functions = {b"lo_open", b"lowrite", b"lo_close", b"lo_create", b"lo_put"}
+    return words[:1] == [b"select"] and words[1:2] != [] and words[1] in functions
+
+
+def _find_block_faults(inner: Sequence[Statement]) -> Iterator[ScriptError]:
+    for statement in inner:
+        why = forbids_transaction(statement)
+        if why is not None:
+            yield ScriptError(
+                statement.first,
+                f"{why} in a BEGIN … COMMIT block",
+                "PostgreSQL refuses it in a transaction: take it out of the block.",
+            )
+        control = transaction_control(statement)
+        if control not in SAVEPOINTS | {None, "set_transaction"}:
+            yield _control_fault(statement)
+
+
+def _read_modes(begin: Statement) -> tuple[bytes, str]:
+    """Return the modes of a BEGIN, or what is wrong with them."""
+    words = [token for token in begin.tokens if token != b";"]
+    words = words[2:] if words[0] == b"start" else words[1:]
+    if words[:1] and words[0] in {b"transaction", b"work"}:
+        words = words[1:]
+    if b"only" in words:
+        return b"", "READ ONLY transaction in a migration, which has to be recorded"
+    if not MODE_WORDS.issuperset(words):
+        return b"", "unknown transaction mode"
+    return b" ".join(words).upper(), ""
+
+
+def _control_fault(statement: Statement, problem: str = "") -> ScriptError:
+    control = str(transaction_control(statement)).replace("_", " ").upper()
+    return ScriptError(
+        statement.first, problem or f"{control} in a migration", TAKE_OUT
+    )
+
+
+def is_for_postgresql(piece: Statement) -> bool:
+    """Tell a statement from a psql command."""
+    return psql_command(piece) is None

@@ -1,0 +1,354 @@
+"""Files with statements that PostgreSQL refuses in a transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+
+from collections.abc import Iterator
+
+import pytest
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from tests.fix_gate import Gate, Run
+from tests.fix_postgres import Database
+from tests.fix_proxy import Message, Proxy
+
+
+pytestmark = pytest.mark.server
+
+TABLE = "CREATE TABLE t (id integer, name text);\nINSERT INTO t VALUES (1, 'a');\n"
+INDEX = "CREATE INDEX CONCURRENTLY t_id ON t (id);\n"
+PROGRESS = (
+    "SELECT version, statement, state FROM schema_migrations_progress ORDER BY 1, 2"
+)
+INDEXES = (
+    "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c "
+    "ON c.oid = i.indexrelid WHERE i.indrelid = 't'::regclass ORDER BY 1"
+)
+
+
+@contextlib.contextmanager
+def open_transaction(database: Database) -> Iterator[Connection[TupleRow]]:
+    """A foreign transaction that has written to the table, as CONCURRENTLY waits for."""
+    with contextlib.closing(database.connect()) as conn:
+        conn.execute("BEGIN; INSERT INTO t VALUES (99, 'foreign')")
+        yield conn
+
+
+def wait_until_building(database: Database, timeout_s: float = 10) -> int:
+    """Wait until the index waits for the foreign transaction; return the backend."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        rows = database.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active' "
+            "AND datname = current_database() AND wait_event_type = 'Lock' "
+            "AND query LIKE '%CONCURRENTLY%' AND pid <> pg_backend_pid()"
+        )
+        if rows:
+            return int(rows[0][0])
+        time.sleep(0.02)
+    pytest.fail("no index is being built")
+
+
+def history(database: Database) -> list[str]:
+    """Return the versions in the history."""
+    query = "SELECT version FROM schema_migrations ORDER BY 1"
+    return [row[0] for row in database.fetch(query)]
+
+
+def ended(run: Run) -> tuple[int, str | None]:
+    """Return exit code and reason."""
+    return run.exit_code, run.verdict.get("reason")
+
+
+def test_an_index_is_built_concurrently(gate: Gate, database: Database) -> None:
+    """A file with CREATE INDEX CONCURRENTLY runs outside a transaction, by itself."""
+    run = gate(database=database, migrations={"001_t.sql": TABLE, "002_i.sql": INDEX})
+
+    assert ended(run) == (0, None)
+    assert [e["in_transaction"] for e in run.all("migration.started")] == [True, False]
+    assert database.fetch(INDEXES) == [("t_id", True)]
+    assert history(database) == ["001_t.sql", "002_i.sql"]
+    assert database.fetch(PROGRESS) == []
+
+
+def test_every_kind_of_statement_runs_in_one_file(
+    gate: Gate, database: Database
+) -> None:
+    """Settings, blocks, transactional statements and others mix in one file."""
+    script = (
+        "CREATE SCHEMA s; SET search_path = s;\n"
+        "CREATE TABLE u (a integer);\n"
+        "BEGIN; INSERT INTO u VALUES (1); SAVEPOINT x; INSERT INTO u VALUES (2);\n"
+        "ROLLBACK TO x; COMMIT;\n"
+        "CREATE UNIQUE INDEX CONCURRENTLY u_a ON u (a);\n"
+        "COPY u FROM stdin;\n7\n\\.\n"
+        "VACUUM ANALYZE u;\n"
+        "REINDEX INDEX CONCURRENTLY u_a;\n"
+        "DROP INDEX CONCURRENTLY u_a"
+    )
+    run = gate(database=database, migrations={"001_mixed.sql": script})
+
+    assert ended(run) == (0, None)
+    assert database.fetch("SELECT a FROM s.u ORDER BY 1") == [(1,), (7,)]
+    assert run.one("migration.applied")["statement_count"] == 12
+    assert history(database) == ["001_mixed.sql"]
+
+
+def test_a_failing_statement_keeps_what_was_finished(
+    gate: Gate, database: Database
+) -> None:
+    """A restart with the mended file goes on after the last finished statement."""
+    start = "-- gate: no-transaction\nCREATE TABLE t (id integer);\n"
+    bad = start + "INSERT INTO t VALUES (1);\nINSERT INTO t VALUES ('é', 1/0);\n"
+    closed = gate(database=database, migrations={"001_t.sql": bad})
+    progress = database.fetch(PROGRESS)
+    mended = start + "INSERT INTO t VALUES (1);\nINSERT INTO t VALUES (2);\n"
+    opened = gate(database=database, migrations={"001_t.sql": mended})
+
+    assert ended(closed) == (1, "migration_failed")
+    assert (closed.verdict["line"], closed.verdict["sqlstate"]) == (4, "42601")
+    assert progress == [("001_t.sql", 1, "finished"), ("001_t.sql", 2, "finished")]
+    assert ended(opened) == (0, None)
+    assert database.fetch("SELECT id FROM t ORDER BY 1") == [(1,), (2,)]
+    assert database.fetch(PROGRESS) == []
+
+
+def test_an_edited_finished_statement_is_refused(
+    gate: Gate, database: Database
+) -> None:
+    """What has run must stay as it was; the fault names its line."""
+    start = "-- gate: no-transaction\nCREATE TABLE t (id integer);\n"
+    gate(database=database, migrations={"001_t.sql": start + "SELECT 1/0;"})
+    edited = start.replace("integer", "bigint") + "SELECT 1;"
+    run = gate(database=database, migrations={"001_t.sql": edited})
+
+    assert ended(run) == (1, "files")
+    assert (run.verdict["file"], run.verdict["line"]) == ("001_t.sql", 2)
+    assert history(database) == []
+
+
+def test_a_failed_index_leaves_nothing_invalid(gate: Gate, database: Database) -> None:
+    """A unique index that cannot be built is dropped, and built once the data is."""
+    database.execute(TABLE + "INSERT INTO t VALUES (1, 'b')")
+    files = {"001_i.sql": "CREATE UNIQUE INDEX CONCURRENTLY t_id ON t (id);"}
+    closed = gate(database=database, migrations=files)
+    left = database.fetch(INDEXES), database.fetch(PROGRESS)
+    database.execute("DELETE FROM t WHERE name = 'b'")
+    opened = gate(database=database, migrations=files)
+
+    assert ended(closed) == (1, "migration_failed")
+    assert closed.verdict["sqlstate"] == "23505"
+    assert left == ([], [])
+    assert ended(opened) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True)]
+
+
+def test_an_index_waits_for_a_foreign_transaction(
+    gate: Gate, database: Database
+) -> None:
+    """GATE_DDL_LOCK_TIMEOUT does not count: one build, however long the other takes."""
+    database.execute(TABLE)
+    with open_transaction(database) as foreign:
+        process = gate.start(
+            database=database,
+            migrations={"001_i.sql": INDEX},
+            env={"GATE_DDL_LOCK_TIMEOUT": "100ms"},
+        )
+        wait_until_building(database)
+        threading.Timer(1.0, foreign.commit).start()
+        run = process.wait()
+
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True)]
+    assert run.all("migration.retry_scheduled") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_gate_killed_while_it_builds_builds_again(
+    gate: Gate, database: Database, number: signal.Signals
+) -> None:
+    """The invalid index that a killed gate left is dropped and built again."""
+    database.execute(TABLE)
+    files = {"001_i.sql": "SET search_path = public;\n" + INDEX}
+    with open_transaction(database) as foreign:
+        process = gate.start(database=database, migrations=files)
+        wait_until_building(database)
+        process.signal(number)
+        killed = process.wait()
+        progress = database.fetch(PROGRESS)
+        foreign.commit()
+    run = gate(database=database, migrations=files)
+
+    assert killed.exit_code == (1 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert progress == [("001_i.sql", 1, "finished"), ("001_i.sql", 2, "started")]
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True)]
+    assert database.fetch(PROGRESS) == []
+
+
+def test_a_finished_index_whose_answer_was_lost_is_not_built_again(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """A valid index that was not there before the attempt counts as done."""
+    database.execute(TABLE)
+
+    def is_built(message: Message) -> bool:
+        return message.payload.startswith(b"CREATE INDEX\0")
+
+    proxy.when(is_built, proxy.cut)
+    before = set(database.fetch("SELECT oid FROM pg_class WHERE relname = 't_id'"))
+    run = gate(database=proxy.through(database), migrations={"001_i.sql": INDEX})
+
+    assert before == set()
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True)]
+    assert history(database) == ["001_i.sql"]
+    builds = [
+        m
+        for link in proxy.settled()
+        for m in link.messages
+        if m.sender == "client" and m.payload.startswith(b"CREATE INDEX CONCURRENTLY")
+    ]
+    assert len(builds) == 1
+
+
+def test_an_invalid_index_of_somebody_else_is_never_dropped(
+    gate: Gate, database: Database
+) -> None:
+    """IF NOT EXISTS must not hide an invalid index that was there before."""
+    database.execute(TABLE)
+    database.execute("CREATE INDEX t_id ON t (id)")
+    database.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_id'::regclass"
+    )
+    script = "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_id ON t (id);"
+    run = gate(database=database, migrations={"001_i.sql": script})
+
+    assert ended(run) == (1, "migration_failed")
+    assert run.verdict["error_message"] == 'index "t_id" exists and is invalid'
+    assert "DROP INDEX CONCURRENTLY" in run.verdict["hint"]
+    assert database.fetch(INDEXES) == [("t_id", False)]
+
+
+def test_a_statement_that_cannot_be_judged_is_asked_about(
+    gate: Gate, database: Database
+) -> None:
+    """An unfinished one of two unnamed indexes closes the gate, until resolve answers."""
+    database.execute(TABLE)
+    files = {"001_i.sql": "CREATE INDEX CONCURRENTLY ON t (id);\nSELECT 1;"}
+    with open_transaction(database) as foreign:
+        process = gate.start(database=database, migrations=files)
+        wait_until_building(database)
+        process.kill()
+        process.wait()
+        foreign.commit()
+    database.execute("CREATE INDEX somebodys ON t (name)")
+    closed = gate(database=database, migrations=files)
+    answered = gate("resolve", "001_i", "--applied", database=database, migrations=files)
+    opened = gate(database=database, migrations=files)
+
+    assert ended(closed) == (1, "unresolved")
+    assert "resolve 001_i.sql --applied" in closed.verdict["hint"]
+    assert answered.exit_code == 0
+    assert ended(opened) == (0, None)
+
+
+def test_a_gate_waits_for_the_backend_of_an_earlier_run(
+    gate: Gate, database: Database
+) -> None:
+    """While a killed gate's statement still runs, the next names it and waits."""
+    database.execute(TABLE)
+    with open_transaction(database) as foreign:
+        first = gate.start(database=database, migrations={"001_i.sql": INDEX})
+        backend = wait_until_building(database)
+        database.execute(  # an orphan that does not notice, as on PostgreSQL 13
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE application_name LIKE 'migration-gate/%' AND pid <> {backend}"
+        )
+        first.signal(signal.SIGSTOP)
+        second = gate.start(database=database, migrations={"001_i.sql": INDEX})
+        progress = second.wait_for("migration.progress")
+        threading.Timer(0.2, foreign.commit).start()
+        run = second.wait()
+        first.kill()
+
+    assert str(backend) in progress["blockers"][0]
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True)]
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        ("VACUUM;\nCREATE TEMP TABLE x (a integer);", 2),
+        ("VACUUM;\nPREPARE p AS SELECT 1;", 2),
+        ("BEGIN;\nVACUUM;\nCOMMIT;", 2),
+        ("VACUUM;\nBEGIN;\nSELECT 1;", 2),
+        ("VACUUM;\nCOMMIT;", 2),
+        ("-- gate: transaction\nVACUUM;", 2),
+        ("PREPARE TRANSACTION 'x';", 1),
+        ("SELECT 1;\nROLLBACK;", 2),
+    ],
+)
+def test_what_cannot_run_outside_is_refused_with_its_line(
+    gate: Gate, database: Database, script: str, line: int
+) -> None:
+    """Nothing is touched, the history table included."""
+    run = gate(database=database, migrations={"001_x.sql": script})
+
+    assert ended(run) == (1, "files")
+    assert (run.verdict["file"], run.verdict["line"]) == ("001_x.sql", line)
+    assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
+
+
+def test_a_partition_is_detached_concurrently_after_a_kill(
+    gate: Gate, database: Database
+) -> None:
+    """A pending detach is finalized."""
+    if database.server.version < 140000:
+        pytest.skip("DETACH PARTITION CONCURRENTLY came with PostgreSQL 14")
+    database.execute(
+        "CREATE TABLE t (id integer, name text) PARTITION BY RANGE (id);"
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)"
+    )
+    files = {"001_d.sql": "ALTER TABLE t DETACH PARTITION t_1 CONCURRENTLY;"}
+    with open_transaction(database) as foreign:
+        process = gate.start(database=database, migrations=files)
+        wait_until_building(database)
+        process.kill()
+        process.wait()
+        foreign.commit()
+    run = gate(database=database, migrations=files)
+
+    assert ended(run) == (0, None)
+    assert database.fetch("SELECT count(*) FROM pg_inherits") == [(0,)]
+
+
+def test_gate_role_owns_what_an_outside_file_makes(
+    gate: Gate, database: Database
+) -> None:
+    """Files run as GATE_ROLE; progress and history stay the login role's."""
+    owner = database.role("owner", attributes="NOLOGIN")
+    database.execute(f"GRANT ALL ON SCHEMA public TO {owner.user}")
+    script = "CREATE TABLE t (id integer);\n" + INDEX
+    run = gate(
+        database=database,
+        migrations={"001_t.sql": script},
+        env={"GATE_ROLE": owner.user},
+    )
+
+    assert ended(run) == (0, None)
+    assert database.fetch(
+        "SELECT relname, relowner::regrole::text FROM pg_class "
+        "WHERE relname IN ('t', 't_id', 'schema_migrations_progress') ORDER BY 1"
+    ) == [
+        ("schema_migrations_progress", database.user),
+        ("t", owner.user),
+        ("t_id", owner.user),
+    ]
