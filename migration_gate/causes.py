@@ -2,19 +2,22 @@
 Why a connection could not be had, and whether waiting helps. Pure.
 
 psycopg gives no SQLSTATE for a failed connect, so the text tells, and it may be
-translated: what is not recognised counts as "away", which waits. Facts and texts:
-PostgreSQL's postinit.c and auth.c, libpq's fe-connect.c, PgBouncer's client.c.
+translated: what is not recognised counts as "away", which waits. Where the SQLSTATE is
+known it tells for what the text does not. Facts and texts: PostgreSQL's postinit.c and
+auth.c, libpq's fe-connect.c, PgBouncer's client.c.
 """
 
 from __future__ import annotations
 
 import re
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 
-Kind = Literal["local", "refused", "away"]
+Kind = Literal["away", "early", "refused", "local"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,29 +26,150 @@ class Cause:
     One kind of failure.
 
     ``local`` cannot come right by waiting, ``refused`` may within a grace (a role or
-    secret that is being made), ``away`` is waited for.
+    secret that is being made); ``away`` is waited for, and so is ``early``: a database
+    that answered, but cannot be used as it is.
     """
 
-    pattern: str
+    pattern: str = ""
     kind: Kind
     reason: str
     remedy: str
 
 
 UNKNOWN: Final = Cause(
-    pattern="",
     kind="away",
     reason="unknown",
     remedy="Check that PostgreSQL runs at this address and can be reached from here.",
 )
-TLS_TRUST = (
+HOST_UNKNOWN: Final = Cause(
+    pattern=r"failed to resolve host|could not translate host name",
+    kind="away",
+    reason="host_unknown",
+    remedy="Check the host name and the DNS of this network.",
+)
+CONNECTION_REFUSED: Final = Cause(
+    pattern=r"Connection refused",
+    kind="away",
+    reason="connection_refused",
+    remedy="Nothing listens there: check host and port, and that PostgreSQL runs "
+    "and listens on this network.",
+)
+TIMEOUT: Final = Cause(
+    pattern=r"timeout expired|timed out",
+    kind="away",
+    reason="timeout",
+    remedy="Nothing answers there: check host, port, firewall and security groups.",
+)
+NO_ROUTE: Final = Cause(
+    pattern=r"No route to host|Network is unreachable|Host is unreachable|"
+    r"Cannot assign requested address",
+    kind="away",
+    reason="no_route",
+    remedy="Check the address and the network between here and the database.",
+)
+NO_SOCKET: Final = Cause(
+    pattern=r"on socket .* failed: (No such file or directory|Permission denied)",
+    kind="away",
+    reason="no_socket",
+    remedy="There is no socket there that can be used: check the folder in host, and "
+    "that PostgreSQL runs.",
+)
+LOGIN_REFUSED: Final = Cause(
+    pattern=r"authentication failed|role \".*\" is not permitted to log in|"
+    r"role \".*\" does not exist|no such user|[Tt]enant or user not found|"
+    r"access token",
+    kind="refused",
+    reason="login_refused",
+    remedy="Check user and password; a role may also be missing, expired or NOLOGIN.",
+)
+NO_DATABASE: Final = Cause(
+    pattern=r"database \".*\" does not exist|no such database",
+    kind="refused",
+    reason="no_database",
+    remedy="Create the database, or set GATE_CREATE_DATABASE=true.",
+)
+NO_CONNECT_RIGHT: Final = Cause(
+    pattern=r"permission denied for database|database \".*\" is disabled|"
+    r"is not currently accepting connections|invalid database \".*\"",
+    kind="refused",
+    reason="no_connect_right",
+    remedy="GRANT CONNECT ON DATABASE to the role, and check that the database "
+    "allows connections.",
+)
+STARTING_UP: Final = Cause(
+    pattern=r"starting up|not yet accepting connections|in recovery mode|"
+    r"consistent recovery state",
+    kind="away",
+    reason="starting_up",
+    remedy="PostgreSQL is starting or recovering: look at its log.",
+)
+SHUTTING_DOWN: Final = Cause(
+    pattern=r"database system is shutting down|due to administrator command|"
+    r"^server shutting down",
+    kind="away",
+    reason="shutting_down",
+    remedy="PostgreSQL is stopping: look at its log.",
+)
+TOO_MANY_CONNECTIONS: Final = Cause(
+    pattern=r"too many clients|remaining connection slots|too many connections|"
+    r"no more connections allowed|[Mm]ax ?[Cc]lient",
+    kind="away",
+    reason="too_many_connections",
+    remedy="All connections are taken: close some, or raise max_connections or "
+    "the role's or database's limit.",
+)
+STARTUP_PARAMETER: Final = Cause(
+    pattern=r"unrecognized configuration parameter|unsupported startup parameter|"
+    r"invalid value for parameter|invalid command-line argument|"
+    r"permission denied to set parameter|cannot be (set|changed) (after|now|without)",
+    kind="local",
+    reason="startup_parameter",
+    remedy="Take the setting out of PGOPTIONS or options=: the server or the "
+    "pooler does not take it.",
+)
+NO_ANSWER: Final = Cause(
+    kind="away",
+    reason="no_answer",
+    remedy="The login is taken and nothing comes back: a pooler may have lost its "
+    "server, or a session may lock the history table; look at their logs.",
+)
+STANDBY: Final = Cause(
+    kind="early",
+    reason="hot_standby",
+    remedy="Name the primary, or wait until this server is promoted.",
+)
+READ_ONLY: Final = Cause(
+    kind="early",
+    reason="read_only",
+    remedy="Check default_transaction_read_only of the server, the database and the "
+    "role.",
+)
+NO_RIGHT: Final = Cause(
+    kind="refused",
+    reason="no_right",
+    remedy="GRANT the role what it lacks.",
+)
+INCOMPLETE: Final = Cause(
+    kind="early",
+    reason="incomplete",
+    remedy="Look at the job or init container that runs migrate with these files.",
+)
+SECRET_FILE: Final = Cause(
+    kind="refused",
+    reason="secret_file",
+    remedy="Check who writes the files that the _FILE settings name.",
+)
+TLS_TRUST: Final = (
     "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
     "a public one, and the host name that is in its certificate."
 )
+
+# The first whose pattern is found counts; a text of libpq's can hold two failures, of
+# the attempt with TLS and of the one without.
 CAUSES: Final = (
     Cause(
         pattern=r"root certificate file \".*\" does not exist|could not read root "
-        r"certificate|sslrootcert",
+        r"certificate|locate root certificate|load system root certificate",
         kind="local",
         reason="ca_file_missing",
         remedy="sslrootcert (PGSSLROOTCERT) names a file that is not here or cannot "
@@ -71,31 +195,33 @@ CAUSES: Final = (
         "PGPASSWORD or their _FILE.",
     ),
     Cause(
-        pattern=r"could not (open|load|read) (certificate|private key) file|"
-        r"private key file \".*\" (has group or world access|must be)",
+        pattern=r"local user with ID \d+ does not exist|could not look up local user",
+        kind="local",
+        reason="no_user",
+        remedy="No user is named: set PGUSER.",
+    ),
+    Cause(
+        pattern=r"could not (open|load|read|stat) (certificate|private)|"
+        r"certificate (present, but not|does not match) private key|"
+        r"private key file \".*\" (has group or world access|must be|is not)",
         kind="local",
         reason="client_certificate",
         remedy="Check sslcert and sslkey: both must be readable, the key by its owner "
         "only.",
     ),
     Cause(
-        pattern=r"invalid (\S+ value|connection option|integer value|URI)|"
-        r"definition of service .* not found|service file .* not found|"
-        r"weak sslmode|GSSAPI encryption required",
+        pattern=r"invalid (\S+ )?value:? \"|invalid connection option|"
+        r"invalid integer value|definition of service .* not found|"
+        r"service file .* not found|weak sslmode|is too long \(maximum|"
+        r"GSSAPI encryption required|label (empty or )?too long",
         kind="local",
         reason="parameter",
         remedy="Correct this connection parameter.",
     ),
+    STARTUP_PARAMETER,
     Cause(
-        pattern=r"unrecognized configuration parameter|unsupported startup parameter|"
-        r"invalid value for parameter|command-line options",
-        kind="local",
-        reason="startup_parameter",
-        remedy="Take the setting out of PGOPTIONS or options=: the server or the "
-        "pooler does not take it.",
-    ),
-    Cause(
-        pattern=r"received invalid response to|expected authentication request",
+        pattern=r"received invalid response to|expected authentication request|"
+        r"wrong version number|received unencrypted data after",
         kind="refused",
         reason="not_postgresql",
         remedy="Something other than PostgreSQL listens there: check host and port.",
@@ -108,149 +234,155 @@ CAUSES: Final = (
         "POSTGRES_SSL_MODE=prefer.",
     ),
     Cause(
-        pattern=r"no pg_hba\.conf entry.*no encryption|SSL required|"
-        r"connection requires a valid client certificate|SSL connection is required",
+        pattern=r"alert (unknown ca|bad certificate|certificate)|"
+        r"connection requires a valid client certificate",
         kind="refused",
-        reason="tls_required",
-        remedy="The server wants TLS: set POSTGRES_SSL_MODE=require, better "
-        "verify-full.",
+        reason="client_certificate_refused",
+        remedy="The server wants a client certificate that it trusts: give one in "
+        "sslcert and sslkey.",
     ),
     Cause(
-        pattern=r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        pattern=r"protocol version|unsupported protocol|no protocols available|"
+        r"handshake failure|without ALPN|no application protocol",
+        kind="refused",
+        reason="tls_version",
+        remedy="Server and gate have no TLS version in common: check "
+        "ssl_min_protocol_version, sslnegotiation and the server's TLS settings.",
+    ),
+    Cause(
+        pattern=r"no pg_hba\.conf entry.*SSL encryption|pg_hba\.conf rejects",
         kind="refused",
         reason="not_allowed",
         remedy="The server's pg_hba.conf or firewall rule allows this address, user "
         "and database no login: add it there.",
     ),
     Cause(
-        pattern=r"password authentication failed|SASL authentication failed|"
-        r"authentication failed|role \".*\" is not permitted to log in|"
-        r"role \".*\" does not exist|no such user",
+        pattern=r"SSL required|SSL connection is required|connection is insecure",
         kind="refused",
-        reason="login_refused",
-        remedy="Check user and password; a role may also be missing, expired or "
-        "NOLOGIN.",
+        reason="tls_required",
+        remedy="The server wants TLS: set POSTGRES_SSL_MODE=require, better "
+        "verify-full.",
     ),
     Cause(
-        pattern=r"database \".*\" does not exist|no such database",
+        pattern=r"no pg_hba\.conf entry",
         kind="refused",
-        reason="no_database",
-        remedy="Create the database, or set GATE_CREATE_DATABASE=true.",
+        reason="not_allowed",
+        remedy="The server's pg_hba.conf allows this login not without TLS, or not at "
+        "all: set POSTGRES_SSL_MODE=require, better verify-full, or add address, user "
+        "and database there.",
     ),
     Cause(
-        pattern=r"permission denied for database|database \".*\" is disabled|"
-        r"is not currently accepting connections",
+        pattern=r"channel binding|authentication method|SASL authentication mechanisms|"
+        r"OAuth authentication",
         kind="refused",
-        reason="no_connect_right",
-        remedy="GRANT CONNECT ON DATABASE to the role, and check that the database "
-        "allows connections.",
+        reason="authentication_method",
+        remedy="Server and gate have no way to log in in common: check require_auth, "
+        "channel_binding and the server's pg_hba.conf.",
     ),
+    LOGIN_REFUSED,
+    NO_DATABASE,
+    NO_CONNECT_RIGHT,
+    HOST_UNKNOWN,
+    CONNECTION_REFUSED,
+    STARTING_UP,
     Cause(
-        pattern=r"failed to resolve host|could not translate host name|"
-        r"Name or service not known|Temporary failure in name resolution",
+        pattern=r"query_wait_timeout|server_login_retry|client_login_timeout|"
+        r"pooler is|server login has been failing|bouncer config error|"
+        r"server conn crashed",
         kind="away",
-        reason="host_unknown",
-        remedy="Check the host name and the DNS of this network.",
+        reason="pooler",
+        remedy="The pooler cannot reach PostgreSQL: look at its log, or name the "
+        "server's own address.",
     ),
-    Cause(
-        pattern=r"Connection refused",
-        kind="away",
-        reason="connection_refused",
-        remedy="Nothing listens there: check host and port, and that PostgreSQL runs "
-        "and listens on this network.",
-    ),
-    Cause(
-        pattern=r"starting up|not yet accepting connections|in recovery mode|"
-        r"consistent recovery state",
-        kind="away",
-        reason="starting_up",
-        remedy="PostgreSQL is starting or recovering: look at its log.",
-    ),
-    Cause(
-        pattern=r"shutting down",
-        kind="away",
-        reason="shutting_down",
-        remedy="PostgreSQL is stopping: look at its log.",
-    ),
+    SHUTTING_DOWN,
     Cause(
         pattern=r"not accepting connections",
         kind="away",
         reason="standby_closed",
         remedy="The server is a standby that takes no connections: name the primary.",
     ),
+    TOO_MANY_CONNECTIONS,
+    TIMEOUT,
+    NO_ROUTE,
+    NO_SOCKET,
     Cause(
-        pattern=r"too many clients|remaining connection slots|too many connections|"
-        r"no more connections allowed|Max client connections|MaxClients",
-        kind="away",
-        reason="too_many_connections",
-        remedy="All connections are taken: close some, or raise max_connections or "
-        "the role's or database's limit.",
-    ),
-    Cause(
-        pattern=r"timeout expired|Connection timed out|Operation timed out",
-        kind="away",
-        reason="timeout",
-        remedy="Nothing answers there: check host, port, firewall and security groups.",
-    ),
-    Cause(
-        pattern=r"No route to host|Network is unreachable",
-        kind="away",
-        reason="no_route",
-        remedy="Check the address and the network between here and the database.",
-    ),
-    Cause(
-        pattern=r"No such file or directory",
-        kind="away",
-        reason="no_socket",
-        remedy="There is no socket there: check the folder in host, and that "
-        "PostgreSQL runs.",
-    ),
-    Cause(
-        pattern=r"query_wait_timeout|server_login_retry|client_login_timeout|"
-        r"pooler is|server login has been failing|bouncer config error",
-        kind="away",
-        reason="pooler",
-        remedy="The pooler cannot reach PostgreSQL: look at its log, or name the "
-        "server's own address.",
-    ),
-    Cause(
-        pattern=r"closed the connection unexpectedly|Connection reset|EOF detected",
+        pattern=r"closed the connection unexpectedly|Connection reset|EOF detected|"
+        r"Broken pipe|connection is lost|terminating connection",
         kind="away",
         reason="closed_early",
-        remedy="The connection was closed before the login: check what stands between "
-        "(proxy, mesh, load balancer) and the server's log.",
+        remedy="The connection was closed before the database could be used: check "
+        "what stands between (proxy, mesh, load balancer) and the server's log.",
     ),
     Cause(
-        pattern=r"hot standby mode|session is read-only|session is not read-only",
+        pattern=r"hot standby mode|session is (not )?read-only",
         kind="away",
         reason="wrong_kind_of_server",
         remedy="target_session_attrs asks for another kind of server: name the "
         "primary.",
     ),
 )
-COMPILED: Final = tuple((re.compile(c.pattern, re.DOTALL), c) for c in CAUSES)
-ORDER_OF_KINDS: Final = {"away": 0, "refused": 1, "local": 2}
+BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
+    {
+        "28P01": LOGIN_REFUSED,
+        "28000": LOGIN_REFUSED,
+        "3D000": NO_DATABASE,
+        "42501": NO_CONNECT_RIGHT,
+        "55000": NO_CONNECT_RIGHT,
+        "42704": STARTUP_PARAMETER,
+        "22023": STARTUP_PARAMETER,
+        "53300": TOO_MANY_CONNECTIONS,
+        "57P01": SHUTTING_DOWN,
+        "57P02": SHUTTING_DOWN,
+        "57P03": STARTING_UP,
+    }
+)
+ORDER_OF_KINDS: Final[Mapping[Kind, int]] = MappingProxyType(
+    {"away": 0, "early": 0, "refused": 1, "local": 2}
+)
+NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_ROUTE, NO_SOCKET)
 
 
 def find_cause(text: str) -> Cause:
     """
     Tell what a failed connect's text means.
 
-    With several hosts or addresses the text holds one failure of each: the one that
-    waiting helps most decides.
+    With several hosts or addresses the text holds one failure of each. Of a host's
+    addresses those that nobody answers at count only where none does (::1 beside
+    127.0.0.1); of the rest the one decides that waiting helps most.
     """
-    failures = [line for line in text.splitlines() if line.startswith("- ")] or [text]
-    causes = [_find_one(failure) for failure in failures]
+    by_host: dict[str, list[Cause]] = {}
+    for host, failure in split_failures(text):
+        by_host.setdefault(host, []).append(_find_one(failure))
+    causes = [
+        cause
+        for found in by_host.values()
+        for cause in [c for c in found if c not in NETWORK] or found
+    ]
     return min(causes, key=lambda cause: ORDER_OF_KINDS[cause.kind])
 
 
+def split_failures(text: str) -> list[tuple[str, str]]:
+    """Take apart what psycopg says of several attempts: each host and its failure."""
+    parts = re.split(r"(?m)^- (host: .*?, port: .*?), hostaddr: .*?: (?=\w)", text)
+    if len(parts) == 1:
+        return [("", text)]
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
 def _find_one(text: str) -> Cause:
-    return next((c for pattern, c in COMPILED if pattern.search(text)), UNKNOWN)
+    said = _strip(text)
+    return next((cause for cause in CAUSES if re.search(cause.pattern, said)), UNKNOWN)
 
 
 def shorten_text(text: str) -> str:
-    """Fold a failure's text to one line, without what psycopg puts in front."""
-    first = text.split("Multiple connection attempts failed.")[0]
-    first = first.split("\n\tIs the server running")[0]
-    folded = " ".join(first.split())
-    return folded.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    """Fold failures to one line, each said once, without what psycopg puts in front."""
+    said = dict.fromkeys(_strip(failure) for _, failure in split_failures(text))
+    return "; ".join(said)
+
+
+def _strip(failure: str) -> str:
+    told = failure.partition("\n\tIs the server running")[0]
+    folded = " ".join(told.split())
+    return folded.removeprefix("connection failed: ").removeprefix(
+        "connection is bad: "
+    )

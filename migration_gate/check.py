@@ -8,26 +8,21 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-from migration_gate.causes import Cause
-from migration_gate.connect import (
-    NotReadyError,
-    Patience,
-    open_connection,
-    wait_for,
-)
+from migration_gate.causes import INCOMPLETE, NO_RIGHT
+from migration_gate.connect import NotReadyError, looking, open_connection
+from migration_gate.create_database import with_database
 from migration_gate.errors import GateError, IncompleteError, LoginRefusedError
 from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history import require_readable
 from migration_gate.logs import Log
 from migration_gate.migration import Migration
 from migration_gate.plan import Plan, make_plan, require_agreement
-from migration_gate.session import not_writable, start_session
+from migration_gate.session import Session, not_writable, start_session
 from migration_gate.settings import Settings
 from migration_gate.verdict import Tally
+from migration_gate.wait import Patience, wait_for
 
 
-INCOMPLETE: Final = Cause(pattern="", kind="away", reason="incomplete", remedy="")
-NO_RIGHT: Final = Cause(pattern="", kind="refused", reason="no_right", remedy="")
 NAMES_SHOWN: Final = 5
 SERVER_STATE: Final = """
 SELECT pg_catalog.pg_is_in_recovery(),
@@ -40,7 +35,9 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     """
     Wait until every migration shipped here is applied. Reads only.
 
-    A changed file and a database that is ahead are warnings.
+    The database is reported as ready once, at the first look that it answers; what is
+    still missing then is reported as a retry. A changed file and a database that is
+    ahead are warnings.
 
     Raises:
         IncompleteError: Not all applied within GATE_WAIT_TIMEOUT.
@@ -49,8 +46,9 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     """
     migrations = load(settings, log, "check")
     patience = new_patience(settings, log, settings.wait_timeout_s)
+    looker = _Looker(settings, migrations, patience, log)
     try:
-        plan = wait_for(lambda: _look_for(settings, migrations), patience)
+        plan = wait_for(looker.look, patience)
     finally:
         tally.waited_s += patience.waited_s
     log_plan(plan, log)
@@ -66,25 +64,49 @@ def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
     """
     log_start(settings, log, "wait", migration_count=None)
     patience = new_patience(settings, log, settings.wait_timeout_s)
+    ask = with_database(lambda: _ask(settings, patience, log), settings, log)
     try:
-        wait_for(lambda: _ask(settings, patience, log), patience)
+        wait_for(ask, patience)
     finally:
         tally.waited_s += patience.waited_s
 
 
-def _look_for(settings: Settings, migrations: Sequence[Migration]) -> Plan:
-    """Look once; whatever may still come is "not yet"."""
-    try:
-        with closing(start_session(settings, must_write=False)) as session:
-            require_readable(session.seen)
-            plan = make_plan(migrations, session.seen.history)
-    except LoginRefusedError as error:
-        raise NotReadyError(NO_RIGHT, str(error), error) from error
-    require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
-    if plan.pending:
-        verdict = incomplete(plan.pending)
-        raise NotReadyError(INCOMPLETE, str(verdict), verdict)
-    return plan
+class _Looker:
+    """Looks as often as it is asked to; reports the first answer of the database."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        migrations: Sequence[Migration],
+        patience: Patience,
+        log: Log,
+    ) -> None:
+        self._settings = settings
+        self._migrations = migrations
+        self._patience = patience
+        self._log = log
+        self._is_reported = False
+
+    def look(self) -> Plan:
+        """Look once; whatever may still come is "not yet"."""
+        try:
+            with closing(start_session(self._settings, must_write=False)) as session:
+                self._report(session)
+                require_readable(session.seen)
+                plan = make_plan(self._migrations, session.seen.history)
+        except LoginRefusedError as error:
+            raise NotReadyError(NO_RIGHT, str(error), error) from error
+        require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
+        if plan.pending:
+            verdict = incomplete(plan.pending)
+            raise NotReadyError(INCOMPLETE, str(verdict), verdict)
+        return plan
+
+    def _report(self, session: Session) -> None:
+        if not self._is_reported:
+            self._is_reported = True
+            version = session.conn.info.server_version
+            log_ready(version, self._patience, self._log, is_pooled=session.is_pooled)
 
 
 def incomplete(pending: Sequence[Migration]) -> GateError:
@@ -99,9 +121,8 @@ def incomplete(pending: Sequence[Migration]) -> GateError:
 
 
 def _ask(settings: Settings, patience: Patience, log: Log) -> None:
-    with closing(open_connection(settings.database)) as conn:
-        rows = conn.execute(SERVER_STATE).fetchall()
-        is_standby, read_only, backend_pid = rows[0]
+    with closing(open_connection(settings.database)) as conn, looking(conn):
+        is_standby, read_only, backend_pid = conn.execute(SERVER_STATE).fetchall()[0]
         if is_standby or read_only == "on":
             raise not_writable(is_standby=is_standby)
         is_pooled = backend_pid != conn.info.backend_pid

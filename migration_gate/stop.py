@@ -1,15 +1,21 @@
 """
 Signals and GATE_TIMEOUT: both end a run by raising in the main thread.
 
-As PID 1 a process ignores SIGTERM unless it has a handler.
+As PID 1 a process ignores SIGTERM unless it has a handler. A thread watches for what
+Python cannot act on: while the resolver or a write blocks, no handler runs.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import threading
+import time
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -17,11 +23,17 @@ from migration_gate.errors import DeadlineError, GateError, GateInterruptedError
 
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HANDLED: Final = frozenset({*SIGNALS, signal.SIGALRM})
+# Cancelling and writing the verdict take less; a stop must be over within 5 s.
+UNWIND_S: Final = 3.0
 LONGEST_MARGIN_S: Final = 5.0
+SHORTEST_MARGIN_S: Final = 1.0
 MARGIN_SHARE: Final = 0.1
+UNWIND_SHARE: Final = 0.8
+ALARMS: Final = 2
 
 
-class Stopped(KeyboardInterrupt):  # noqa: N818  # not an error: it is a request
+class Stopped(KeyboardInterrupt):  # not an error: it is a request
     """A signal or the deadline wants the run to end; ``error`` says which."""
 
     def __init__(self, error: GateError) -> None:
@@ -29,29 +41,62 @@ class Stopped(KeyboardInterrupt):  # noqa: N818  # not an error: it is a request
         self.error = error
 
 
+def hold_signals() -> None:
+    """
+    Keep signals for the stoppable block; before it, as PID 1, they would be lost.
+
+    The kernel keeps a blocked signal even for a PID 1 that has no handler.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+@dataclass(slots=True)
+class Stopping:
+    """What wanted the run to end, once something did."""
+
+    error: GateError | None = None
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterator[None]:
     """
     Turn signals, and the end of the time, into Stopped; the first one only.
 
+    A signal that was held since the start raises before the block begins.
+
     Handlers stay installed: what comes after the first signal, or after the block, is
-    ignored while the run cleans up and writes its verdict.
+    ignored while the run cleans up and writes its verdict. ``leave`` is called in
+    another thread when the main one has not come to an end some seconds after a
+    signal; it must end the process.
     """
-    is_stopping = False
+    is_over = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal is_stopping
-        if not is_stopping:
-            is_stopping = True
-            raise Stopped(_error_for(number))
+        if not is_over and stopping.error is None:
+            stopping.error = _error_for(number)
+            raise Stopped(stopping.error)
 
-    for number in (*SIGNALS, signal.SIGALRM):
-        signal.signal(number, stop)
+    _watch_signals(leave)
+    for number in HANDLED:
+        is_ignored = signal.getsignal(number) == signal.SIG_IGN
+        if number != signal.SIGHUP or not is_ignored:  # nohup's wish
+            signal.signal(number, stop)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
     finally:
-        is_stopping = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        is_over = True
+
+
+def ignore_signals() -> None:
+    """
+    Let nothing change an exit code that is decided.
+
+    Python puts back the default action of a handled signal when it ends, but not of an
+    ignored one.
+    """
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def limit_time(timeout_s: float | None) -> None:
@@ -59,11 +104,42 @@ def limit_time(timeout_s: float | None) -> None:
     Let a stoppable block end after GATE_TIMEOUT; None sets no limit.
 
     It ends a little earlier, so that the verdict is written before the platform's own
-    limit.
+    limit. A second alarm tells the watching thread that the margin is nearly over.
     """
-    if timeout_s is not None:
-        margin_s = min(LONGEST_MARGIN_S, timeout_s * MARGIN_SHARE)
-        signal.setitimer(signal.ITIMER_REAL, timeout_s - margin_s)
+    if timeout_s is None:
+        return
+    share_s = max(timeout_s * MARGIN_SHARE, min(SHORTEST_MARGIN_S, timeout_s / 2))
+    margin_s = min(LONGEST_MARGIN_S, share_s)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s - margin_s, margin_s * UNWIND_SHARE)
+
+
+def _watch_signals(leave: Callable[[GateError], None]) -> None:
+    """
+    Start the thread that ends a process whose main thread is stuck.
+
+    When all goes well the process ends under it.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        numbers = _handled(os.read(reading, 1))
+        while not numbers:
+            numbers = _handled(os.read(reading, 1))
+        deadline_s = time.monotonic() + UNWIND_S
+        while numbers.count(signal.SIGALRM) < ALARMS:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not select.select([reading], [], [], left_s)[0]:
+                break
+            numbers += _handled(os.read(reading, 1))
+        leave(_error_for(numbers[0]))
+
+    threading.Thread(target=watch, name="watch-signals", daemon=True).start()
+
+
+def _handled(numbers: bytes) -> list[int]:
+    return [number for number in numbers if number in HANDLED]
 
 
 def _error_for(number: int) -> GateError:

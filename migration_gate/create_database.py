@@ -1,0 +1,125 @@
+"""
+Make the database that the settings name, where it does not exist.
+
+Goes through a database that every server has; many gates may do it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final, TypeVar
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.causes import NO_DATABASE, NO_RIGHT, UNKNOWN, Cause
+from migration_gate.connect import (
+    LimitedConnection,
+    NotReadyError,
+    current_parameters,
+    looking,
+    open_connection,
+)
+from migration_gate.database import shown
+from migration_gate.history_table import quote_name
+from migration_gate.logs import DATABASE_CREATED, Log
+from migration_gate.settings import Settings
+
+
+MAINTENANCE_DATABASES: Final = ("postgres", "template1")
+NO_MAINTENANCE: Final = Cause(
+    kind="refused",
+    reason="no_maintenance_database",
+    remedy="Let the role log in to database postgres or template1, or let an "
+    "administrator create the database.",
+)
+EXISTS: Final = "SELECT FROM pg_catalog.pg_database WHERE datname = %s"
+
+T = TypeVar("T")
+
+
+def with_database(
+    attempt: Callable[[], T],
+    settings: Settings,
+    log: Log,
+    *,
+    before_creating: Callable[[], None] = lambda: None,
+) -> Callable[[], T]:
+    """
+    Return an attempt that makes the database, where allowed, and tries again.
+
+    Args:
+        before_creating: Called first; what it raises leaves the server as it is.
+    """
+
+    def attempt_or_create() -> T:
+        try:
+            return attempt()
+        except NotReadyError as error:
+            # A text in another language may say that the database does not exist.
+            if error.cause not in (NO_DATABASE, UNKNOWN) or not error.address:
+                raise
+            before_creating()
+            if not create_database(settings, log) and error.cause is UNKNOWN:
+                raise
+        return attempt()
+
+    return attempt_or_create if settings.create_database else attempt
+
+
+def create_database(settings: Settings, log: Log) -> bool:
+    """
+    Make the database; False where it exists already, as far as can be seen.
+
+    Raises:
+        NotReadyError: It could not be made.
+    """
+    name = shown(current_parameters(settings.database))["database"]
+    if name is None:  # only libpq knows, from a service
+        return False
+    with closing(_open_maintenance(settings, name)) as conn:
+        with looking(conn):
+            if conn.execute(EXISTS, (name,)).fetchone() is not None:
+                return False
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        try:
+            with looking(conn, timeout_s=None):  # it copies a whole database
+                conn.execute(statement)
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            return True  # another gate was faster
+        except NotReadyError as error:
+            if error.cause is NO_RIGHT:
+                raise _no_right(conn, name) from error
+            raise
+    log.emit(DATABASE_CREATED, database=name)
+    return True
+
+
+def _open_maintenance(settings: Settings, name: str) -> LimitedConnection:
+    """Connect to the first maintenance database that takes the login."""
+    for maintenance in MAINTENANCE_DATABASES:
+        try:
+            return open_connection(settings.database, dbname=maintenance)
+        except NotReadyError as error:
+            if error.cause.kind != "refused":
+                raise
+            refusal = str(error)
+    raise NotReadyError(
+        NO_MAINTENANCE,
+        f'database "{name}" does not exist, and no login to create it from: {refusal}',
+    )
+
+
+def _no_right(conn: LimitedConnection, name: str) -> NotReadyError:
+    role = quote_name(conn.info.user)
+    cause = Cause(
+        kind="refused",
+        reason="no_createdb_right",
+        remedy=f"ALTER ROLE {role} CREATEDB; or let an administrator run "
+        f"CREATE DATABASE {quote_name(name)} OWNER {role};",
+    )
+    return NotReadyError(
+        cause, f'role {role} may not create database "{name}", which does not exist'
+    )

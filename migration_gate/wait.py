@@ -1,0 +1,229 @@
+"""
+Wait for PostgreSQL: one deadline, one log hook.
+
+Repeats what it is given; opens no connection itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from migration_gate.causes import BY_SQLSTATE, SECRET_FILE, UNKNOWN, Cause
+from migration_gate.connect import (
+    NotReadyError,
+    current_parameters,
+    name_place,
+)
+from migration_gate.database import DatabaseSettings
+from migration_gate.errors import (
+    DatabaseUnreachableError,
+    GateError,
+    LoginRefusedError,
+    SettingFault,
+    SettingsError,
+)
+from migration_gate.logs import DATABASE_RETRY_SCHEDULED, Log
+from migration_gate.sqlstate import ask_sqlstate
+
+
+FIRST_WAIT_S: Final = 0.05
+# A look at a database that answers costs it a login.
+FIRST_WAIT_EARLY_S: Final = 0.25
+LONGEST_WAIT_S: Final = 1.0
+REFUSED_WAIT_S: Final = 2.0
+WAIT_PER_WAITED: Final = 0.0125
+LABELS_MAX: Final = 5
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Patience:
+    """
+    How long one wait has lasted, what it last met, and when it ends.
+
+    Times are those of the monotonic clock, in seconds.
+    """
+
+    database: DatabaseSettings
+    timeout_s: float
+    grace_s: float
+    heartbeat_s: float
+    log: Log
+    started_s: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+    place: str = ""
+    cause: Cause = UNKNOWN
+    refused_since_s: float | None = None
+    _labels: dict[str, Cause] = field(default_factory=dict)
+    _logged_reason: str = ""
+    _logged_s: float = float("-inf")
+
+    @property
+    def waited_s(self) -> float:
+        """Return the seconds since the wait began."""
+        return time.monotonic() - self.started_s
+
+    def note(self, error: NotReadyError) -> None:
+        """Count a failed attempt and find what it means."""
+        self.attempts += 1
+        if not self.place:
+            self.place = name_place(current_parameters(self.database))
+        self.cause = error.cause
+        if error.cause is UNKNOWN and error.address:
+            self.cause = self._label(str(error), error.address)
+        if self.cause.kind != "refused":
+            self.refused_since_s = None
+        elif self.refused_since_s is None:
+            self.refused_since_s = time.monotonic()
+
+    def next_wait_s(self) -> float:
+        """Return a pause in proportion to the time waited, jittered."""
+        shortest_s = FIRST_WAIT_EARLY_S if self.cause.kind == "early" else FIRST_WAIT_S
+        wait_s = min(max(shortest_s, self.waited_s * WAIT_PER_WAITED), LONGEST_WAIT_S)
+        if self.cause.kind == "refused":
+            wait_s = REFUSED_WAIT_S
+        return wait_s * random.uniform(1.0, 1.2)  # noqa: S311  # jitter, not a secret
+
+    def is_over(self, wait_s: float) -> bool:
+        """Tell whether another attempt after this pause would come too late."""
+        if self.cause.kind == "local" or self.waited_s + wait_s > self.timeout_s:
+            return True
+        return (
+            self.refused_since_s is not None
+            and time.monotonic() + wait_s - self.refused_since_s > self.grace_s
+        )
+
+    def report(self, error: BaseException, wait_s: float) -> None:
+        """Log the first failure, each change of reason, and then now and again."""
+        now = time.monotonic()
+        is_old = self.cause.reason == self._logged_reason
+        if is_old and now - self._logged_s < self.heartbeat_s:
+            return
+        self._logged_reason, self._logged_s = self.cause.reason, now
+        self.log.emit(
+            DATABASE_RETRY_SCHEDULED,
+            attempt=self.attempts,
+            wait_s=round(wait_s, 3),
+            waited_s=round(self.waited_s, 3),
+            reason=self.cause.reason,
+            error_message=str(error),
+        )
+
+    def _label(self, text: str, address: Mapping[str, str]) -> Cause:
+        """Ask once for what a text in another language means."""
+        if text not in self._labels and len(self._labels) < LABELS_MAX:
+            parameters = {**current_parameters(self.database), **address}
+            sqlstate = ask_sqlstate(parameters)
+            self._labels[text] = BY_SQLSTATE.get(sqlstate or "", UNKNOWN)
+        return self._labels.get(text, UNKNOWN)
+
+
+def wait_for(
+    attempt: Callable[[], T],
+    patience: Patience,
+    *,
+    before_waiting: Callable[[], None] = lambda: None,
+) -> T:
+    """
+    Repeat an attempt until it succeeds.
+
+    Args:
+        attempt: Connects and looks; raises NotReadyError for "not yet", anything else
+            for "never".
+        before_waiting: Called once, when the first attempt has failed.
+
+    Raises:
+        DatabaseUnreachableError: Not usable before the deadline.
+        LoginRefusedError: Refused for longer than the grace.
+        SettingsError: Waiting cannot help.
+    """
+    try:
+        return _try(attempt, patience)
+    except NotReadyError as error:
+        first = error
+    before_waiting()
+    try:
+        return _keep_trying(attempt, patience, first)
+    except NotReadyError as error:
+        raise _closing_error(error, patience) from error
+
+
+def _try(attempt: Callable[[], T], patience: Patience) -> T:
+    try:
+        return attempt()
+    except NotReadyError as error:
+        patience.note(error)
+        raise
+
+
+def _keep_trying(
+    attempt: Callable[[], T], patience: Patience, first: NotReadyError
+) -> T:
+    """Go on after a first attempt, which was made before tenacity was loaded."""
+    import tenacity  # noqa: PLC0415  # costs start-up time, and most runs never wait
+
+    def report(state: tenacity.RetryCallState) -> None:
+        assert state.outcome is not None  # noqa: S101  # tenacity has set it
+        error = state.outcome.exception()
+        assert error is not None  # noqa: S101  # it waits only after a failure
+        patience.report(error, state.upcoming_sleep)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(NotReadyError),
+        wait=lambda _: patience.next_wait_s(),
+        stop=lambda state: patience.is_over(state.upcoming_sleep),
+        before_sleep=report,
+        reraise=True,
+    )
+    for turn in retrying:
+        with turn:
+            if turn.retry_state.attempt_number == 1:
+                raise first
+            return _try_again(attempt, patience)
+    raise first
+
+
+def _try_again(attempt: Callable[[], T], patience: Patience) -> T:
+    """
+    Try once more; a secret's file that could be read before counts as refused.
+
+    Who rotates it may write it anew, and for a moment it is empty or not there.
+    """
+    try:
+        return _try(attempt, patience)
+    except SettingsError as error:
+        missed = NotReadyError(SECRET_FILE, str(error), error)
+        patience.note(missed)
+        raise missed from error
+
+
+def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
+    if error.error is not None:
+        return error.error
+    cause, text, place = patience.cause, str(error), patience.place
+    if cause.kind == "local" and cause.reason.startswith("certificate"):
+        return DatabaseUnreachableError(
+            f"cannot trust PostgreSQL at {place}: {text}", hint=cause.remedy
+        )
+    if cause.kind == "local":
+        fault = SettingFault(
+            name="connection", rule=f"cannot work: {text}", remedy=cause.remedy
+        )
+        return SettingsError([fault])
+    attempts = f"{patience.attempts} attempt" + "s" * (patience.attempts > 1)
+    tried = f"{attempts} in {patience.waited_s:.0f} s"
+    if cause.kind == "refused":
+        return LoginRefusedError(
+            f"PostgreSQL at {place} refuses the connection ({tried}): {text}",
+            hint=cause.remedy,
+        )
+    return DatabaseUnreachableError(
+        f"could not reach a usable PostgreSQL at {place} ({tried}): {text}",
+        hint=cause.remedy,
+    )

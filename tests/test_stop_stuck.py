@@ -1,0 +1,323 @@
+"""
+A stop that Python alone cannot see to: a resolver that blocks, PID 1, a dead stdout.
+
+Signals reach the process from outside its namespaces, as a runtime sends them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.postgres import find_free_port
+from tests.fix_gate import ROOT, write_migrations
+from tests.fix_postgres import Database
+
+
+STOP_LIMIT_S = 5.0
+POLL_S = 0.01
+FILES = {"001_create.sql": "CREATE TABLE made (id int);"}
+SLOW = {"001_slow.sql": "CREATE TABLE made (id int); SELECT pg_sleep(60);"}
+# Of each process its own: tests run side by side.
+RESOLVER = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 2}"
+ENTRYPOINT = (sys.executable, str(ROOT / "entrypoint.py"))
+# The path of unshare(1) and the right to use it are a matter of the machine.
+NAMESPACE = ("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc")
+
+
+class Bare:
+    """A gate whose command line and standard output are the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.termination_log = folder / "termination-log"
+        self.termination_log.touch()
+
+    def start(
+        self,
+        environ: Mapping[str, str],
+        *,
+        before: tuple[str, ...] = (),
+        command: tuple[str, ...] = (),
+        migrations: Mapping[str, str] = FILES,
+        stdout: int = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """Start it; the caller ends it."""
+        written = write_migrations(self.folder / "migrations", dict(migrations))
+        return subprocess.Popen(
+            [*before, *ENTRYPOINT, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={
+                "PATH": os.environ["PATH"],
+                "GATE_TERMINATION_LOG": str(self.termination_log),
+                "GATE_MIGRATIONS": str(written),
+                **environ,
+            },
+        )
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The verdict in the termination log."""
+        verdict: dict[str, Any] = json.loads(self.termination_log.read_text("utf-8"))
+        return verdict
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Bare:
+    """Return what starts a gate without the usual pipes."""
+    return Bare(tmp_path)
+
+
+def end(process: subprocess.Popen[bytes], timeout: float = STOP_LIMIT_S) -> int:
+    """Wait for its end, and return its exit code; kill one that goes on."""
+    try:
+        return process.wait(timeout)
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Poll until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(POLL_S)
+
+
+def read_until(process: subprocess.Popen[bytes], event: str) -> None:
+    """Read the log up to an event."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == event:
+            return
+    pytest.fail(f"ended without {event}")
+
+
+def can_unshare() -> bool:
+    """Whether this machine lets us have namespaces."""
+    if shutil.which(NAMESPACE[0]) is None:
+        return False
+    probe = subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True)
+    return probe.returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(
+    not can_unshare(), reason="namespaces are not allowed here"
+)
+
+
+@contextmanager
+def silent_resolver() -> Iterator[socket.socket]:
+    """Take questions for names and never answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+        try:
+            resolver.bind((RESOLVER, 53))
+        except PermissionError:
+            pytest.skip("port 53 is root's here")
+        yield resolver
+
+
+@needs_namespaces
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGTERM, "interrupted"),
+        (signal.SIGINT, "interrupted"),
+        (None, "deadline"),
+    ],
+    ids=["SIGTERM", "SIGINT", "GATE_TIMEOUT"],
+)
+def test_a_stop_while_a_name_is_resolved_ends_in_time(
+    bare: Bare, number: signal.Signals | None, reason: str
+) -> None:
+    """The resolver waits ten seconds for an answer, and no handler runs meanwhile."""
+    resolv_conf = bare.folder / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {RESOLVER}\n", "utf-8")
+    script = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
+    environ = {"DATABASE_URL": "postgresql://u:Xq7-Zv9.kR2@db.example/d"}
+    if number is None:
+        environ["GATE_TIMEOUT"] = "3s"
+    with silent_resolver() as resolver:
+        process = bare.start(environ, before=(*NAMESPACE[:3], "sh", "-c", script, "sh"))
+        assert select.select([resolver], [], [], 10)[0], "nobody asked for the name"
+        started_at = time.monotonic()
+        if number is not None:
+            process.send_signal(number)
+        assert end(process) == 1
+    assert time.monotonic() - started_at < STOP_LIMIT_S
+    assert bare.verdict["reason"] == reason
+    assert bare.verdict["duration_ms"] < (5000 if number else 3000)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["waiting", "applying"])
+def test_as_pid_1_a_signal_ends_it(
+    bare: Bare, database: Database, number: signal.Signals, phase: str
+) -> None:
+    """The kernel gives PID 1 no signal that it has no handler for."""
+    environ = database.environ()
+    if phase == "waiting":
+        environ["POSTGRES_PORT"] = str(find_free_port())
+    process = bare.start(environ, before=NAMESPACE, migrations=SLOW)
+    read_until(
+        process,
+        "database.retry_scheduled" if phase == "waiting" else "migration.started",
+    )
+    os.kill(child_of(process.pid), number)
+    assert end(process) == 1
+    assert bare.verdict["reason"] == "interrupted"
+    sessions = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'migration-%'"
+    until(lambda: not database.fetch(f"{sessions} AND datname = current_database()"))
+
+
+@needs_namespaces
+def test_as_pid_1_a_signal_while_it_loads_is_kept(bare: Bare) -> None:
+    """Sent as soon as Python runs, it ends the gate when that is ready."""
+    url = f"postgresql://u:p@127.0.0.1:{find_free_port()}/d"
+    process = bare.start({"DATABASE_URL": url}, before=NAMESPACE)
+    until(lambda: holds_sigterm(process.pid))
+    os.kill(child_of(process.pid), signal.SIGTERM)
+    assert end(process) == 1
+    assert bare.verdict["reason"] == "interrupted"
+
+
+def child_of(pid: int) -> int:
+    """Return the only child of unshare: the process that is PID 1 for itself."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    return int(child)
+
+
+def holds_sigterm(pid: int) -> bool:
+    """Whether the child of unshare holds SIGTERM back."""
+    try:
+        status = Path(f"/proc/{child_of(pid)}/status").read_text("ascii")
+    except (OSError, ValueError):
+        return False
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    return bool(blocked >> (signal.SIGTERM - 1) & 1)
+
+
+def full_pipe() -> tuple[int, int]:
+    """Return a pipe that nobody reads and that takes no more."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"\n" * select.PIPE_BUF)
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+    return reading, writing
+
+
+def test_a_pipe_that_nobody_reads_changes_nothing(
+    bare: Bare, database: Database
+) -> None:
+    """The work is done, the gate open; the verdict is in the termination log."""
+    reading, writing = full_pipe()
+    process = bare.start(database.environ(), stdout=writing)
+    os.close(writing)
+    assert end(process, timeout=10) == 0
+    os.close(reading)
+    assert bare.verdict["event"] == "gate.opened"
+    assert database.fetch("SELECT version FROM schema_migrations") == [
+        ("001_create.sql",)
+    ]
+
+
+def test_a_signal_with_a_pipe_that_nobody_reads_ends_in_time(
+    bare: Bare, database: Database
+) -> None:
+    """Neither the log nor the verdict can be written there."""
+    reading, writing = full_pipe()
+    process = bare.start(database.environ(), stdout=writing, migrations=SLOW)
+    os.close(writing)
+    sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    until(lambda: database.fetch(f"{sleeping} AND datname = current_database()"))
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == 1
+    os.close(reading)
+    assert bare.verdict["reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_the_verdict_is_written_leaves_the_gate_open(
+    bare: Bare, database: Database, number: signal.Signals
+) -> None:
+    """The work was done: 0 is what it stays."""
+    reading, writing = full_pipe()
+    process = bare.start(database.environ(), stdout=writing)
+    os.close(writing)
+    until(bare.termination_log.read_bytes)
+    process.send_signal(number)
+    assert end(process) == 0
+    os.close(reading)
+
+
+def test_a_full_disk_behind_stdout_changes_nothing(
+    bare: Bare, database: Database
+) -> None:
+    """Every write fails; the code and the termination log tell."""
+    with Path("/dev/full").open("wb") as full:
+        assert end(bare.start(database.environ(), stdout=full.fileno()), 10) == 0
+    assert bare.verdict["event"] == "gate.opened"
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "1 2"])
+def test_closed_outputs_change_nothing(
+    bare: Bare, database: Database, closed: str
+) -> None:
+    """A connection must not get their numbers either."""
+    redirections = " ".join(f"{fd}>&-" for fd in closed.split())
+    before = ("sh", "-c", f'exec "$@" {redirections}', "sh")
+    assert end(bare.start(database.environ(), before=before), 10) == 0
+    assert bare.verdict["event"] == "gate.opened"
+    assert database.fetch("SELECT version FROM schema_migrations") == [
+        ("001_create.sql",)
+    ]
+
+
+def test_a_reader_that_goes_away_changes_nothing(
+    bare: Bare, database: Database
+) -> None:
+    """`gate | head -1` closes the pipe."""
+    reading, writing = os.pipe()
+    process = bare.start(database.environ(), stdout=writing)
+    os.close(writing)
+    os.close(reading)
+    assert end(process, 10) == 0
+    assert bare.verdict["event"] == "gate.opened"
+
+
+def test_hangup_is_ignored_where_it_was_before(bare: Bare) -> None:
+    """`nohup` asks for that; SIGTERM ends it."""
+    url = f"postgresql://u:p@127.0.0.1:{find_free_port()}/d"
+    before = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    environ = {"DATABASE_URL": url, "GATE_HEARTBEAT": "100ms"}
+    process = bare.start(environ, before=before)
+    read_until(process, "database.retry_scheduled")
+    process.send_signal(signal.SIGHUP)
+    read_until(process, "database.retry_scheduled")
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == 1
+    assert bare.verdict["error_message"] == "stopped by SIGTERM"
