@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import psycopg
 
-from migration_gate.compose import FINISH_PLACE, Worker, compose_transaction
+from migration_gate.compose import Worker, compose_transaction
 from migration_gate.exchange import exchange, roll_back
 from migration_gate.history_table import HistoryTable
+from migration_gate.lock import work_key
 from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
+from migration_gate.parts import find_own
 from migration_gate.preamble import leave_out_unknown
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
@@ -50,7 +52,7 @@ def start_worker(
         settings=held.settings,
         table=table,
         login_role=held.seen.login_role,
-        is_pooled=held.is_pooled,
+        work_key=work_key(table.schema, table.name),
         watches_client=_can_watch_client(conn),
         strings_are_standard=standard,
     )
@@ -98,7 +100,8 @@ def _apply_with_patience(
 def _apply(worker: Worker, task: Task, watch: Watch) -> AppliedMigration:
     for message in compose_transaction(worker, task.script, task.version):
         answers = exchange(worker, message, task.version, watch)
-    duration_ms, applied_at = answers.rows(FINISH_PLACE)[0][:2]
+    finish = find_own(message.parts, "finish")
+    duration_ms, applied_at = answers.rows(finish)[0][:2]
     return AppliedMigration(
         version=task.version,
         checksum=task.script.migration.checksum,

@@ -7,6 +7,7 @@ Each command is a short path over the same steps as ``migrate``.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 
@@ -17,6 +18,7 @@ from typing import Final
 from migration_gate import __version__
 from migration_gate.answers import HELP
 from migration_gate.check import check, wait_for_server
+from migration_gate.database import empty_variables
 from migration_gate.errors import GateError
 from migration_gate.gate import migrate
 from migration_gate.logs import (
@@ -31,7 +33,13 @@ from migration_gate.new import create_migration
 from migration_gate.resolve import resolve
 from migration_gate.settings import from_environ, log_settings
 from migration_gate.status import show_plan, show_status
-from migration_gate.stop import Stopped, limit_time, stoppable
+from migration_gate.stop import (
+    Stopped,
+    Stopping,
+    ignore_signals,
+    limit_time,
+    stoppable,
+)
 from migration_gate.verdict import Tally, Verdict, closed, opened
 
 
@@ -84,27 +92,63 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         termination_log=wanted.termination_log,
     )
     verdict = run(lambda tally: _perform(arguments, environ, log, tally), log)
-    _report(verdict, log)
     return verdict.exit_code
 
 
 def run(step: Callable[[Tally], None], log: Log) -> Verdict:
-    """Perform a step and turn whatever ends it into a verdict."""
-    tally, started_s = Tally(), time.monotonic()
+    """Perform a step, turn whatever ends it into a verdict, and report that once."""
+    tally, ending, stopping = Tally(), _Ending(log), Stopping()
     error: GateError | None = None
+    is_done = False
     try:
-        with stoppable():
+        with stoppable(stopping, lambda error: ending.leave(error, tally)):
             step(tally)
+            is_done = True
     except GateError as closing_error:
         error = closing_error
     except Stopped as stop:
         error = stop.error
     except Exception as bug:  # noqa: BLE001  # a verdict for every end
         error = _internal(bug, log)
-    duration_ms = round((time.monotonic() - started_s) * 1000)
-    if error is None:
-        return opened(tally, duration_ms=duration_ms)
-    return closed(error, tally, duration_ms=duration_ms)
+    # Cleaning up after a signal may have failed in its own way.
+    return ending.end(None if is_done else stopping.error or error, tally)
+
+
+class _Ending:
+    """
+    The end of a run: the verdict is decided by the main thread, and reported by it.
+
+    Only when a signal finds the main thread stuck, in the resolver or in a write, the
+    thread that watches for signals takes over.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._started_s = time.monotonic()
+        self._reporting = threading.Lock()
+        self._exit_code = 1
+
+    def end(self, error: GateError | None, tally: Tally) -> Verdict:
+        """Report how the run ended."""
+        verdict = self._judge(error, tally)
+        self._exit_code = verdict.exit_code
+        self._reporting.acquire()
+        _report(verdict, self._log)
+        ignore_signals()
+        return verdict
+
+    def leave(self, error: GateError, tally: Tally) -> None:
+        """Report for a main thread that is stuck, and end the process."""
+        if self._reporting.acquire(blocking=False):
+            _report(self._judge(error, tally), self._log)
+            os._exit(1)
+        os._exit(self._exit_code)
+
+    def _judge(self, error: GateError | None, tally: Tally) -> Verdict:
+        duration_ms = round((time.monotonic() - self._started_s) * 1000)
+        if error is None:
+            return opened(tally, duration_ms=duration_ms)
+        return closed(error, tally, duration_ms=duration_ms)
 
 
 def parse_arguments(arguments: Sequence[str]) -> Call:
@@ -137,6 +181,8 @@ def _perform(
 ) -> None:
     call = parse_arguments(arguments)
     settings = from_environ(environ, needs_database=call.command != "new")
+    for name in empty_variables(environ):
+        os.environ.pop(name, None)  # libpq would take the empty text for a value
     limit_time(settings.timeout_s)
     if settings.unknown_settings:
         log.emit(SETTINGS_UNKNOWN, names=list(settings.unknown_settings))

@@ -7,15 +7,16 @@ Touches no database: a connection only tells how to quote and which version it i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
+from migration_gate.connect import APPLICATION_NAME
 from migration_gate.history_table import HistoryTable
-from migration_gate.migration import BYTE_ORDER_MARK, Content
+from migration_gate.parts import Message, Own, OwnName, Part, part_end
 from migration_gate.records import finish_row, insert_row
 from migration_gate.script import Script
 from migration_gate.settings import Settings
@@ -25,8 +26,8 @@ from migration_gate.statements import Statement
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
-INSERT_PLACE: Final = 2  # BEGIN, the limits, then the row
-FINISH_PLACE: Final = -2  # the row's end, then COMMIT
+MARKS_MAX: Final = 50  # in a message
+MARK: Final = "statement "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,79 +43,9 @@ class Worker:
     settings: Settings
     table: HistoryTable
     login_role: str
-    is_pooled: bool
+    work_key: int
     watches_client: bool
     strings_are_standard: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """
-    What is sent at once: statements before, some of a file's, statements after.
-
-    The server answers each statement once, so that counting answers tells the place.
-    """
-
-    script: Script
-    statements: tuple[Statement, ...]
-    before: tuple[bytes, ...] = field(default=(), repr=False)
-    after: tuple[bytes, ...] = field(default=(), repr=False)
-
-    @property
-    def head(self) -> bytes:
-        """Return what stands before the file's text."""
-        return b"".join(statement + b";\n" for statement in self.before)
-
-    @property
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """Return the ranges of the file's bytes that are sent, in order."""
-        return tuple(_find_spans(self.statements, self.script.content))
-
-    @property
-    def answer_count(self) -> int:
-        """Return how many answers a message without an error has."""
-        return len(self.before) + len(self.statements) + len(self.after)
-
-    @property
-    def finish_place(self) -> int:
-        """Return the number of answers that come before that to the row's end."""
-        return self.answer_count + FINISH_PLACE
-
-    def encode(self) -> bytes:
-        """Return the whole message."""
-        content = self.script.content
-        body = b"".join(content[start:end] for start, end in self.spans)
-        return b"".join((self.head, body, b"\n;\n", b";\n".join(self.after)))
-
-    def copy_data(self, answered: int) -> tuple[int, int]:
-        """Return the file's range of data for the COPY after this many answers."""
-        data = self.statements[answered - len(self.before)].copy_data
-        if data is None:
-            text = "PostgreSQL asks for data that the file does not have"
-            raise AssertionError(text)
-        return data
-
-
-def _find_spans(
-    statements: Sequence[Statement], content: Content
-) -> Iterator[tuple[int, int]]:
-    """Join the pieces that lie side by side; leave COPY data and a mark out."""
-    start = end = -1
-    for statement in statements:
-        piece_start = statement.start
-        if piece_start == 0 and content[:3] == BYTE_ORDER_MARK:
-            piece_start = len(BYTE_ORDER_MARK)
-        piece_end = statement.copy_data[0] if statement.copy_data else statement.end
-        if piece_start != end:
-            if start >= 0:
-                yield start, end
-            start = piece_start
-        end = piece_end
-        if statement.copy_data:
-            yield start, end
-            start = end = -1
-    if start >= 0:
-        yield start, end
 
 
 def compose_transaction(worker: Worker, script: Script, version: str) -> list[Message]:
@@ -125,71 +56,100 @@ def compose_transaction(worker: Worker, script: Script, version: str) -> list[Me
     the row's end; COMMIT.
     """
     (unit,) = script.units
-    before = begin(worker, script, unit.modes)
-    before.append(insert_row(worker.table, version, script.migration.checksum))
-    before += become_role(worker)
-    after = [*clean_up(worker), finish_row(worker.table, version), sql.SQL("COMMIT")]
-    return to_messages(worker, script, unit.statements, before, after)
+    row = insert_row(worker.table, version, script.migration.checksum)
+    finish = finish_row(worker.table, version)
+    return to_messages(
+        worker,
+        script,
+        before=(
+            *begin(worker, script, unit.modes),
+            own(worker, "row", row),
+            *become_role(worker),
+        ),
+        statements=unit.statements,
+        after=(
+            *clean_up(worker),
+            own(worker, "finish", finish),
+            Own("commit", b"COMMIT"),
+        ),
+    )
 
 
 def to_messages(
     worker: Worker,
     script: Script,
+    *,
+    before: Sequence[Own],
     statements: Sequence[Statement],
-    before: Sequence[sql.Composable],
-    after: Sequence[sql.Composable],
+    after: Sequence[Own],
 ) -> list[Message]:
     """Spread statements over as many messages as their size asks for."""
-    parts = list(_cut(statements)) or [()]
-    last = len(parts) - 1
-    return [
-        Message(
-            script=script,
-            statements=part,
-            before=_to_bytes(worker, before) if index == 0 else (),
-            after=_to_bytes(worker, after) if index == last else (),
-        )
-        for index, part in enumerate(parts)
-    ]
+    groups = list(_cut(statements)) or [()]
+    parts: list[list[Part]] = [[*_mark(worker, group)] for group in groups]
+    parts[0][:0] = before
+    parts[-1] += after
+    return [Message(script=script, parts=tuple(each)) for each in parts]
 
 
 def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
-    part: list[Statement] = []
+    group: list[Statement] = []
     size = 0
     for statement in statements:
-        text_end = statement.copy_data[0] if statement.copy_data else statement.end
-        if part and size + text_end - statement.start > MESSAGE_MAX_BYTES:
-            yield tuple(part)
-            part, size = [], 0
-        part.append(statement)
-        size += text_end - statement.start
-    if part:
-        yield tuple(part)
+        length = part_end(statement) - statement.start
+        if group and size + length > MESSAGE_MAX_BYTES:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(statement)
+        size += length
+    if group:
+        yield tuple(group)
 
 
-def _to_bytes(
-    worker: Worker, statements: Sequence[sql.Composable]
-) -> tuple[bytes, ...]:
-    return tuple(statement.as_bytes(worker.conn) for statement in statements)
+def _mark(worker: Worker, statements: Sequence[Statement]) -> Iterator[Part]:
+    """
+    Put marks between statements, by which others see how far the message is.
+
+    The server sends no answer before the message is done; a session's application_name
+    is seen at once. A single statement needs none.
+    """
+    step = max(1, len(statements) // MARKS_MAX)
+    for index, statement in enumerate(statements):
+        if len(statements) > 1 and index % step == 0:
+            name = f"{APPLICATION_NAME} {MARK}{statement.number}"
+            yield own(
+                worker,
+                "mark",
+                sql.SQL("SET LOCAL application_name = {}").format(name),
+            )
+        yield statement
+
+
+def own(worker: Worker, name: OwnName, statement: sql.Composable) -> Own:
+    """Return a statement of the gate's own as it is sent."""
+    return Own(name, statement.as_bytes(worker.conn))
 
 
 def begin(
     worker: Worker, script: Script, modes: bytes = b"", *, lock_timeout: bool = True
-) -> list[sql.Composable]:
+) -> list[Own]:
     """Begin a transaction with its limits."""
-    words = sql.SQL("BEGIN {}").format(sql.SQL(modes.decode())) if modes else None
     return [
-        words or sql.SQL("BEGIN"),
-        limits(worker, script, is_local=True, lock_timeout=lock_timeout),
+        Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
+        own(
+            worker,
+            "limits",
+            limits(worker, script, is_local=True, lock_timeout=lock_timeout),
+        ),
     ]
 
 
-def become_role(worker: Worker) -> list[sql.Composable]:
+def become_role(worker: Worker) -> list[Own]:
     """Become GATE_ROLE, where there is one."""
     role = worker.settings.role
     if role is None:
         return []
-    return [sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))]
+    statement = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
+    return [own(worker, "role", statement)]
 
 
 # What a file leaves is cleared inside its transaction. Deferred constraints are checked
@@ -209,19 +169,22 @@ CLEAN_UP: Final = (
 )
 
 
-def clean_up(worker: Worker) -> list[sql.Composable]:
+def clean_up(worker: Worker) -> list[Own]:
     """Clear whatever the file's statements may have left in the session."""
-    texts: list[sql.Composable] = [sql.SQL(text) for text in CLEAN_UP]
+    parts = [Own("clean up", text.encode()) for text in CLEAN_UP]
     if not worker.strings_are_standard:
-        texts.append(sql.SQL("SET standard_conforming_strings = on"))
-    return texts
+        parts.append(Own("clean up", b"SET standard_conforming_strings = on"))
+    return parts
 
 
 def limits(
     worker: Worker, script: Script, *, is_local: bool, lock_timeout: bool
 ) -> sql.Composable:
     """
-    Set the timeouts, whatever role and database say.
+    Set the timeouts, whatever role and database say, and take the work key.
+
+    The key is shared and never waited for: whoever holds it still works, which is how
+    the next gate sees a backend that an earlier one has left.
 
     Args:
         is_local: For the transaction alone, else for the session.
@@ -243,7 +206,9 @@ def limits(
         sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
         for name, value in values.items()
     )
-    return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
+    function = "pg_advisory_xact_lock_shared" if is_local else "pg_advisory_lock_shared"
+    key = sql.SQL("pg_catalog.{}({})").format(sql.SQL(function), worker.work_key)
+    return sql.SQL("SELECT ") + sql.SQL(", ").join([*calls, key])
 
 
 def _first(directive_s: float | None, setting_s: float) -> float:

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from migration_gate.cleaning import clean_failure
-from migration_gate.compose import INSERT_PLACE, Message, Worker
+from migration_gate.compose import Worker
 from migration_gate.errors import (
     GateError,
     HistoryError,
@@ -23,11 +23,13 @@ from migration_gate.errors import (
     SqlFailure,
 )
 from migration_gate.history_table import missing_right, quote_name
+from migration_gate.parts import Message, Own, Part
 from migration_gate.remedies import find_remedy
 from migration_gate.statements import place
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
+AT_COMMIT: Final = frozenset({"clean up", "commit"})  # deferred constraints
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
@@ -53,22 +55,50 @@ def judge_failure(
         answered: How many answers came before the error.
         version: The history row's, for the errors that are about it.
     """
-    offset = _offset_in_file(message, failure)
-    if answered < len(message.before) and offset is None:
-        return _judge_own(worker, message, failure, answered, version)
-    line, column = _find_place(message, failure, answered, offset)
-    full = worker.settings.log_detail == "full"
-    error = SqlError(
-        version=message.script.migration.version,
-        file=message.script.migration.version,
+    found = message.locate(failure.position)
+    part, offset = found if found is not None else (message.parts[answered], None)
+    if isinstance(part, Own) and part.name not in AT_COMMIT:
+        return _judge_own(worker, message, part, failure, version)
+    line, column = _find_place(message, part, offset, failure)
+    error = describe_failure(worker, message, failure, line=line, column=column)
+    if failure.sqlstate in LOCK_STATES:
+        return LocksNotFreeError(error)
+    return MigrationFailedError(error, hint=find_remedy(failure))
+
+
+def describe_failure(
+    worker: Worker,
+    message: Message,
+    failure: SqlFailure,
+    *,
+    line: int | None = None,
+    column: int | None = None,
+) -> SqlError:
+    """Return what may be told of an error, with its place."""
+    version = message.script.migration.version
+    cleaned = clean_failure(failure, full=worker.settings.log_detail == "full")
+    return SqlError(
+        version=version,
+        file=version,
         sqlstate=failure.sqlstate,
         line=line,
         column=column,
-        **clean_failure(failure, full=full),  # type: ignore[arg-type]  # error_message is always a text
+        **cleaned,  # type: ignore[arg-type]  # error_message is always a text
     )
+
+
+def _judge_own(
+    worker: Worker, message: Message, part: Own, failure: SqlFailure, version: str
+) -> Exception:
+    """Judge an error in a statement of the gate's own."""
+    error = describe_failure(worker, message, failure)
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
-    if message.after and answered == message.finish_place and offset is None:
+    if part.name == "row":
+        return _judge_row(worker, failure, version)
+    if part.name == "role" and worker.settings.role is not None:
+        return _judge_role(worker.settings.role, failure, worker.login_role)
+    if part.name == "finish":
         return HistoryError(
             f'migration "{version}" removes its own row from the history, or the table',
             hint="Take that out of the file: the history is the gate's to write.",
@@ -76,30 +106,21 @@ def judge_failure(
     return MigrationFailedError(error, hint=find_remedy(failure))
 
 
-def _judge_own(
-    worker: Worker, message: Message, failure: SqlFailure, answered: int, version: str
-) -> Exception:
-    """Judge an error in a statement of the gate's own, before the file's first."""
-    table, role = worker.table, worker.settings.role
-    if answered == INSERT_PLACE:
-        if failure.sqlstate == "23505":
-            return AlreadyAppliedError(version)
-        if failure.sqlstate == "42501":
-            facts = {"login_role": worker.login_role}
-            error = missing_right("SELECT, INSERT, UPDATE", table.schema, table.name, facts)
-            if failure.message and "sequence" in failure.message:
-                error.hint += _sequence_grant(worker)
-            return error
-        if failure.sqlstate in LOCK_STATES:
-            return LocksNotFreeError(_own_error(message, failure))
-        return HistoryError(
-            f'could not write to table "{table.schema}.{table.name}": '
-            f"{failure.message} (SQLSTATE {failure.sqlstate})",
-            hint="Look at the table: it may have been dropped or altered meanwhile.",
-        )
-    if role is not None and answered == len(message.before) - 1:
-        return _judge_role(role, failure, worker.login_role)
-    return MigrationFailedError(_own_error(message, failure), hint=find_remedy(failure))
+def _judge_row(worker: Worker, failure: SqlFailure, version: str) -> Exception:
+    table = worker.table
+    if failure.sqlstate == "23505":
+        return AlreadyAppliedError(version)
+    if failure.sqlstate == "42501":
+        facts = {"login_role": worker.login_role}
+        right = missing_right("SELECT, INSERT, UPDATE", table.schema, table.name, facts)
+        if failure.message and "sequence" in failure.message:
+            right.hint += _sequence_grant(worker)
+        return right
+    return HistoryError(
+        f'could not write to table "{table.schema}.{table.name}": '
+        f"{failure.message} (SQLSTATE {failure.sqlstate})",
+        hint="Look at the table: it may have been dropped or altered meanwhile.",
+    )
 
 
 def _sequence_grant(worker: Worker) -> str:
@@ -124,54 +145,20 @@ def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError:
     return SettingsError([fault])
 
 
-def _own_error(message: Message, failure: SqlFailure) -> SqlError:
-    version = message.script.migration.version
-    return SqlError(
-        version=version,
-        file=version,
-        sqlstate=failure.sqlstate,
-        error_message=failure.message or "",
-    )
-
-
-def _offset_in_file(message: Message, failure: SqlFailure) -> int | None:
-    """
-    Return the byte offset in the file that PostgreSQL's position points to.
-
-    PostgreSQL counts characters of the whole message, from 1.
-    """
-    if failure.position is None:
-        return None
-    characters = failure.position - 1 - len(message.head.decode())
-    if characters < 0:
-        return None
-    for start, end in message.spans:
-        text = message.script.content[start:end].decode()
-        if characters <= len(text):
-            return start + len(text[:characters].encode())
-        characters -= len(text)
-    return None
-
-
 def _find_place(
-    message: Message, failure: SqlFailure, answered: int, offset: int | None
+    message: Message, part: Part, offset: int | None, failure: SqlFailure
 ) -> tuple[int | None, int | None]:
     """
     Return line and column in the file.
 
     Where PostgreSQL gives no position, the line of COPY's data, or else the start of
-    the failing statement, found by counting the answers before the error; None for an
-    error at COMMIT.
+    the failing statement; None for an error at COMMIT.
     """
-    content = message.script.content
-    if offset is not None:
-        return place(content, offset)
-    index = answered - len(message.before)
-    if not 0 <= index < len(message.statements):
+    if isinstance(part, Own):
         return None, None
-    statement = message.statements[index]
+    content = message.script.content
     data_line = COPY_LINE.match(failure.context or "")
-    if statement.copy_data and data_line:
-        line, _ = place(content, statement.copy_data[0])
+    if part.copy_data and data_line:
+        line, _ = place(content, part.copy_data[0])
         return line + int(data_line[1]) - 1, 1
-    return place(content, statement.first)
+    return place(content, part.first if offset is None else offset)

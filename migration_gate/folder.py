@@ -165,9 +165,7 @@ def _find_malformed(names: Iterable[str]) -> list[FileFault]:
             continue
         shown = name.encode("utf-8", "replace").decode()
         faults.append(
-            FileFault(
-                file=shown[:NAME_MAX_CHARACTERS], problem=problem, remedy=remedy
-            )
+            FileFault(file=shown[:NAME_MAX_CHARACTERS], problem=problem, remedy=remedy)
         )
     return faults
 

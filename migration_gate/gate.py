@@ -34,13 +34,14 @@ from migration_gate.logs import (
 )
 from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.orphans import wait_for_orphans
+from migration_gate.outside import require_no_session
 from migration_gate.plan import (
     Plan,
     find_shared_numbers,
     make_plan,
     require_agreement,
 )
-from migration_gate.outside import require_no_session
 from migration_gate.script import Script
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
@@ -111,7 +112,9 @@ def bring_up_to_date(
         with take_turn(session, is_done, log, tally) as held:
             if held is not None:
                 plan = agree(settings, migrations, held, log, tally)
-                apply_pending(settings, to_tasks(settings, plan, scripts), held, log, tally)
+                apply_pending(
+                    settings, to_tasks(settings, plan, scripts), held, log, tally
+                )
 
 
 def to_tasks(
@@ -135,7 +138,9 @@ def apply_pending(
     if held.is_pooled:
         require_no_session(tasks)
     with open_worker(settings, held, log) as worker:
-        watch = Watch(held, None if held.is_pooled else worker.conn.info.backend_pid)
+        wait_for_orphans(held, worker.work_key, log)
+        pid = None if held.is_pooled else worker.conn.info.backend_pid
+        watch = Watch(held, log, pid, worker.work_key)
         run = apply_run(worker, tasks, held, watch, log)
         for task in tasks:
             tally.in_doubt = task.script.migration.version

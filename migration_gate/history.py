@@ -10,13 +10,14 @@ import json
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
 from migration_gate.errors import HistoryError, LoginRefusedError
+from migration_gate.failure import AlreadyAppliedError
 from migration_gate.history_table import (
     OUR_COLUMNS,
     HistoryTable,
@@ -46,7 +47,6 @@ class Look:
     schema: str | None
     schema_exists: bool
     hidden_schema: str | None
-    can_create: bool
     table: HistoryTable | None
     history: tuple[AppliedMigration, ...]
 
@@ -84,13 +84,7 @@ WITH RECURSIVE login AS (
            ) AS owner_is_trusted,
            EXISTS (SELECT FROM pg_catalog.pg_trigger t
                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) AS has_triggers,
-           pg_catalog.has_table_privilege(c.oid, 'SELECT')
-           OR NOT EXISTS (
-               SELECT FROM pg_catalog.pg_attribute a
-               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                 AND a.attname IN ('version', 'applied_at', 'checksum', 'duration_ms')
-                 AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
-           ) AS can_select,
+           needed.*,
            EXISTS (
                SELECT FROM pg_catalog.pg_index i
                JOIN pg_catalog.pg_attribute a
@@ -99,7 +93,32 @@ WITH RECURSIVE login AS (
                  AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
                  AND i.indpred IS NULL AND i.indexprs IS NULL
            ) AS version_is_unique
-    FROM candidate c JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner
+    FROM candidate c JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
+    LATERAL (
+        SELECT pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+               ) FILTER (WHERE a.attname <> 'gate_version') AS can_select,
+               pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'INSERT')
+               ) FILTER (WHERE a.attname <> 'duration_ms') AS can_insert,
+               pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')
+               ) FILTER (WHERE a.attname IN ('applied_at', 'duration_ms'))
+               AS can_update,
+               pg_catalog.bool_or(
+                   a.attname = 'applied_at'
+                   AND a.atttypid IN ('pg_catalog.timestamp'::pg_catalog.regtype,
+                                      'pg_catalog.timestamptz'::pg_catalog.regtype)
+               ) AS has_time,
+               pg_catalog.bool_or(
+                   a.attname = 'applied_at'
+                   AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype
+               ) AS has_zone
+        FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND a.attname IN ('version', 'applied_at', 'checksum', 'duration_ms',
+                            'gate_version')
+    ) AS needed
     WHERE c.is_usable AND c.place IS NOT NULL
     ORDER BY c.place LIMIT 1
 ), described AS (
@@ -120,14 +139,11 @@ SELECT pg_catalog.json_build_object(
     'is_standby', pg_catalog.pg_is_in_recovery(),
     'is_read_only', pg_catalog.current_setting('transaction_read_only'),
     'login_role', session_user,
-    'schema', coalesce({schema}::name, pg_catalog.current_schema()),
+    'schema', coalesce((SELECT nspname FROM target), {schema}::name,
+                       pg_catalog.current_schema()),
     'schema_exists', {schema}::name IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}::name),
     'hidden_schema', (SELECT nspname FROM candidate WHERE NOT is_usable LIMIT 1),
-    'can_create', (
-        SELECT pg_catalog.has_schema_privilege(n.oid, 'CREATE')
-        FROM pg_catalog.pg_namespace n
-        WHERE n.nspname = coalesce({schema}::name, pg_catalog.current_schema())),
     'table', (
         SELECT pg_catalog.json_build_object(
             'schema', nspname, 'name', relname, 'owner', owner,
@@ -137,30 +153,43 @@ SELECT pg_catalog.json_build_object(
             'owner_is_trusted', owner_is_trusted,
             'version_is_unique', version_is_unique, 'columns', columns,
             'login_role', session_user, 'can_select', can_select,
-            'can_insert', pg_catalog.has_any_column_privilege(oid, 'INSERT'),
-            'can_update', pg_catalog.has_any_column_privilege(oid, 'UPDATE'),
+            'can_insert', can_insert, 'can_update', can_update,
             'can_alter', pg_catalog.pg_has_role(owner, 'USAGE'))
         FROM described)
 )::text, (
     SELECT CASE WHEN relkind = 'r' AND relpersistence <> 't' AND NOT relhasrules
                  AND NOT has_triggers AND NOT relrowsecurity AND owner_is_trusted
-                 AND version_is_unique AND can_select AND EXISTS (
-                     SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = oid
-                     AND a.attname = 'applied_at' AND NOT a.attisdropped)
-    THEN pg_catalog.query_to_xml(pg_catalog.format({rows}, nspname, relname),
-                                 false, true, '')::text END
+                 AND version_is_unique AND can_select AND has_time
+    THEN pg_catalog.query_to_xml(
+        pg_catalog.format({rows}, nspname, relname,
+                          CASE WHEN has_zone THEN ' AT TIME ZONE ''UTC''' END),
+        false, true, '')::text END
     FROM described
 )
 """
 )
 ROWS = """
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
-    h.version, h.checksum, h.applied_at, h.duration_ms
+    h.version::text, h.checksum,
+    pg_catalog.to_char(h.applied_at%3$s, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), h.duration_ms
 ) ORDER BY h.applied_at, h.version), '[]')::text AS rows
 FROM (SELECT NULL::text AS checksum, NULL::bigint AS duration_ms) AS absent,
-LATERAL (SELECT version, checksum, applied_at, duration_ms FROM %I.%I) AS h
+LATERAL (SELECT version, checksum, applied_at, duration_ms FROM %1$I.%2$I) AS h
 """
 XML_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#x0d;", "\r"), ("&amp;", "&"))
+
+
+MAKE_LIMIT_S: Final = 10
+# A second CREATE of the same name finds the first one's row in a catalogue's index.
+MADE_MEANWHILE: Final = (
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.UniqueViolation,
+)
+
+
+class HistoryMadeError(AlreadyAppliedError):
+    """Another program made the history table: what was planned is out of date."""
 
 
 def look(
@@ -197,7 +226,6 @@ def look(
         schema=facts["schema"],
         schema_exists=facts["schema_exists"],
         hidden_schema=facts["hidden_schema"] if table is None else None,
-        can_create=bool(facts["can_create"]),
         table=None if table is None else judge_table(table),
         history=_parse_rows(row[1]),
     )
@@ -212,7 +240,8 @@ def ensure_history(
     Returns the table and, where it stays without our columns, the reason.
 
     Raises:
-        HistoryError: There is no schema to make it in.
+        HistoryError: Another program's transaction keeps it from being made.
+        HistoryMadeError: Another program has just made it: look again.
         LoginRefusedError: The login role may not make it, or not insert into it.
     """
     if seen.table is None:
@@ -250,18 +279,19 @@ def _facts(seen: Look) -> dict[str, str]:
 def _create(
     conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
 ) -> HistoryTable:
+    role = quote_name(seen.login_role)
     if seen.schema is None:
-        raise HistoryError(
-            "the search path names no schema that exists",
-            hint="Set GATE_HISTORY_TABLE=schema.schema_migrations, or the "
-            "search_path of the role.",
+        raise LoginRefusedError(
+            f"the search path of role {role} names no schema that it may use",
+            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {role}; or set "
+            "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
         )
-    schema, role = seen.schema, quote_name(seen.login_role)
+    schema = seen.schema
     create_schema = sql.SQL("" if seen.schema_exists else "CREATE SCHEMA {schema};")
     statement = sql.SQL(
         """
         BEGIN;
-        SET LOCAL lock_timeout = '10s';
+        SET LOCAL lock_timeout = '{limit_s}s';
         {create_schema}
         CREATE TABLE {table} (
             id serial PRIMARY KEY,
@@ -274,13 +304,21 @@ def _create(
         COMMIT
         """
     ).format(
+        limit_s=sql.SQL(str(MAKE_LIMIT_S)),
         create_schema=create_schema.format(schema=sql.Identifier(schema)),
         table=sql.Identifier(schema, name.table),
     )
     try:
         conn.execute(statement)
+    except MADE_MEANWHILE as error:
+        raise HistoryMadeError(f"{schema}.{name.table}") from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise HistoryError(
+            f'could not make table "{schema}.{name.table}" within {MAKE_LIMIT_S} s: '
+            "another transaction is making it",
+            hint="End that transaction, then start the gate again.",
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
-        conn.execute("ROLLBACK")
         if not seen.schema_exists:
             raise LoginRefusedError(
                 f'role {role} may not create schema "{schema}" for the history table',

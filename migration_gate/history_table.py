@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from migration_gate.errors import HistoryError, LoginRefusedError
-from migration_gate.settings import HistoryTableName
 
 
 OUR_COLUMNS = {
@@ -110,9 +109,119 @@ def missing_right(
     )
 
 
+# kwlist.h: the words that name nothing without quotes.
+RESERVED = frozenset(
+    [
+        "all",
+        "analyse",
+        "analyze",
+        "and",
+        "any",
+        "array",
+        "as",
+        "asc",
+        "asymmetric",
+        "authorization",
+        "binary",
+        "both",
+        "case",
+        "cast",
+        "check",
+        "collate",
+        "collation",
+        "column",
+        "concurrently",
+        "constraint",
+        "create",
+        "cross",
+        "current_catalog",
+        "current_date",
+        "current_role",
+        "current_schema",
+        "current_time",
+        "current_timestamp",
+        "current_user",
+        "default",
+        "deferrable",
+        "desc",
+        "distinct",
+        "do",
+        "else",
+        "end",
+        "except",
+        "false",
+        "fetch",
+        "for",
+        "foreign",
+        "freeze",
+        "from",
+        "full",
+        "grant",
+        "group",
+        "having",
+        "ilike",
+        "in",
+        "initially",
+        "inner",
+        "intersect",
+        "into",
+        "is",
+        "isnull",
+        "join",
+        "lateral",
+        "leading",
+        "left",
+        "like",
+        "limit",
+        "localtime",
+        "localtimestamp",
+        "natural",
+        "none",
+        "not",
+        "notnull",
+        "null",
+        "offset",
+        "on",
+        "only",
+        "or",
+        "order",
+        "outer",
+        "overlaps",
+        "placing",
+        "primary",
+        "references",
+        "returning",
+        "right",
+        "select",
+        "session_user",
+        "similar",
+        "some",
+        "symmetric",
+        "system_user",
+        "table",
+        "tablesample",
+        "then",
+        "to",
+        "trailing",
+        "true",
+        "union",
+        "unique",
+        "user",
+        "using",
+        "variadic",
+        "verbose",
+        "when",
+        "where",
+        "window",
+        "with",
+    ]
+)
+
+
 def quote_name(name: str) -> str:
     """Quote an identifier for a hint that a person pastes, where it needs it."""
-    if name.isascii() and name.isidentifier() and name == name.lower():
+    plain = name.isascii() and name.isidentifier() and name == name.lower()
+    if plain and name not in RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
 
@@ -157,7 +266,8 @@ TOOLS = (
     ("golang-migrate", {"version", "dirty"}),
     ("Flyway", {"installed_rank", "script"}),
     ("goose", {"version_id", "is_applied"}),
-    ("sqlx", {"version", "description", "installed_on"}),
+    ("sqlx", {"version", "description", "installed_on", "success"}),
+    ("Yandex pgmigrate", {"version", "description", "installed_by"}),
     ("Diesel", {"version", "run_on"}),
     ("node-pg-migrate", {"name", "run_on"}),
     ("Ecto", {"version", "inserted_at"}),
@@ -165,6 +275,11 @@ TOOLS = (
     ("Atlas", {"version", "executed_at", "execution_time"}),
     ("yoyo", {"migration_hash", "migration_id"}),
     ("Alembic", {"version_num"}),
+    ("Prisma", {"migration_name", "applied_steps_count"}),
+    ("Django", {"app", "name", "applied"}),
+    ("Knex", {"name", "batch", "migration_time"}),
+    ("refinery", {"version", "name", "applied_on"}),
+    ("Supabase", {"version", "statements"}),
 )
 
 

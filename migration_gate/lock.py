@@ -38,6 +38,11 @@ def lock_key(schema: str, table: str) -> int:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
 
 
+def work_key(schema: str, table: str) -> int:
+    """Return the key that a backend holds, shared, while it runs a migration."""
+    return lock_key(schema, f"{table}:work")
+
+
 def try_lock(conn: psycopg.Connection[Any], key: int, *, pooled: bool) -> bool:
     """
     Try once to take the lock; never waits inside PostgreSQL.
@@ -86,20 +91,22 @@ def _call(
     return row is not None and bool(row[0])
 
 
-# The holder's own connection is idle; another of its name does the work.
+# The holder's own connection is idle; another of its name does the work. Gates that
+# wait have that name too: their looks are short, the holder's short messages show as
+# rows of the history.
 HOLDER = """
+WITH worker AS (
+    SELECT datname, wait_event_type, wait_event FROM pg_catalog.pg_stat_activity
+    WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid()
+      AND application_name LIKE 'migration-gate/%%'
+      AND query_start < pg_catalog.clock_timestamp() - interval '200 ms'
+)
 SELECT l.pid, a.application_name,
        pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC',
                           'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
        (SELECT pg_catalog.min(w.wait_event_type || ':' || w.wait_event)
-        FROM pg_catalog.pg_stat_activity w
-        WHERE w.datname = a.datname AND w.state = 'active'
-          AND w.pid <> pg_catalog.pg_backend_pid()
-          AND w.application_name LIKE 'migration-gate/%%'),
-       EXISTS (SELECT FROM pg_catalog.pg_stat_activity w
-               WHERE w.datname = a.datname AND w.state = 'active'
-                 AND w.pid <> pg_catalog.pg_backend_pid()
-                 AND w.application_name LIKE 'migration-gate/%%')
+        FROM worker w WHERE w.datname = a.datname),
+       EXISTS (SELECT FROM worker w WHERE w.datname = a.datname)
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Event:
 GATE_STARTED = Event(
     "gate.started",
     "info",
-    "Started {command} for {database} on {host} with {migration_count} migrations",
+    "Started {command} for database {database} on {host}",
     (
         *("command", "gate_version", "host", "port", "database", "user"),
         *("migrations", "migration_count"),
@@ -147,6 +148,12 @@ MIGRATION_NOTICE = Event(
     "{severity}: {notice}",
     ("version", "severity", "notice"),
 )
+MIGRATION_SETTING_SKIPPED = Event(
+    "migration.setting_skipped",
+    "warning",
+    "{version}: this server has no parameter {setting}, its SET is left out",
+    ("version", "setting", "line"),
+)
 MIGRATION_APPLIED = Event(
     "migration.applied",
     "info",
@@ -170,7 +177,7 @@ SUMMARY_FIELDS = (
 GATE_OPENED = Event(
     "gate.opened",
     "info",
-    "Gate open: applied {applied_count} migrations in {duration_ms} ms",
+    "Gate open: {applied_count} applied in {duration_ms} ms",
     SUMMARY_FIELDS,
 )
 GATE_CLOSED = Event(
@@ -191,6 +198,7 @@ EVENTS: Final = tuple(
     value for value in list(globals().values()) if isinstance(value, Event)
 )
 VERDICTS: Final = (GATE_OPENED, GATE_CLOSED)
+READER_TIMEOUT_S: Final = 1.0
 
 
 class Log:
@@ -244,21 +252,40 @@ class _Descriptor:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._is_whole = True
 
     def msg(self, line: str) -> None:
-        write_line(self._fd, line)
+        if self._is_whole:
+            self._is_whole = write_line(self._fd, line)
+        else:  # nobody has read for long: do not wait again for each line
+            self._is_whole = write_line(self._fd, "\n" + line, timeout_s=0)
 
     debug = info = warning = error = msg
 
 
-def write_line(fd: int, line: str) -> None:
-    """Write a whole line; give up silently where it cannot be written."""
+def write_line(fd: int, line: str, timeout_s: float = READER_TIMEOUT_S) -> bool:
+    """
+    Write a whole line; give up silently where it cannot be written.
+
+    A pipe that nobody reads is waited for, but not for long. False where the line, or
+    its end, is lost.
+    """
     rest = (line + "\n").encode(errors="backslashreplace")
     try:
         while rest:
-            rest = rest[os.write(fd, rest) :]
+            if not _takes_more(fd, timeout_s):
+                return False
+            # A pipe that takes anything takes this much at once.
+            rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
     except OSError:  # a closed pipe or a full disk changes no verdict
-        return
+        return False
+    return True
+
+
+def _takes_more(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _arrange(

@@ -52,9 +52,19 @@ class Answers:
         """Return the rows of one result, values as text."""
         result = self.results[index]
         return tuple(
-            tuple(_text(result.get_value(row, column)) for column in range(result.nfields))
+            tuple(
+                _text(result.get_value(row, column)) for column in range(result.nfields)
+            )
             for row in range(result.ntuples)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """What to call while PostgreSQL works, and how often."""
+
+    call: Callable[[], None]
+    interval_s: float
 
 
 def no_data(_answered: int) -> Iterator[bytes | memoryview]:
@@ -68,13 +78,15 @@ def send_message(
     message: bytes,
     *,
     on_tick: Callable[[], None] = lambda: None,
+    tick_s: float = TICK_S,
     copy_data: Callable[[int], Iterable[bytes | memoryview]] = no_data,
 ) -> Answers:
     """
     Send a message and wait for all of its answers.
 
     Args:
-        on_tick: Called about twice a second while PostgreSQL works.
+        on_tick: Called now and then while PostgreSQL works.
+        tick_s: How long after the last answer or call.
         copy_data: Gives the data for a COPY FROM STDIN, told how many answers came
             before it.
 
@@ -85,7 +97,8 @@ def send_message(
     try:
         pgconn.send_query(message)
         _flush(pgconn)
-        return _to_answers(_collect(pgconn, on_tick, copy_data))
+        ticks = Ticks(on_tick, tick_s)
+        return _to_answers(_collect(pgconn, ticks, copy_data))
     except psycopg.OperationalError as error:
         raise ConnectionLostError(str(error)) from error
     except BaseException:
@@ -116,16 +129,16 @@ def _flush(pgconn: pq.abc.PGconn) -> None:
 
 def _collect(
     pgconn: pq.abc.PGconn,
-    on_tick: Callable[[], None],
+    ticks: Ticks,
     copy_data: Callable[[int], Iterable[bytes | memoryview]],
 ) -> list[pq.abc.PGresult]:
     results: list[pq.abc.PGresult] = []
     while True:
         while pgconn.is_busy():
-            if _wait(pgconn, select.POLLIN, TICK_S):
+            if _wait(pgconn, select.POLLIN, ticks.interval_s):
                 pgconn.consume_input()
             else:
-                on_tick()
+                ticks.call()
             _deliver_notices(pgconn)
         result = pgconn.get_result()
         if result is None:
@@ -143,15 +156,11 @@ def _collect(
     return results
 
 
-OTHER_COPY_STATES: Final = frozenset(
-    {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH}
-)
+OTHER_COPY_STATES: Final = frozenset({pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
 ALL_COPY_STATES: Final = OTHER_COPY_STATES | {pq.ExecStatus.COPY_IN}
 
 
-def _send_data(
-    pgconn: pq.abc.PGconn, data: Iterable[bytes | memoryview]
-) -> None:
+def _send_data(pgconn: pq.abc.PGconn, data: Iterable[bytes | memoryview]) -> None:
     """Stream the data of one COPY; an error of the server's comes as its answer."""
     for block in data:
         while pgconn.put_copy_data(block) == 0:  # the buffer is full
@@ -170,7 +179,8 @@ def _deliver_notices(pgconn: pq.abc.PGconn) -> None:
 
 def _to_answers(results: list[pq.abc.PGresult]) -> Answers:
     failed = [r for r in results if r.status == pq.ExecStatus.FATAL_ERROR]
-    done = tuple(r for r in results if r.status != pq.ExecStatus.FATAL_ERROR)
+    # What a rule of DO ALSO SELECT shows comes first, without a command's tag.
+    done = tuple(r for r in results if r not in failed and r.command_status)
     return Answers(done, result_to_failure(failed[0]) if failed else None)
 
 

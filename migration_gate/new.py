@@ -67,7 +67,8 @@ def _next_number(migrations: tuple[Migration, ...]) -> str:
         return "1".zfill(FIRST_DIGITS)
     digits = migrations[-1].version.partition("_")[0]
     if len(digits) >= TIMESTAMP_DIGITS:
-        return datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+        now = int(datetime.now(UTC).strftime("%Y%m%d%H%M%S"))
+        return str(max(now, int(digits) + 1)).zfill(len(digits))
     return str(int(digits) + 1).zfill(len(digits))
 
 

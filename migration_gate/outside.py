@@ -9,35 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from psycopg import sql
 
 from migration_gate.compose import (
-    FINISH_PLACE,
-    Message,
     Worker,
     become_role,
     begin,
     clean_up,
     limits,
+    own,
     to_messages,
 )
-from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.errors import FileFault, GateError, MigrationFilesError
 from migration_gate.exchange import exchange, roll_back
-from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.errors import GateError
+from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import Log
 from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
+from migration_gate.parts import Message, Own, find_own
 from migration_gate.progress import (
     Progress,
     delete_units,
     digest_unit,
     ensure_progress,
     finish_finished,
-    insert_finished,
     finish_unit,
+    insert_finished,
     progress_table,
     read_progress,
     write_intent,
@@ -53,7 +51,6 @@ from migration_gate.unfinished import (
     require_valid,
     tidy,
     waits_harmlessly,
-    wait_for_backend,
 )
 from migration_gate.units import Unit
 from migration_gate.watch import Watch
@@ -167,36 +164,36 @@ def _perform(run: _Run, unit: Unit) -> None:
 
 def _run_in_transaction(run: _Run, unit: Unit) -> None:
     """Do a unit and record it in one transaction; nothing of its session is left."""
-    worker, script = run.worker, run.task.script
+    worker, script, version = run.worker, run.task.script, run.task.version
     digest = digest_unit(script, unit)
-    before: list[sql.Composable] = begin(worker, script, unit.modes)
-    before.append(
-        insert_finished(worker.table, run.task.version, unit.number, digest)
+    row = insert_finished(worker.table, version, unit.number, digest)
+    finish = finish_finished(worker.table, version, unit.number)
+    messages = to_messages(
+        worker,
+        script,
+        before=(
+            *begin(worker, script, unit.modes),
+            own(worker, "row", row),
+            *become_role(worker),
+            *_replay(run),
+        ),
+        statements=unit.statements,
+        after=(
+            *clean_up(worker),
+            own(worker, "finish", finish),
+            Own("commit", b"COMMIT"),
+        ),
     )
-    before += become_role(worker)
-    before += _replay(run)
-    after = [
-        *clean_up(worker),
-        finish_finished(worker.table, run.task.version, unit.number),
-        sql.SQL("COMMIT"),
-    ]
-    for message in to_messages(worker, script, unit.statements, before, after):
-        exchange(worker, message, run.task.version, run.watch)
+    for message in messages:
+        exchange(worker, message, version, run.watch)
 
 
-def _replay(run: _Run) -> Iterator[sql.Composable]:
+def _replay(run: _Run) -> Iterator[Own]:
     """Make the settings that the file has made so far, with its own statements."""
     content = run.task.script.content
     for statement in run.settings_made:
-        text = content[statement.first : statement.end].decode().rstrip().rstrip(";")
-        yield _Verbatim(text)
-
-
-class _Verbatim(sql.Composable):
-    """A statement of the file's own, as it is."""
-
-    def as_bytes(self, context: object = None) -> bytes:  # noqa: ARG002  # psycopg's form
-        return str(self._obj).encode()
+        text = content[statement.first : statement.end].rstrip().removesuffix(b";")
+        yield Own("setting", text)
 
 
 def _run_alone(run: _Run, unit: Unit) -> None:
@@ -210,18 +207,16 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     try:
         with translated_loss():
             before = note_before(worker.conn, unit)
-            pid, start = _backend(worker)
             intent = Progress(
                 number=unit.number,
                 digest=digest_unit(run.task.script, unit),
                 state="started",
-                backend_pid=pid,
-                backend_start=start,
                 before=before,
             )
             write_intent(held.conn, worker.table, version, intent)
-        message = Message(script=run.task.script, statements=unit.statements)
-        exchange(worker, message, version, run.watch)
+        message = Message(script=run.task.script, parts=unit.statements)
+        blocks = not waits_harmlessly(unit)
+        exchange(worker, message, version, run.watch, blocks_queries=blocks)
         with translated_loss():
             require_valid(worker.conn, run.task.script, unit, before)
     except (GateError, LocksNotFreeError):
@@ -239,18 +234,13 @@ def _prepare_session(run: _Run, unit: Unit) -> None:
     """Give the session the limits, the role and the settings of the file so far."""
     worker, script = run.worker, run.task.script
     waits = waits_harmlessly(unit)
-    statements: list[sql.Composable] = [
-        limits(worker, script, is_local=False, lock_timeout=not waits)
-    ]
+    values = limits(worker, script, is_local=False, lock_timeout=not waits)
+    parts = [own(worker, "limits", values)]
     role = worker.settings.role
     if role is not None:
-        statements.append(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-    statements += _replay(run)
-    message = Message(
-        script=script,
-        statements=(),
-        before=tuple(statement.as_bytes(worker.conn) for statement in statements),
-    )
+        become = sql.SQL("SET ROLE {}").format(sql.Identifier(role))
+        parts.append(own(worker, "role", become))
+    message = Message(script=script, parts=(*parts, *_replay(run)))
     exchange(worker, message, run.task.version, run.watch)
 
 
@@ -262,19 +252,10 @@ def _forget_session(worker: Worker) -> None:
         send_message(worker.conn, b"SET standard_conforming_strings = on")
 
 
-def _backend(worker: Worker) -> tuple[int | None, str | None]:
-    row = worker.conn.execute(
-        "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity "
-        "WHERE pid = pg_catalog.pg_backend_pid()"
-    ).fetchone()
-    return (None, None) if row is None else (row[0], row[1])
-
-
 def _settle(run: _Run, unit: Unit, row: Progress) -> None:
     """Judge a statement whose end was not seen, and finish what it left."""
     worker, held, version = run.worker, run.held, run.task.version
     with translated_loss():
-        wait_for_backend(held, row, run.task.script, unit, run.log)
         is_done = judge(worker.conn, run.task.script, unit, row.before)
         if is_done:
             held.conn.execute(finish_unit(worker.table, version, unit.number))
@@ -295,16 +276,18 @@ def _record(run: _Run) -> AppliedMigration:
         task.version,
     )
     checksum = task.script.migration.checksum
-    statements: Sequence[sql.Composable] = (
-        *begin(worker, task.script),
-        insert_row(table, task.version, checksum, duration),
-        read_back,
-        delete_units(table, task.version),
-        sql.SQL("COMMIT"),
+    message = Message(
+        script=task.script,
+        parts=(
+            *begin(worker, task.script),
+            own(worker, "row", insert_row(table, task.version, checksum, duration)),
+            own(worker, "finish", read_back),
+            own(worker, "forget", delete_units(table, task.version)),
+            Own("commit", b"COMMIT"),
+        ),
     )
-    (message,) = to_messages(worker, task.script, (), statements, ())
     answers = exchange(worker, message, task.version, run.watch)
-    duration_ms, applied_at = answers.rows(FINISH_PLACE - 1)[0]
+    duration_ms, applied_at = answers.rows(find_own(message.parts, "finish"))[0]
     return AppliedMigration(
         version=task.version,
         checksum=checksum,

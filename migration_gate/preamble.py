@@ -56,7 +56,9 @@ def leave_out_unknown(worker: Worker, script: Script, log: Log) -> Script:
         )
     left_out = {asked[name].number for name in unknown}
     units = tuple(_without(unit, left_out) for unit in script.units)
-    return replace(script, units=tuple(u for u in units if u.statements or not script.why))
+    return replace(
+        script, units=tuple(u for u in units if u.statements or not script.why)
+    )
 
 
 def _preamble(script: Script) -> Iterator[tuple[Statement, str]]:

@@ -34,15 +34,12 @@ class Progress:
     What is known of one unit of a migration.
 
     ``started`` is the intent, written before a statement that cannot be in a
-    transaction; ``before`` is what the catalogue said at that moment, and the backend
-    is the one that was to run it.
+    transaction; ``before`` is what the catalogue said at that moment.
     """
 
     number: int
     digest: str
     state: State
-    backend_pid: int | None
-    backend_start: str | None
     before: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -76,8 +73,6 @@ def ensure_progress(conn: psycopg.Connection[Any], table: HistoryTable) -> None:
                 state text NOT NULL CHECK (state IN ('started', 'finished')),
                 changed_at timestamp NOT NULL,
                 duration_ms bigint,
-                backend_pid integer,
-                backend_start timestamptz,
                 before json,
                 PRIMARY KEY (version, statement)
             )
@@ -139,8 +134,7 @@ def read_progress(
     """Return what is known of a migration's units, by their number. Reads only."""
     rows = conn.execute(
         sql.SQL(
-            "SELECT statement, digest, state, backend_pid, backend_start::text, "
-            "before::text FROM {} WHERE version = {}"
+            "SELECT statement, digest, state, before::text FROM {} WHERE version = {}"
         ).format(progress_table(table), sql.Literal(version))
     )
     return {
@@ -148,9 +142,7 @@ def read_progress(
             number=row[0],
             digest=row[1],
             state=row[2],
-            backend_pid=row[3],
-            backend_start=row[4],
-            before=json.loads(row[5] or "{}"),
+            before=json.loads(row[3] or "{}"),
         )
         for row in rows
     }
@@ -200,22 +192,22 @@ def write_intent(
     version: str,
     intent: Progress,
 ) -> None:
-    """Commit what is about to be tried; an older intent for the same unit gives way."""
+    """
+    Commit what is about to be tried.
+
+    An older intent for the unit keeps what the catalogue said before the first attempt.
+    """
     conn.execute(
         sql.SQL(
-            "INSERT INTO {} AS p (version, statement, digest, state, changed_at, "
-            "backend_pid, backend_start, before) VALUES ({}, {}, {}, 'started', "
-            "clock_timestamp() AT TIME ZONE 'UTC', {}, {}::timestamptz, {}::json) "
-            "ON CONFLICT (version, statement) DO UPDATE SET "
-            "changed_at = excluded.changed_at, backend_pid = excluded.backend_pid, "
-            "digest = excluded.digest, backend_start = excluded.backend_start"
+            "INSERT INTO {} (version, statement, digest, state, changed_at, before) "
+            "VALUES ({}, {}, {}, 'started', clock_timestamp() AT TIME ZONE 'UTC', "
+            "{}::json) ON CONFLICT (version, statement) DO UPDATE SET "
+            "changed_at = excluded.changed_at"
         ).format(
             progress_table(table),
             version,
             intent.number,
             intent.digest,
-            intent.backend_pid,
-            intent.backend_start,
             json.dumps(intent.before),
         )
     )

@@ -91,5 +91,5 @@ def to_text(*, has_zone: bool) -> sql.Composed:
     """Return applied_at as the log writes times."""
     zone = sql.SQL(" AT TIME ZONE 'UTC'" if has_zone else "")
     return sql.SQL(
-        "pg_catalog.to_char(applied_at{}, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+        'pg_catalog.to_char(applied_at{}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\')'
     ).format(zone)

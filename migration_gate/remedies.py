@@ -10,9 +10,7 @@ from __future__ import annotations
 from migration_gate.errors import SqlFailure
 
 
-FIX_AND_RESTART = (
-    "Nothing of this file is left; correct it and start the gate again."
-)
+FIX_AND_RESTART = "Nothing of this file is left; correct it and start the gate again."
 ALREADY_EXISTS = (
     "If the objects of this file exist already, say so with the command "
     "resolve VERSION --applied; if only some do, drop them, or write "
@@ -46,7 +44,8 @@ BY_STATE = {
     "57014": "The statement was cancelled, or ran longer than "
     "GATE_STATEMENT_TIMEOUT; raise it, or begin the file with "
     "-- gate: statement-timeout=1h.",
-    "22012": FIX_AND_RESTART,
+    "22P05": "The database's encoding has no such character: write the text without it, or "
+    "use a database whose encoding is UTF8. Nothing of this file is left.",
 }
 CONSTRAINT_STATES = frozenset({"23502", "23503", "23505", "23514", "23P01"})
 EXTENSION_PROVIDERS = (
@@ -66,7 +65,7 @@ def find_remedy(failure: SqlFailure) -> str:
         return "The connection was lost; start the gate again."
     if "uuid_generate" in message or "uuid-ossp" in message:
         return UUID_REMEDY
-    if "extension" in message and sqlstate in {"0A000", "42501", "58P01"}:
+    if "extension" in message.lower() and sqlstate in {"0A000", "42501", "58P01"}:
         return _extension_remedy(sqlstate, message)
     if sqlstate in CONSTRAINT_STATES:
         return _constraint_remedy(failure.constraint, failure.table)

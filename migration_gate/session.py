@@ -11,28 +11,13 @@ from typing import Any
 
 import psycopg
 
-from migration_gate.causes import Cause
-from migration_gate.connect import NotReadyError, open_connection
+from migration_gate.causes import READ_ONLY, STANDBY
+from migration_gate.connect import NotReadyError, looking, open_connection
 from migration_gate.history import Look, ensure_history, look
 from migration_gate.history_table import HistoryTable
 from migration_gate.lock import Holder, find_holder, try_lock
 from migration_gate.messages import ConnectionLostError, is_alive
 from migration_gate.settings import Settings
-
-
-STANDBY = Cause(
-    pattern="",
-    kind="away",
-    reason="hot_standby",
-    remedy="Name the primary, or wait until this server is promoted.",
-)
-READ_ONLY = Cause(
-    pattern="",
-    kind="away",
-    reason="read_only",
-    remedy="Check default_transaction_read_only of the server, the database and the "
-    "role.",
-)
 
 
 @dataclass(slots=True)
@@ -85,12 +70,14 @@ def start_session(settings: Settings, *, must_write: bool) -> Session:
     Connect and look, once.
 
     Raises:
-        NotReadyError: The database is read-only and must not be.
-        psycopg.Error: The connection failed.
+        SettingsError: A file cannot be read, or what it holds is malformed.
+        NotReadyError: The connection failed, or the database is read-only and must
+            not be.
     """
     conn = open_connection(settings.database)
     try:
-        seen = look(conn, settings.history_table, settings.role)
+        with looking(conn):
+            seen = look(conn, settings.history_table, settings.role)
         if must_write and not seen.is_writable:
             raise not_writable(is_standby=seen.is_standby)
     except BaseException:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from migration_gate.connect import Patience, wait_for
 from migration_gate.errors import LockTimeoutError
 from migration_gate.history import Look
 from migration_gate.lock import Holder, lock_key
@@ -21,6 +20,7 @@ from migration_gate.logs import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.session import Session, start_session
 from migration_gate.settings import Settings
 from migration_gate.verdict import Tally
+from migration_gate.wait import Patience, wait_for
 
 
 FIRST_PAUSE_S: Final = 0.05
@@ -97,9 +97,9 @@ class _Queue:
         if holder is None or holder.works or rows != self._rows:
             self._progress_s, self._rows = now, rows
         if now - self._progress_s > self._settings.lock_wait_timeout_s:
-            pid = "of another gate" if holder is None else f"of process {holder.pid}"
+            who = "another gate" if holder is None else f"process {holder.pid}"
             raise LockTimeoutError(
-                f"the lock {pid} showed no progress for "
+                f"{who} kept the gates' lock without progress for "
                 f"{self._settings.lock_wait_timeout_s:g} s",
                 hint="Look at that session in pg_stat_activity; end it with "
                 "SELECT pg_terminate_backend(pid) if its gate is gone.",

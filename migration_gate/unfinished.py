@@ -7,8 +7,6 @@ index that was not there before the gate's own attempt.
 
 from __future__ import annotations
 
-import time
-
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,18 +15,12 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.errors import MigrationFailedError, SqlError, UnresolvedError
-from migration_gate.logs import MIGRATION_PROGRESS, Log
-from migration_gate.messages import ConnectionLostError
-from migration_gate.progress import Progress
 from migration_gate.script import Script
-from migration_gate.session import Session
 from migration_gate.statements import Statement, concurrent_index, place
 from migration_gate.statements.names import TokenReader
 from migration_gate.units import Unit
 
 
-POLL_S: Final = 0.5
-REPORT_S: Final = 10.0
 Facts = Mapping[str, Any]
 Conn = psycopg.Connection[Any]
 
@@ -158,45 +150,6 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
             hint="The gate drops no index that was there before: drop it with "
             "DROP INDEX CONCURRENTLY, then start the gate again.",
         )
-
-
-def wait_for_backend(
-    held: Session, row: Progress, script: Script, unit: Unit, log: Log
-) -> None:
-    """Wait while the backend of an earlier attempt still works on the statement."""
-    started_s = time.monotonic()
-    reported_s = float("-inf")
-    while (waits_for := _find_backend(held.conn, row)) is not None:
-        now = time.monotonic()
-        if now - reported_s >= held.settings.heartbeat_s:
-            reported_s = now
-            line, _ = place(script.content, unit.statements[0].first)
-            log.emit(
-                MIGRATION_PROGRESS,
-                version=script.migration.version,
-                statement=unit.number,
-                statement_count=script.statement_count,
-                line=line,
-                elapsed_s=round(now - started_s, 3),
-                phase="an earlier attempt still runs",
-                percent=None,
-                blockers=[f"process {row.backend_pid}, waits for {waits_for}"],
-            )
-        time.sleep(POLL_S)
-        if not held.is_alive:
-            text = "the lock's connection was lost"
-            raise ConnectionLostError(text)
-
-
-def _find_backend(conn: Conn, row: Progress) -> str | None:
-    """Return what the backend of an intent waits for; None when it works no more."""
-    found = conn.execute(
-        "SELECT coalesce(wait_event_type || ':' || wait_event, 'nothing') "
-        "FROM pg_catalog.pg_stat_activity WHERE pid = %s AND state = 'active' "
-        "AND backend_start = %s::timestamptz AND pid <> pg_catalog.pg_backend_pid()",
-        (row.backend_pid, row.backend_start),
-    ).fetchone()
-    return None if found is None else str(found[0])
 
 
 def _note_create_index(conn: Conn, schema: str | None, table: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from migration_gate.errors import GateError
 LINE_MAX_BYTES = 2000  # FallbackToLogsOnError shows the last 2048 bytes of a log
 LIST_MAX_NAMES = 10
 TEXT_MAX_CHARACTERS = 600
-TEXT_MIN_CHARACTERS = 60
+TEXT_MIN_CHARACTERS = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +81,9 @@ def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
     }
 
 
-def shorten(record: Mapping[str, Any], max_bytes: int = LINE_MAX_BYTES) -> dict[str, Any]:
+def shorten(
+    record: Mapping[str, Any], max_bytes: int = LINE_MAX_BYTES
+) -> dict[str, Any]:
     """
     Cut lists and texts until a record's JSON fits; cut lists are counted.
 
@@ -97,11 +99,17 @@ def shorten(record: Mapping[str, Any], max_bytes: int = LINE_MAX_BYTES) -> dict[
 
 
 def _size(record: Mapping[str, Any]) -> int:
-    return len(json.dumps(record, ensure_ascii=False, default=str).encode(errors="replace"))
+    return len(
+        json.dumps(record, ensure_ascii=False, default=str).encode(
+            errors="backslashreplace"
+        )
+    )
 
 
 def _cut(record: Mapping[str, Any], names: int, characters: int) -> dict[str, Any]:
-    return {name: _cut_value(value, names, characters) for name, value in record.items()}
+    return {
+        name: _cut_value(value, names, characters) for name, value in record.items()
+    }
 
 
 def _cut_value(value: Any, names: int, characters: int) -> Any:

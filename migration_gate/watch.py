@@ -1,72 +1,128 @@
 """
-Watch the run from the lock's connection: is the lock still held, and who is in the way.
+Watch the run from the lock's connection: is the lock still held, who is in the way, how
+far is a statement, and has an attempt waited too long for its locks.
 
-Reads only.
+Reads only, but for the one cancel that keeps promise 6 of the contract.
 """
 
 from __future__ import annotations
 
+import time
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from migration_gate.logs import MIGRATION_PROGRESS, Log
 from migration_gate.messages import ConnectionLostError
+from migration_gate.monitor import (
+    cancel,
+    find_blockers,
+    find_phase,
+    find_worker,
+    is_waiting_for_lock,
+    read_mark,
+)
+from migration_gate.parts import Message
 from migration_gate.session import Session, translated_loss
+from migration_gate.statements import place
 
 
-BLOCKERS = """
-SELECT a.pid, a.usename, a.application_name, a.state,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::int
-FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%s)) AS blocker (pid)
-LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-"""
+LONGEST_TICK_S: Final = 0.5
+TICKS_PER_LIMIT: Final = 8
 
 
+@dataclass(slots=True)
 class Watch:
     """
     What the gate's second connection sees of the first.
 
-    ``blockers`` are the sessions last seen in the way, each as one short text.
+    ``blockers`` are the sessions last seen in the way, each as one short text;
+    ``has_cancelled`` tells that the last attempt was cancelled since its lock waits,
+    taken together, were too long.
     """
 
-    def __init__(self, held: Session, worker_pid: int | None) -> None:
-        self._held = held
-        self._worker_pid = worker_pid
-        self.blockers: tuple[str, ...] = ()
+    held: Session
+    log: Log
+    worker_pid: int | None
+    work_key: int
+    blockers: tuple[str, ...] = ()
+    has_cancelled: bool = False
+    _message: Message | None = None
+    _limit_s: float | None = None
+    _waited_s: float = 0.0
+    _started_s: float = 0.0
+    _ticked_s: float = 0.0
+    _reported_s: float = 0.0
+    _pid: int | None = field(default=None, repr=False)
 
-    def require_lock(self) -> None:
+    @property
+    def tick_s(self) -> float:
+        """Return how often to look while PostgreSQL works."""
+        limit_s = self.held.settings.ddl_lock_timeout_s
+        return min(LONGEST_TICK_S, limit_s / TICKS_PER_LIMIT)
+
+    def start(self, message: Message, limit_s: float | None) -> None:
         """
-        Make sure that the lock is still ours before anything more is sent.
+        Note what is about to be sent, while the lock is still ours.
+
+        Args:
+            limit_s: How long the attempt may wait for locks; None for as long as it
+                takes, since nobody queues behind it.
 
         Raises:
             ConnectionLostError: The lock's connection is gone, and the lock with it.
         """
-        if not self._held.is_alive:
+        if not self.held.is_alive:
             text = "the lock's connection was lost"
             raise ConnectionLostError(text)
+        now = time.monotonic()
+        if message.begins:
+            self._waited_s, self.has_cancelled, self.blockers = 0.0, False, ()
+            self._started_s = self._reported_s = now
+        self._message, self._limit_s, self._ticked_s = message, limit_s, now
+        self._pid = self.worker_pid
 
     def tick(self) -> None:
-        """Look who is in the way of the statement that runs."""
-        if self._worker_pid is None or not self._held.is_alive:
-            return
+        """Look once; cancel what has waited too long, report what takes long."""
+        if not self.held.is_alive:
+            return  # noticed before the next message; this one runs to its end
+        now = time.monotonic()
+        passed_s, self._ticked_s = now - self._ticked_s, now
         with translated_loss():
-            cursor = self._held.conn.execute(BLOCKERS, (self._worker_pid,))
-            found = tuple(_describe(*row) for row in cursor)
-        if found:
-            self.blockers = found
+            if self._pid is None:
+                self._pid = find_worker(self.held.conn, self.work_key)
+            if self._pid is None:
+                return
+            self._judge_wait(self._pid, passed_s)
+            if now - self._reported_s >= self.held.settings.heartbeat_s:
+                self._reported_s = now
+                self._report(self._pid, now)
 
+    def _judge_wait(self, pid: int, passed_s: float) -> None:
+        if not is_waiting_for_lock(self.held.conn, pid, pooled=self.held.is_pooled):
+            return
+        self._waited_s += passed_s
+        self.blockers = find_blockers(self.held.conn, pid) or self.blockers
+        if self._limit_s is not None and self._waited_s >= self._limit_s:
+            self.has_cancelled = cancel(self.held.conn, pid)
 
-def _describe(
-    pid: int | None,
-    user: str | None,
-    application: str | None,
-    state: str | None,
-    since_s: int | None,
-) -> str:
-    """Say who it is, as far as the role may see it; never its query."""
-    if pid is None:
-        return "a prepared transaction or a session that has ended"
-    words = [f"process {pid}"]
-    if user:
-        words.append(f"user {user}")
-    if application:
-        words.append(f"application {application}")
-    if state:
-        words.append(f"{state} for {since_s} s")
-    return ", ".join(words)
+    def _report(self, pid: int, now: float) -> None:
+        message = self._message
+        if message is None or not message.statements:
+            return
+        script, conn = message.script, self.held.conn
+        number = read_mark(conn, pid) or message.statements[0].number
+        running = [s for s in message.statements if s.number == number]
+        first = (running or message.statements)[0].first
+        phase, percent = find_phase(conn, pid)
+        self.log.emit(
+            MIGRATION_PROGRESS,
+            version=script.migration.version,
+            statement=number,
+            statement_count=script.statement_count,
+            line=place(script.content, first)[0],
+            elapsed_s=round(now - self._started_s, 3),
+            phase=phase,
+            percent=percent,
+            blockers=list(find_blockers(conn, pid)),
+        )

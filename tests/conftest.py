@@ -13,6 +13,7 @@ import pytest
 pytest_plugins = (
     "tests.fix_postgres",
     "tests.fix_proxy",
+    "tests.fix_pgbouncer",
     "tests.fix_gate",
     "tests.fix_image",
 )

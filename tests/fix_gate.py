@@ -182,6 +182,7 @@ class Process:
             self._process.wait()
             pytest.fail(self._complaint(f"still running after {timeout:g} s"))
         finally:
+            self.kill()  # pytest-timeout may have ended the wait
             self._stdout.join()
             self._stderr.join()
         return Run(

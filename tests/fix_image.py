@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import time
 
@@ -20,6 +21,7 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCKER = shutil.which("docker") or "docker"
 IMAGE = "migration-gate:dev"
 POSTGRES_IMAGE = "postgres:17"
 SHORT_S = 60.0
@@ -36,7 +38,7 @@ def docker(
 ) -> subprocess.CompletedProcess[str]:
     """Run the client; `text` is its standard input."""
     done = subprocess.run(
-        ["docker", *arguments],
+        [DOCKER, *arguments],
         check=False,
         capture_output=True,
         text=True,

@@ -33,6 +33,7 @@ _FLAT_BLANK: Final = rb"(?:[ \t\n\r\f\v]++|%b|%b)*+" % (_LINE_COMMENT, _FLAT_COM
 _BLANK: Final = re.compile(_FLAT_BLANK)
 _COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 _DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
+_QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 
 # The next form behind what is blank: group 1 when it is an unquoted word, else group 2.
 # An operator counts byte by byte: what ends one early is a comment.
@@ -49,11 +50,7 @@ _FORM: Final = re.compile(
       )
     )
     """
-    % {
-        b"blank": _FLAT_BLANK,
-        b"word": _WORD,
-        b"joint": _JOINT,
-    },
+    % {b"blank": _FLAT_BLANK, b"word": _WORD, b"joint": _JOINT},
     re.DOTALL | re.VERBOSE,
 )
 
@@ -192,7 +189,7 @@ def _end_of_dollar_form(data: ScriptBytes, position: int) -> int:
 
 
 def _unterminated(data: ScriptBytes, position: int) -> ScriptError:
-    if data[position] == ord('"') or data[position + 2 : position + 3] == b'"':
+    if _QUOTED_NAME.match(data, position):
         return ScriptError(
             position, "unterminated quoted identifier", "Close the name with a '\"'."
         )

@@ -81,8 +81,10 @@ def iter_statements(data: ScriptBytes) -> Iterator[Statement]:
     size = len(data)
     start = number = 0
     while (first := _first_of_piece(data, start)) < size:
-        if data[first] == _BACKSLASH:
-            piece = _psql_command(data, start, first)
+        command = _PSQL_COMMAND.match(data, first)
+        if command:
+            words = tuple(command[0].split())
+            piece = Statement(0, start, first, command.end(), None, words)
         else:
             number += 1
             piece = _statement(data, start, first, number)
@@ -100,12 +102,6 @@ def _first_of_piece(data: ScriptBytes, start: int) -> int:
         if not empty:
             return position
         position = empty.end()
-
-
-def _psql_command(data: ScriptBytes, start: int, first: int) -> Statement:
-    command = _PSQL_COMMAND.match(data, first)
-    assert command is not None  # noqa: S101 - there is a backslash at `first`
-    return Statement(0, start, first, command.end(), None, tuple(command[0].split()))
 
 
 def _statement(data: ScriptBytes, start: int, first: int, number: int) -> Statement:

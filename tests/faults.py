@@ -1,0 +1,749 @@
+"""
+Every fault at every message of the protocol: what is applied is applied exactly once.
+
+    python -m tests.faults [--kind KIND]... [--scenario NAME]... [--every N]
+
+An undisturbed run is recorded first. Then, for each message of its two sessions and
+each kind of fault, a run on a fresh database meets that fault at that message, and
+another start follows. Prints how many points were tried and survived; exits 1 when one
+was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, Self
+
+import psycopg
+
+from dev.postgres import Server, ServerError
+from tests.fix_gate import write_migrations
+from tests.fix_postgres import Database, look_at
+from tests.fix_proxy import Link, Proxy, Sender
+from tests.forks import Ended, Forker
+
+
+Kind = Literal[
+    "cut",
+    "cut both",
+    "reset",
+    "freeze",
+    "SIGKILL",
+    "SIGTERM",
+    "terminate",
+    "restart",
+    "failover",
+]
+
+# How many of the messages meet the fault: each, or every so-manieth.
+EVERY: Final[Mapping[Kind, int]] = MappingProxyType(
+    {
+        "cut": 1,
+        "cut both": 3,
+        "reset": 3,
+        "freeze": 12,
+        "SIGKILL": 1,
+        "SIGTERM": 1,
+        "terminate": 3,
+        "restart": 4,
+        "failover": 5,
+    }
+)
+# At these, the message is held back in one run and passed on before in another.
+BOTH_SIDES: Final[frozenset[Kind]] = frozenset({"cut"})
+# The gate must survive these without being started again.
+SURVIVED_ALONE: Final[frozenset[Kind]] = frozenset(
+    {"cut", "cut both", "reset", "terminate", "restart", "failover"}
+)
+
+RUN_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 5.0
+QUIET_TIMEOUT_S: Final = 10.0
+POLL_S: Final = 0.02
+SETTINGS: Final = MappingProxyType(
+    {"max_wal_senders": "4", "wal_keep_size": "256MB", "autovacuum": "off"}
+)
+
+LOG: Final = "CREATE TABLE log (id bigint GENERATED ALWAYS AS IDENTITY, what text);\n"
+TABLE: Final = (
+    "CREATE TABLE t (id integer PRIMARY KEY, name text);\n"
+    "INSERT INTO t SELECT n, 'name ' || n FROM generate_series(1, 50) n;\n"
+)
+
+
+def note(what: str) -> str:
+    """Return a statement that shows how often it was run."""
+    return f"INSERT INTO public.log (what) VALUES ('{what}');\n"
+
+
+OUTSIDE: Final = (
+    "SET search_path = app;\n"
+    + note("004 a")
+    + "CREATE INDEX CONCURRENTLY u_name ON u (name);\n"
+    + "BEGIN;\n"
+    + note("004 b")
+    + "UPDATE u SET name = name || '!';\n"
+    + "COMMIT;\n"
+    + "VACUUM ANALYZE u;\n"
+    + note("004 c")
+    + "CREATE UNIQUE INDEX CONCURRENTLY u_id ON u (id);\n"
+    + "REINDEX INDEX CONCURRENTLY u_id;\n"
+    + "DROP INDEX CONCURRENTLY u_name;\n"
+    + note("004 d")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """
+    Files, and how a gate ends that ships them.
+
+    A run that closes is followed by one with `mended` files on top, which opens.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    reason: str | None = None
+    mended: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """How a gate ends without a fault."""
+        return 0 if self.reason is None else 1
+
+
+SCENARIOS: Final = (
+    Scenario(
+        name="opens",
+        files={
+            "001_log.sql": LOG + note("001"),
+            "002_own_transaction.sql": "BEGIN;\n" + TABLE + note("002") + "COMMIT;\n",
+            "003_schema.sql": "SET ROLE pg_database_owner; RESET ROLE;\n"
+            "CREATE SCHEMA app; CREATE TABLE app.u (LIKE t);\n"
+            "INSERT INTO app.u TABLE t;\n" + note("003"),
+            "004_outside.sql": OUTSIDE,
+            "005_copy.sql": note("005")
+            + "COPY t (id, name) FROM stdin;\n60\tsixty\n61\tsixty-one\n\\.\n"
+            + "ALTER TABLE t ADD COLUMN e text DEFAULT 'x';\n",
+            "006_one_statement.sql": "-- gate: no-transaction\n" + note("006"),
+            "007_last.sql": note("007") + "CREATE INDEX t_name ON t (name);\n",
+        },
+    ),
+    Scenario(
+        name="a statement fails",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_fails.sql": note("002") + "SELECT 1 / (SELECT count(*) - 50 FROM t);",
+        },
+        reason="migration_failed",
+        mended={"002_fails.sql": note("002") + "SELECT 1;"},
+    ),
+    Scenario(
+        name="an index fails",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_fails.sql": note("002 a")
+            + "CREATE UNIQUE INDEX CONCURRENTLY t_half ON t ((id / 2));\n"
+            + note("002 b"),
+        },
+        reason="migration_failed",
+        mended={
+            "002_fails.sql": note("002 a")
+            + "CREATE UNIQUE INDEX CONCURRENTLY t_id ON t (id);\n"
+            + note("002 b"),
+        },
+    ),
+)
+
+# What is there in the end, but for oids, times and gaps in sequences.
+SCHEMA: Final = """
+SELECT 'relation', c.oid::regclass::text, c.relkind::text, c.relowner::regrole::text,
+       c.relpersistence::text
+FROM pg_class c WHERE c.relnamespace IN (SELECT oid FROM pg_namespace
+    WHERE nspname !~ '^(pg_|information_schema)')
+UNION ALL
+SELECT 'schema', nspname, nspowner::regrole::text, NULL, NULL
+FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+UNION ALL
+SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod),
+       attnotnull::text
+FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+WHERE attnum > 0 AND NOT attisdropped AND c.relnamespace IN (SELECT oid
+    FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)')
+UNION ALL
+SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid),
+       indisvalid::text, indisready::text
+FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+WHERE c.relnamespace IN (SELECT oid FROM pg_namespace
+    WHERE nspname !~ '^(pg_|information_schema)')
+UNION ALL
+SELECT 'setting', setconfig::text, NULL, NULL, NULL FROM pg_db_role_setting
+ORDER BY 1, 2, 3
+"""
+CONTENTS: Final = MappingProxyType(
+    {
+        "log": "SELECT what FROM log ORDER BY id",
+        "t": "SELECT t::text FROM t ORDER BY 1",
+        "app.u": "SELECT u::text FROM app.u ORDER BY 1",
+        "schema_migrations": "SELECT version, checksum, duration_ms IS NOT NULL "
+        "FROM schema_migrations ORDER BY 1",
+        "schema_migrations_progress": "SELECT version, statement, state "
+        "FROM schema_migrations_progress ORDER BY 1, 2",
+    }
+)
+OTHERS: Final = """
+SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 60)
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+LOCKS: Final = """
+SELECT locktype, mode, pid FROM pg_locks
+WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A fault at one message; `number` counts those of one sender in one session."""
+
+    scenario: Scenario
+    kind: Kind
+    session: int
+    sender: Sender
+    number: int
+    type: str
+    forward: bool
+
+    def __str__(self) -> str:
+        session = {0: "the lock's session", 1: "the worker's session"}
+        return (
+            f"{self.kind} {'after' if self.forward else 'before'} message "
+            f"{self.number} ({self.type}) of the {self.sender} in "
+            f"{session.get(self.session, f'session {self.session}')}, "
+            f'scenario "{self.scenario.name}"'
+        )
+
+
+class NotSurvivedError(Exception):
+    """What was found after a point that should not be."""
+
+
+class Breaker(Proxy):
+    """A proxy that does something, once, at one message of one session."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.fired = threading.Event()
+        self._point: Point | None = None
+        self._action: Callable[[Link], None] = lambda _: None
+        self._counts: Counter[tuple[int, Sender]] = Counter()
+        self._torn: set[Link] = set()
+
+    def arm(self, point: Point | None, action: Callable[[Link], None]) -> None:
+        """Count sessions and messages from now on, and act at the point."""
+        self.start()
+        self.cut()
+        self.settled()
+        self.links.clear()
+        self._torn.clear()
+        self._counts.clear()
+        self.fired.clear()
+        self._point, self._action = point, action
+
+    def point_to(self, server: Server) -> None:
+        """Pass new connections on to another server."""
+        self._upstream = (server.host, server.port)
+
+    def tear(self, link: Link) -> None:
+        """End a connection with a reset in both directions instead of a farewell."""
+        self._torn.add(link)
+        for side in (link.client, link.server):
+            if side is not None:
+                linger = struct.pack("ii", 1, 0)
+                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                with contextlib.suppress(OSError):
+                    side.shutdown(socket.SHUT_RD)  # wakes who reads, sends nothing
+
+    def _pump(
+        self, link: Link, sender: Sender, source: socket.socket, sink: socket.socket
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                self._pass_on(link, sender, chunk, sink)
+        if link not in self._torn:
+            link.end()
+
+    def _pass_on(
+        self, link: Link, sender: Sender, chunk: bytes, sink: socket.socket
+    ) -> None:
+        ready = bytearray()
+        for _, whole in link.read(sender, chunk):
+            point = self._point
+            if point is None or not self._is_due(point, link, sender):
+                ready += whole
+                continue
+            self._point = None
+            passes, waits = (ready + whole, b"") if point.forward else (ready, whole)
+            self._send(sender, bytes(passes), sink)
+            self._action(link)
+            self.fired.set()
+            ready = bytearray(waits)
+        self._send(sender, bytes(ready), sink)
+
+    def _is_due(self, point: Point, link: Link, sender: Sender) -> bool:
+        session = self.links.index(link)
+        self._counts[session, sender] += 1
+        here = (session, sender, self._counts[session, sender])
+        return here == (point.session, point.sender, point.number)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a database holds, as far as it may not differ."""
+
+    schema: list[tuple[Any, ...]]
+    contents: dict[str, list[tuple[Any, ...]]]
+
+
+class Lab:
+    """A server, a proxy before it, and what starts gates: one fault at a time."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name = name
+        self._stack = ExitStack()
+        self._folder = folder / name
+        self._folder.mkdir()
+        self._expected: dict[tuple[str, str], State] = {}
+        self._generation = itertools.count(1)
+        self._numbers = itertools.count(1)
+        # A server ends with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+        self._hands = ThreadPoolExecutor(1)
+        self.alone = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._hands)
+            self.server = self._new_server()
+            stack.callback(self._close_server)
+            self.proxy = stack.enter_context(
+                Breaker(self.server.host, self.server.port)
+            )
+            self._forker = stack.enter_context(closing(Forker(self._folder)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _new_server(self, standby_of: Server | None = None) -> Server:
+        server = Server(
+            f"{self._name}-{next(self._generation)}",
+            settings=SETTINGS,
+            standby_of=standby_of,
+        )
+        try:
+            self._hands.submit(server.start).result()
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _close_server(self) -> None:
+        self.server.close()
+
+    def _restart(self) -> None:
+        with contextlib.suppress(ServerError):  # it is killed then
+            self.server.stop("immediate")
+        self._hands.submit(self.server.start).result()
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Database]:
+        """Make a database, and drop it wherever it is in the end."""
+        name = f"faults_{next(self._numbers)}"
+        with closing(self._admin()) as conn:
+            conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            yield self._find(name)
+        finally:
+            with closing(self._admin()) as conn:
+                conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _find(self, name: str) -> Database:
+        conninfo = {**self.server.conninfo, "dbname": name}
+        shared = look_at(self.server.conninfo, self.server)
+        return Database(server=shared, conninfo=conninfo)
+
+    def record(self, scenario: Scenario) -> list[Point]:
+        """Run undisturbed; return a point for each message, of kind "cut"."""
+        with self.database() as database:
+            self.proxy.arm(None, lambda _: None)
+            ended = self._run(scenario.files, self.proxy.through(database))
+            self._require_end(scenario, ended)
+            self._expected[scenario.name, "first"] = self._look(database)
+            points = list(self._to_points(scenario))
+            if scenario.mended:
+                self._mend(scenario, database)
+                self._expected[scenario.name, "last"] = self._look(database)
+        return points
+
+    def _to_points(self, scenario: Scenario) -> Iterator[Point]:
+        for session, link in enumerate(self.proxy.settled()):
+            counts: Counter[Sender] = Counter()
+            for message in list(link.messages):
+                counts[message.sender] += 1
+                yield Point(
+                    scenario=scenario,
+                    kind="cut",
+                    session=session,
+                    sender=message.sender,
+                    number=counts[message.sender],
+                    type=message.type,
+                    forward=False,
+                )
+
+    def expect(self, other: Lab) -> None:
+        """Expect what another one recorded."""
+        self._expected = other._expected
+
+    def attempt(self, point: Point) -> bool:
+        """
+        Meet the fault, start once more, and compare; tell whether the point was met.
+
+        Raises:
+            NotSurvivedError: Something was lost, done twice, left behind or stuck.
+        """
+        scenario = point.scenario
+        with ExitStack() as stack:
+            database = stack.enter_context(self.database())
+            standby = None
+            if point.kind == "failover":
+                standby = self._new_server(standby_of=self.server)
+                stack.callback(self._close_unless_used, standby)
+                wait_for_replay(self.server, standby)
+            self.proxy.arm(point, self._action(point, standby))
+            patience = "3s" if point.kind == "freeze" else "25s"
+            through = self.proxy.through(database)
+            ended = self._run(scenario.files, through, GATE_TIMEOUT=patience)
+            was_met = self.proxy.fired.is_set()
+            self.proxy.arm(None, lambda _: None)
+            self._judge(point, ended, was_met=was_met)
+            database = self._find(database.name)
+            self._start_again(scenario, database, ended)
+        return was_met
+
+    def _start_again(
+        self, scenario: Scenario, database: Database, ended: Ended
+    ) -> None:
+        """Require that another start finds, or completes, what was to be done."""
+        again = self._run(scenario.files, database)
+        self._require_end(scenario, again)
+        if ended.exit_code == 0 and again.applied:
+            text = f"applied what the first had opened without: {again.applied}"
+            raise NotSurvivedError(text)
+        self._compare(database, scenario, "first")
+        if scenario.mended:
+            self._mend(scenario, database)
+            self._compare(database, scenario, "last")
+
+    def _mend(self, scenario: Scenario, database: Database) -> None:
+        ended = self._run({**scenario.files, **scenario.mended}, database)
+        if ended.exit_code != 0:
+            text = f"the mended files close the gate: {ended.verdict}"
+            raise NotSurvivedError(text)
+
+    def _close_unless_used(self, standby: Server) -> None:
+        if standby is not self.server:
+            standby.close()
+
+    def _admin(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self.server.conninfo, autocommit=True)  # type: ignore[arg-type]  # all of them are texts
+
+    def _judge(self, point: Point, ended: Ended, *, was_met: bool) -> None:
+        """Require that the faulted run ended as it must."""
+        scenario = point.scenario
+        as_usual = ended.how == (scenario.exit_code, scenario.reason)
+        self.alone = as_usual
+        if not was_met or point.kind in SURVIVED_ALONE:
+            allowed = as_usual
+        elif point.kind == "SIGKILL":
+            allowed = as_usual or ended.exit_code == -signal.SIGKILL
+        elif point.kind == "SIGTERM":
+            allowed = as_usual or ended.how == (1, "interrupted")
+        else:
+            allowed = as_usual or ended.how == (1, "deadline")
+        if not allowed:
+            text = f"ended with {ended.story}"
+            raise NotSurvivedError(text)
+        if point.kind == "SIGTERM" and ended.duration_s > STOP_TIMEOUT_S + 2:
+            text = f"ended only {ended.duration_s:.1f} s after its start"
+            raise NotSurvivedError(text)
+
+    def _action(self, point: Point, standby: Server | None) -> Callable[[Link], None]:
+        def terminate(link: Link) -> None:
+            with closing(self._admin()) as conn:
+                conn.execute("SELECT pg_terminate_backend(%s)", [backend_of(link)])
+
+        def fail_over(_: Link) -> None:
+            assert standby is not None
+            old, self.server = self.server, standby
+            with contextlib.suppress(ServerError):  # it is killed then
+                old.close()
+            with closing(self._admin()) as conn:
+                conn.execute("SELECT pg_promote(true, 20)")
+            self.proxy.point_to(standby)
+            self.proxy.cut()
+
+        actions: Mapping[Kind, Callable[[Link], None]] = {
+            "cut": lambda link: link.end(),
+            "cut both": lambda _: self.proxy.cut(),
+            "reset": self.proxy.tear,
+            "freeze": lambda _: self.proxy.deaf(),
+            "SIGKILL": lambda _: os.kill(self._forker.pids[0], signal.SIGKILL),
+            "SIGTERM": lambda _: os.kill(self._forker.pids[0], signal.SIGTERM),
+            "terminate": terminate,
+            "restart": lambda _: self._restart(),
+            "failover": fail_over,
+        }
+        return actions[point.kind]
+
+    def _run(
+        self, files: Mapping[str, str], database: Database, **settings: str
+    ) -> Ended:
+        folder = self._folder / f"files-{abs(hash(tuple(files.items())))}"
+        if not folder.exists():
+            write_migrations(folder, files)
+        environ = {
+            **database.environ(),
+            "GATE_MIGRATIONS": str(folder),
+            "GATE_TERMINATION_LOG": str(self._folder / "termination-log"),
+            "GATE_LOCK_WAIT_TIMEOUT": "20s",
+            **settings,
+        }
+        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S)
+        return ended
+
+    def _require_end(self, scenario: Scenario, ended: Ended) -> None:
+        if ended.how != (scenario.exit_code, scenario.reason):
+            text = f"a start without a fault ended with {ended.story}"
+            raise NotSurvivedError(text)
+
+    def _compare(self, database: Database, scenario: Scenario, stage: str) -> None:
+        expected, actual = self._expected[scenario.name, stage], self._look(database)
+        for name, rows in expected.contents.items():
+            if actual.contents[name] != rows:
+                text = f'"{name}" has {actual.contents[name]} instead of {rows}'
+                raise NotSurvivedError(text)
+        if actual.schema != expected.schema:
+            more = [row for row in actual.schema if row not in expected.schema]
+            less = [row for row in expected.schema if row not in actual.schema]
+            text = f"the schema has {more} instead of {less}"
+            raise NotSurvivedError(text)
+
+    def _look(self, database: Database) -> State:
+        with closing(database.connect()) as conn:
+            wait_until_alone(conn)
+            present = [
+                name
+                for name in CONTENTS
+                if conn.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,)
+            ]
+            return State(
+                conn.execute(SCHEMA).fetchall(),
+                {name: conn.execute(CONTENTS[name]).fetchall() for name in present},
+            )
+
+
+def wait_until_alone(conn: psycopg.Connection[Any]) -> None:
+    """Wait until nobody else is connected; then nobody may hold a lock."""
+    deadline = time.monotonic() + QUIET_TIMEOUT_S
+    while others := conn.execute(OTHERS).fetchall():
+        if time.monotonic() > deadline:
+            text = f"sessions were left: {others}"
+            raise NotSurvivedError(text)
+        time.sleep(POLL_S)
+    locks = conn.execute(LOCKS).fetchall()
+    if locks:
+        text = f"locks were left: {locks}"
+        raise NotSurvivedError(text)
+
+
+def wait_for_replay(primary: Server, standby: Server) -> None:
+    """Wait until the standby has all that the primary has."""
+    with (
+        closing(psycopg.connect(**primary.conninfo, autocommit=True)) as source,  # type: ignore[arg-type]  # all of them are texts
+        closing(psycopg.connect(**standby.conninfo, autocommit=True)) as copy,  # type: ignore[arg-type]
+    ):
+        (wanted,) = source.execute("SELECT pg_current_wal_lsn()").fetchone() or (None,)
+        deadline = time.monotonic() + QUIET_TIMEOUT_S
+        query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        while copy.execute(query, [str(wanted)]).fetchone() != (True,):
+            assert time.monotonic() < deadline, "the standby does not follow"
+            time.sleep(POLL_S)
+
+
+def backend_of(link: Link) -> int:
+    """Return the process that serves a session, as it said itself; 0 before it did."""
+    for message in link.messages:
+        if message.sender == "server" and message.type == "K":
+            return int(struct.unpack_from("!i", message.payload)[0])
+    return 0
+
+
+def to_kind(points: Sequence[Point], kind: Kind, every: int) -> list[Point]:
+    """Return the points of one kind among the recorded messages."""
+    chosen = list(points)
+    if kind == "terminate":
+        # Before it has said who it is, there is nobody to terminate.
+        chosen = [p for p in points if p.sender == "server" or p.number > FIRST_ASKED]
+    chosen = chosen[:: max(every, 1)]
+    if kind in BOTH_SIDES:
+        sides = itertools.product(chosen, (False, True))
+        return [replace(p, kind=kind, forward=forward) for p, forward in sides]
+    return [
+        replace(p, kind=kind, forward=(index + p.number) % 2 == 0)
+        for index, p in enumerate(chosen)
+    ]
+
+
+# A session's first messages are the login's: startup, and twice SCRAM.
+FIRST_ASKED: Final = 3
+
+
+@dataclass(slots=True)
+class Score:
+    """What became of the points of one kind."""
+
+    tried: int = 0
+    survived: int = 0
+    alone: int = 0
+    missed: int = 0
+    seconds: float = 0.0
+
+
+class Campaign:
+    """Points spread over several labs, and the score."""
+
+    def __init__(self, labs: Sequence[Lab]) -> None:
+        self._labs = labs
+        self._guard = threading.Lock()
+        self.scores: dict[Kind, Score] = {}
+        self.failures: list[str] = []
+
+    def run(self, points: Iterable[Point]) -> None:
+        """Try each point on whichever lab is free."""
+        queue = iter(points)
+        with ThreadPoolExecutor(len(self._labs)) as pool:
+            for future in [pool.submit(self._work, lab, queue) for lab in self._labs]:
+                future.result()
+
+    def _work(self, lab: Lab, queue: Iterator[Point]) -> None:
+        while True:
+            with self._guard:
+                point = next(queue, None)
+            if point is None:
+                return
+            self._try(lab, point)
+
+    def _try(self, lab: Lab, point: Point) -> None:
+        started_s = time.monotonic()
+        fault, was_met = None, False
+        try:
+            was_met = lab.attempt(point)
+        except NotSurvivedError as error:
+            fault = str(error)
+        except Exception as error:  # noqa: BLE001  # a point, not the whole campaign
+            fault = f"{type(error).__name__}: {error}"
+        with self._guard:
+            score = self.scores.setdefault(point.kind, Score())
+            score.seconds += time.monotonic() - started_s
+            if fault is None and not was_met:
+                score.missed += 1
+                return
+            score.tried += 1
+            if fault is None:
+                score.survived += 1
+                score.alone += lab.alone
+            else:
+                self.failures.append(f"{point}: {fault}")
+                say(f"NOT SURVIVED: {self.failures[-1]}")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)  # noqa: T201  # the command's answer
+
+
+def show(campaign: Campaign) -> None:
+    """Print the table."""
+    say("fault       tried  survived  alone  missed       s")
+    everything = Score()
+    for kind, score in campaign.scores.items():
+        show_score(kind, score)
+        for name in ("tried", "survived", "alone", "missed", "seconds"):
+            total = getattr(everything, name) + getattr(score, name)
+            setattr(everything, name, total)
+    show_score("in all", everything)
+
+
+def show_score(name: str, score: Score) -> None:
+    """Print a line of the table."""
+    say(
+        f"{name:<10} {score.tried:>6} {score.survived:>9} {score.alone:>6} "
+        f"{score.missed:>7} {score.seconds:>7.0f}"
+    )
+
+
+def main() -> int:
+    """Try all points, or those that are asked for."""
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__)
+    parser.add_argument("--kind", action="append", choices=list(EVERY))
+    parser.add_argument(
+        "--scenario", action="append", choices=[s.name for s in SCENARIOS]
+    )
+    parser.add_argument("--every", type=int, default=1, help="of the points, each Nth")
+    parser.add_argument("--labs", type=int, default=2)
+    wanted = parser.parse_args()
+    started_s = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        labs = [
+            stack.enter_context(Lab(f"faults-{n}", folder)) for n in range(wanted.labs)
+        ]
+        campaign = Campaign(labs)
+        for scenario in SCENARIOS:
+            if wanted.scenario and scenario.name not in wanted.scenario:
+                continue
+            recorded = labs[0].record(scenario)
+            for lab in labs[1:]:
+                lab.expect(labs[0])
+            say(f'scenario "{scenario.name}": {len(recorded)} messages')
+            for kind, every in EVERY.items():
+                if wanted.kind and kind not in wanted.kind:
+                    continue
+                campaign.run(to_kind(recorded, kind, every * wanted.every))
+        show(campaign)
+    say(f"{time.monotonic() - started_s:.0f} s")
+    return 1 if campaign.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
