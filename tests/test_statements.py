@@ -182,6 +182,8 @@ FAULTS = (
     (rb"SELECT E'\'; ", 7, "unterminated quoted string"),
     (b"SELECT e'a\\", 7, "unterminated quoted string"),
     (b"SELECT U&'a", 7, "unterminated quoted string"),
+    (b'SELECT \'""', 7, "unterminated quoted string"),
+    (b"SELECT E'\"", 7, "unterminated quoted string"),
     (b"SELECT (('", 9, "unterminated quoted string"),
     (b'SELECT "a; b', 7, "unterminated quoted identifier"),
     (b'SELECT U&"a; b', 7, "unterminated quoted identifier"),

@@ -152,6 +152,7 @@ SETTINGS = {
     r"SET a = E'\x41\'\n''\\\u00e9\U0001F600\101'": (
         *("a", "A'\n'\\é\U0001f600A", "session"),
     ),
+    "SET a = N'b'": ("a", "b", "session"),
     "SET a = 'b'\n  'c''d'": ("a", "bc'd", "session"),
     r"SET a = U&'\00e9\+01F600\\'": ("a", "é\U0001f600\\", "session"),
     "SET a = $x$b'c$x$": ("a", "b'c", "session"),

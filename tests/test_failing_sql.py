@@ -1,0 +1,432 @@
+"""What a migration that fails says: place, SQLSTATE, cleaned words, remedy."""
+
+from __future__ import annotations
+
+import re
+
+from typing import Any
+
+import pytest
+
+from tests.fix_gate import Event, Gate, Run
+from tests.fix_postgres import Database
+from tests.history_tables import tables
+
+
+pytestmark = pytest.mark.server
+SAID = (
+    *("line", "column", "sqlstate", "error_message", "error_detail", "error_hint"),
+    *("error_context", "hint"),
+)
+FIX = "Nothing of this file is left; correct it and start the gate again."
+EXISTS = (
+    "If the objects of this file exist already, say so with the command resolve "
+    "VERSION --applied; if only some do, drop them, or write IF NOT EXISTS, and start "
+    "the gate again."
+)
+UUID = (
+    "gen_random_uuid() is built into PostgreSQL 13 and later: use it instead of "
+    "uuid-ossp or pgcrypto and leave the extension out."
+)
+SETUP = """
+CREATE TABLE old (id int PRIMARY KEY, name text NOT NULL, age int CHECK (age > 0));
+INSERT INTO old VALUES (1, 'x', 1);
+CREATE TABLE late (
+    id int REFERENCES old DEFERRABLE INITIALLY DEFERRED,
+    n int CONSTRAINT late_n UNIQUE DEFERRABLE INITIALLY DEFERRED
+);
+CREATE TYPE mood AS ENUM ('good');
+"""
+
+
+def violated(constraint: str | None, table: str = "old") -> str:
+    """Return the hint for a constraint."""
+    subject = (
+        f'Rows of table "{table}" violate constraint "{constraint}"'
+        if constraint
+        else "Rows violate a constraint"
+    )
+    return f"{subject}: correct the data or the file. Nothing of this file is left."
+
+
+def said(line: int | None, column: int | None, sqlstate: str, **words: str) -> Event:
+    """Return what a verdict must say, whole."""
+    place = {"line": line, "column": column} if line else {}
+    return {**place, "sqlstate": sqlstate, "hint": FIX, **words}
+
+
+# file: what its verdict says
+CASES: dict[str, tuple[str | bytes, Event]] = {
+    "syntax error": (
+        "SELECT 1;\n  SELEC 2;",
+        said(2, 3, "42601", error_message="syntax error"),
+    ),
+    "multi-byte place": (
+        "SELECT 'äöü€🦥', 'é',\n  'ß', nothing;",
+        said(2, 8, "42703", error_message='column "nothing" does not exist'),
+    ),
+    "place after a byte order mark": (
+        b"\xef\xbb\xbfSELECT nothing;",
+        said(1, 8, "42703", error_message='column "nothing" does not exist'),
+    ),
+    "place after line ends of Windows": (
+        "SELECT 1;\r\n\r\nSELECT\r\n  nothing;",
+        said(4, 3, "42703", error_message='column "nothing" does not exist'),
+    ),
+    "200th statement": (
+        "SELECT 1;\n" * 199
+        + "INSERT INTO old VALUES (1, 'x', 1);\n"
+        + "SELECT 2;\n" * 9,
+        said(
+            200,
+            1,
+            "23505",
+            error_message='duplicate key value violates unique constraint "old_pkey"',
+            hint=violated("old_pkey"),
+        ),
+    ),
+    "its own transaction": (
+        "BEGIN;\nSELECT 1;\nSELECT nothing;\nCOMMIT;",
+        said(3, 8, "42703", error_message='column "nothing" does not exist'),
+    ),
+    "inside DO": (
+        "SELECT 1;\nDO $$\nBEGIN\n  PERFORM 1/0;\nEND $$;",
+        said(
+            2,
+            1,
+            "22012",
+            error_message="division by zero",
+            error_context="PL/pgSQL function inline_code_block line 3",
+        ),
+    ),
+    "inside a function": (
+        "CREATE FUNCTION f(a int) RETURNS int LANGUAGE plpgsql AS $$\n"
+        "BEGIN\n  RAISE EXCEPTION 'not %', a USING HINT = 'Never.';\nEND $$;\n\n"
+        "SELECT f(7);",
+        said(
+            6,
+            1,
+            "P0001",
+            error_message="not 7",
+            error_hint="Never.",
+            error_context="PL/pgSQL function f(integer) line 3",
+        ),
+    ),
+    "commit inside DO": (
+        "DO $$ BEGIN COMMIT; END $$;",
+        said(
+            1,
+            1,
+            "2D000",
+            error_message="invalid transaction termination",
+            error_context="PL/pgSQL function inline_code_block line 1",
+        ),
+    ),
+    "foreign key at COMMIT": (
+        "INSERT INTO late VALUES (99, 1);\nSELECT 1;",
+        said(
+            None,
+            None,
+            "23503",
+            error_message='insert or update on table "late" violates foreign key '
+            'constraint "late_id_fkey"',
+            hint=violated("late_id_fkey", "late"),
+        ),
+    ),
+    "unique at COMMIT": (
+        "INSERT INTO late VALUES (1, 5), (1, 5);",
+        said(
+            None,
+            None,
+            "23505",
+            error_message='duplicate key value violates unique constraint "late_n"',
+            hint=violated("late_n", "late"),
+        ),
+    ),
+    "check": (
+        "UPDATE old SET age = -1;",
+        said(
+            1,
+            1,
+            "23514",
+            error_message='new row for relation "old" violates check constraint '
+            '"old_age_check"',
+            hint=violated("old_age_check"),
+        ),
+    ),
+    "not null": (
+        "INSERT INTO old (id) VALUES (2);",
+        said(
+            1,
+            1,
+            "23502",
+            error_message='null value in column "name" of relation "old" violates '
+            "not-null constraint",
+            hint=violated(None),
+        ),
+    ),
+    "table exists": (
+        "CREATE TABLE old ();",
+        said(1, 1, "42P07", error_message='relation "old" already exists', hint=EXISTS),
+    ),
+    "column exists": (
+        "ALTER TABLE old ADD name text;",
+        said(
+            1,
+            1,
+            "42701",
+            error_message='column "name" of relation "old" already exists',
+            hint=EXISTS,
+        ),
+    ),
+    "table missing": (
+        "SELECT * FROM gone;",
+        said(
+            1,
+            15,
+            "42P01",
+            error_message='relation "gone" does not exist',
+            hint="Check the name and the search_path: each file starts with that of "
+            f"the role or database. {FIX}",
+        ),
+    ),
+    "uuid function": (
+        "CREATE TABLE u (id uuid DEFAULT uuid_generate_v4());",
+        said(
+            1,
+            33,
+            "42883",
+            error_message="function uuid_generate_v4() does not exist",
+            error_hint="No function matches the given name and argument types. You "
+            "might need to add explicit type casts.",
+            hint=UUID,
+        ),
+    ),
+    "extension of Azure": (
+        'DO $$ BEGIN RAISE EXCEPTION \'extension "hstore" is not allow-listed for '
+        "users in Azure Database for PostgreSQL' USING ERRCODE = '0A000'; END $$;",
+        said(
+            1,
+            1,
+            "0A000",
+            error_message='extension "hstore" is not allow-listed for users in Azure '
+            "Database for PostgreSQL",
+            error_context="PL/pgSQL function inline_code_block line 1",
+            hint="Add the extension to the server parameter azure.extensions, and let "
+            "a member of azure_pg_admin create it.",
+        ),
+    ),
+    "disk full": (
+        'DO $$ BEGIN RAISE EXCEPTION \'could not extend file "base/1/2": No space left '
+        "on device' USING ERRCODE = '53100', HINT = 'Check free disk space.'; END $$;",
+        said(
+            1,
+            1,
+            "53100",
+            error_message='could not extend file "base/1/2": No space left on device',
+            error_hint="Check free disk space.",
+            error_context="PL/pgSQL function inline_code_block line 1",
+            hint="The database server's disk is full: free or add space there, then "
+            "start the gate again. Nothing of this file is left.",
+        ),
+    ),
+    "statement timeout": (
+        "-- gate: statement-timeout=50ms\nSELECT 1;\nSELECT pg_sleep(9);",
+        said(
+            3,
+            1,
+            "57014",
+            error_message="canceling statement due to statement timeout",
+            hint="The statement was cancelled, or ran longer than "
+            "GATE_STATEMENT_TIMEOUT; raise it, or begin the file with "
+            "-- gate: statement-timeout=1h.",
+        ),
+    ),
+    "new enum value": (
+        "ALTER TYPE mood ADD VALUE 'bad';\nSELECT 'bad'::mood;",
+        said(
+            2,
+            8,
+            "55P04",
+            error_message='unsafe use of new value "bad" of enum type mood',
+            error_hint="New enum values must be committed before they can be used.",
+            hint="A new enum value cannot be used in the transaction that adds it: put "
+            "ALTER TYPE … ADD VALUE in a migration of its own, before this one.",
+        ),
+    ),
+    "dependent objects": (
+        "CREATE VIEW v AS SELECT * FROM old;\nDROP TABLE old;",
+        said(
+            2,
+            1,
+            "2BP01",
+            error_message="cannot drop table old because other objects depend on it",
+            error_detail="constraint late_id_fkey on table late depends on table old\n"
+            "view v depends on table old",
+            error_hint="Use DROP ... CASCADE to drop the dependent objects too.",
+        ),
+    ),
+}
+BATCH = 6
+
+
+def run_all(
+    gate: Gate, database: Database, files: dict[str, str | bytes], **env: str
+) -> dict[str, Run]:
+    """Run a gate for each file, some at once, each with a history of its own."""
+    names = list(files)
+    runs: dict[str, Run] = {}
+    for start in range(0, len(names), BATCH):
+        processes = {
+            name: gate.start(
+                database=database,
+                migrations={"1_x.sql": files[name]},
+                env={"GATE_HISTORY_TABLE": f"h{number}", **env},
+            )
+            for number, name in enumerate(names[start : start + BATCH], start)
+        }
+        runs |= {name: process.wait() for name, process in processes.items()}
+    return runs
+
+
+def words(run: Run) -> dict[str, Any]:
+    """Return what a verdict says of the error."""
+    return {name: run.verdict[name] for name in SAID if name in run.verdict}
+
+
+@pytest.mark.timeout(60)
+def test_every_failure_reads_well(gate: Gate, database: Database) -> None:
+    """Whole verdicts; nothing of the files is left."""
+    database.execute(SETUP)
+    runs = run_all(gate, database, {name: text for name, (text, _) in CASES.items()})
+    for name, (_, expected) in CASES.items():
+        run = runs[name]
+        assert (name, words(run)) == (name, expected)
+        verdict = run.verdict
+        assert (verdict["reason"], verdict["version"], verdict["file"]) == (
+            "migration_failed",
+            "1_x.sql",
+            "1_x.sql",
+        )
+        place = (
+            f":{expected['line']}:{expected['column']}" if "line" in expected else ""
+        )
+        assert verdict["message"] == (
+            f"Gate closed: 1_x.sql{place}: {expected['error_message']}"
+            f" (SQLSTATE {expected['sqlstate']})"
+        )
+        assert run.stderr.startswith("migration-gate: closed: 1_x.sql")
+        assert run.stderr.count("\n") == 1
+    left = [table for table in tables(database) if not re.fullmatch(r"h\d+", table)]
+    assert left == ["late", "old"]
+    for number in range(len(CASES)):
+        assert database.fetch(f"SELECT * FROM h{number}") == []
+
+
+def test_a_missing_right_reads_well(gate: Gate, database: Database) -> None:
+    """On a table, a schema, and an extension that only a superuser may make."""
+    role = database.role("poor")
+    database.execute(
+        f"{SETUP} GRANT CREATE ON SCHEMA public TO {role.user};"
+        f"CREATE SCHEMA closed; GRANT CREATE ON DATABASE {database.name} TO {role.user}"
+    )
+    runs = run_all(
+        gate,
+        role,
+        {
+            "table": "SELECT 1;\nUPDATE old SET age = 2;",
+            "owner": "ALTER TABLE old ADD x int;",
+            "schema": "CREATE TABLE closed.t ();",
+            "extension": "CREATE EXTENSION file_fdw;",
+        },
+    )
+    right = (
+        "The role that runs the file lacks this right: grant it, make it the owner's "
+        "member, or name the owner in GATE_ROLE. Nothing of this file is left."
+    )
+    assert words(runs["table"]) == said(
+        2, 1, "42501", error_message="permission denied for table old", hint=right
+    )
+    assert words(runs["owner"]) == said(
+        1, 1, "42501", error_message="must be owner of table old", hint=right
+    )
+    assert words(runs["schema"]) == said(
+        1, 14, "42501", error_message="permission denied for schema closed", hint=right
+    )
+    extension = words(runs["extension"])
+    assert extension["sqlstate"] in {"42501", "0A000", "58P01"}
+    assert "azure.extensions" in extension["hint"]
+
+
+def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:
+    """The server does not have it."""
+    runs = run_all(
+        gate,
+        database,
+        {"any": "CREATE EXTENSION nowhere;", "uuid": 'CREATE EXTENSION "uuid-osspx";'},
+    )
+    assert runs["any"].verdict["sqlstate"] in {"0A000", "58P01"}
+    assert runs["any"].verdict["hint"] == (
+        "The server does not have this extension: install its package there, or use a "
+        "built-in function. On Azure add it to the server parameter azure.extensions, "
+        "on AWS to rds.allowed_extensions."
+    )
+    assert runs["uuid"].verdict["hint"] == UUID
+
+
+def test_a_full_detail_is_given_on_demand(gate: Gate, database: Database) -> None:
+    """GATE_LOG_DETAIL=full passes on what PostgreSQL says."""
+    database.execute(SETUP)
+    runs = run_all(
+        gate,
+        database,
+        {"x": "INSERT INTO old VALUES (1, 'x', 1);", "y": "SELECT 'abc'::int;"},
+        GATE_LOG_DETAIL="full",
+    )
+    assert runs["x"].verdict["error_detail"] == "Key (id)=(1) already exists."
+    assert runs["y"].verdict["error_message"] == (
+        'invalid input syntax for type integer: "abc"'
+    )
+
+
+def test_locks_that_are_never_free_close_the_gate(
+    gate: Gate, database: Database
+) -> None:
+    """It tries again, names who is in the way, and gives up."""
+    database.execute(SETUP)
+    with database.connect(application_name="report") as reader:
+        reader.execute("BEGIN; SELECT * FROM old")
+        run = gate(
+            database=database,
+            migrations={"1_x.sql": "SELECT 1;\nALTER TABLE old ADD x int;"},
+            env={"GATE_DDL_LOCK_TIMEOUT": "100ms", "GATE_DDL_RETRY_TIMEOUT": "900ms"},
+        )
+    assert run.verdict["reason"] == "blocked"
+    assert run.verdict["sqlstate"] == "55P03"
+    assert (run.verdict["line"], run.verdict["file"]) == (2, "1_x.sql")
+    retries = run.all("migration.retry_scheduled")
+    assert [event["attempt"] for event in retries] == list(range(1, len(retries) + 1))
+    assert retries
+    assert len(run.all("migration.started")) == len(retries) + 1
+
+
+def test_an_attempt_that_failed_leaves_nothing_in_the_session(
+    gate: Gate, database: Database
+) -> None:
+    """A prepared statement outlives a rollback, but not an attempt."""
+    database.execute(SETUP)
+    with database.connect() as reader:
+        reader.execute("BEGIN; SELECT * FROM old")
+        process = gate.start(
+            database=database,
+            migrations={
+                "1_x.sql": "PREPARE p AS SELECT 1; SELECT pg_advisory_lock(7);"
+                "CREATE TEMPORARY TABLE tmp (); LISTEN l; ALTER TABLE old ADD x int;"
+                "EXECUTE p;"
+            },
+            env={"GATE_DDL_LOCK_TIMEOUT": "50ms"},
+        )
+        process.wait_for("migration.retry_scheduled")
+        reader.execute("COMMIT")
+        run = process.wait()
+    assert run.verdict["applied"] == ["1_x.sql"], run.output

@@ -1,0 +1,168 @@
+"""The migrations folder: what is read, and every fault of it at once."""
+
+from __future__ import annotations
+
+import os
+
+from pathlib import Path
+
+import pytest
+
+from migration_gate.errors import MigrationFilesError
+from migration_gate.folder import check_texts, read_folder, read_scripts
+from migration_gate.migration import Migration, checksum
+from migration_gate.settings import HistoryTableName
+from tests.fix_gate import write_migrations
+
+
+HISTORY = HistoryTableName(schema=None, table="schema_migrations")
+
+
+def versions(folder: Path) -> list[str]:
+    """Return the migrations that are read."""
+    return [each.version for each in read_folder(folder, allow_empty=True)]
+
+
+def faults(folder: Path, *, allow_empty: bool = False) -> list[str]:
+    """Return what is wrong with a folder."""
+    with pytest.raises(MigrationFilesError) as caught:
+        read_folder(folder, allow_empty=allow_empty)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_migrations_are_read_in_order(tmp_path: Path) -> None:
+    """Version, number, key and checksum of each; a down file is none."""
+    write_migrations(
+        tmp_path,
+        {"10_c.sql": "3", "9_b.up.sql": "2", "9_b.down.sql": "-2", "1_a.sql": "1"},
+    )
+    assert read_folder(tmp_path, allow_empty=False) == (
+        Migration(version="1_a.sql", number=1, key="1_a", checksum=checksum(b"1")),
+        Migration(version="9_b.up.sql", number=9, key="9_b", checksum=checksum(b"2")),
+        Migration(version="10_c.sql", number=10, key="10_c", checksum=checksum(b"3")),
+    )
+
+
+def test_what_is_no_migration_is_ignored(tmp_path: Path) -> None:
+    """Other endings, names that begin with . or _, and folders."""
+    write_migrations(
+        tmp_path,
+        {
+            "1_a.sql": "",
+            "README.md": "",
+            ".hidden.sql": "",
+            "_draft.sql": "",
+            "2_b.sql.swp": "",
+            "3_c.SQL": "",
+        },
+    )
+    (tmp_path / "4_folder.sql").mkdir()
+    (tmp_path / "..data").mkdir()
+    assert versions(tmp_path) == ["1_a.sql"]
+
+
+def test_a_config_map_is_read_through_its_links(tmp_path: Path) -> None:
+    """Kubernetes mounts files as links to ..data, and that as a link to a folder."""
+    stamp = "..2026_11_23_09_00_00.1234"
+    write_migrations(tmp_path / stamp, {"1_a.sql": "SELECT 1;", "2_b.sql": ""})
+    (tmp_path / "..data").symlink_to(stamp)
+    for name in ("1_a.sql", "2_b.sql"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    assert versions(tmp_path) == ["1_a.sql", "2_b.sql"]
+    assert read_folder(tmp_path, allow_empty=False)[0].checksum == checksum(
+        b"SELECT 1;"
+    )
+
+
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    """Names of another form, one migration twice, and a file that cannot be read."""
+    write_migrations(
+        tmp_path,
+        {
+            "init.sql": "",
+            "7_x.sql": "",
+            "7_x.up.sql": "",
+            "v2_b.sql": "",
+            "8_down_only.down.sql": "",
+        },
+    )
+    (tmp_path / "9_gone.sql").symlink_to("nowhere.sql")
+    assert faults(tmp_path) == [
+        "init.sql: name is not of the form NUMBER_words.sql",
+        "v2_b.sql: name is not of the form NUMBER_words.sql",
+        '7_x.up.sql: the same migration as "7_x.sql" in another spelling',
+        "9_gone.sql: cannot read the file: no such file or directory",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_the_right_to_read_is_a_fault(tmp_path: Path) -> None:
+    """As for the image's user and a file of mode 600."""
+    write_migrations(tmp_path, {"1_a.sql": ""})
+    (tmp_path / "1_a.sql").chmod(0)
+    assert faults(tmp_path) == ["1_a.sql: cannot read the file: permission denied"]
+
+
+def test_a_name_that_is_not_utf8_is_a_fault(tmp_path: Path) -> None:
+    """It is shown with a mark where it cannot be."""
+    (tmp_path / os.fsdecode(b"1_caf\xe9.sql")).touch()
+    assert faults(tmp_path) == ["1_caf?.sql: name is not of the form NUMBER_words.sql"]
+
+
+def test_a_folder_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    """So is a file in its place."""
+    absent = tmp_path / "absent"
+    assert faults(absent) == [
+        f"{absent}: cannot read the folder: no such file or directory"
+    ]
+    absent.touch()
+    assert faults(absent, allow_empty=True) == [
+        f"{absent}: cannot read the folder: not a directory"
+    ]
+
+
+def test_an_empty_folder_is_a_fault_unless_allowed(tmp_path: Path) -> None:
+    """Most often a wrong mount."""
+    assert faults(tmp_path) == [f"{tmp_path}: no migration in the folder"]
+    (tmp_path / "1_a.down.sql").touch()
+    assert faults(tmp_path) == [f"{tmp_path}: no migration in the folder"]
+    assert read_folder(tmp_path, allow_empty=True) == ()
+
+
+def test_texts_are_checked_without_a_database(tmp_path: Path) -> None:
+    """Encoding and directives, all files at once."""
+    write_migrations(
+        tmp_path,
+        {
+            "1_a.sql": "SELECT 1;",
+            "2_b.sql": "SELECT 1;\nSELECT 'é';".encode("latin-1"),
+            "3_c.sql": "SELECT 1;".encode("utf-16"),
+            "4_d.sql": "-- one\n\n-- gate: fast\nSELECT 1;",
+            "5_e.sql": b"SELECT 1;\nSELECT '\0';",
+        },
+    )
+    migrations = read_folder(tmp_path, allow_empty=False)
+    with pytest.raises(MigrationFilesError) as caught:
+        check_texts(tmp_path, migrations)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "2_b.sql:2: text is not UTF-8",
+        "3_c.sql: text is UTF-16",
+        "4_d.sql:3: unknown directive",
+        "5_e.sql:2: text has a NUL byte",
+    ]
+
+
+def test_a_file_that_goes_or_changes_meanwhile_is_a_fault(tmp_path: Path) -> None:
+    """What is applied is what was judged."""
+    write_migrations(tmp_path, {"1_a.sql": "1", "2_b.sql": "2"})
+    migrations = read_folder(tmp_path, allow_empty=False)
+    (tmp_path / "1_a.sql").unlink()
+    (tmp_path / "2_b.sql").write_text("SELECT 2;")
+    with pytest.raises(MigrationFilesError) as caught:
+        read_scripts(tmp_path, migrations, HISTORY)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "1_a.sql: cannot read the file: no such file or directory",
+        "2_b.sql: changed while the gate was running",
+    ]
+    with pytest.raises(MigrationFilesError, match=r"1_a\.sql: cannot read the file"):
+        check_texts(tmp_path, migrations)

@@ -1,0 +1,310 @@
+"""A table that another program has migrated with: taken over, or left alone."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from migration_gate.errors import HistoryError
+from migration_gate.history import look
+from migration_gate.migration import checksum
+from migration_gate.settings import HistoryTableName
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.history_tables import (
+    OURS,
+    PLAIN,
+    TWO,
+    columns,
+    tables,
+    traces,
+    versions,
+    why,
+)
+
+
+pytestmark = pytest.mark.server
+FORMS = {
+    "plain": PLAIN,
+    "without id": """
+        CREATE TABLE schema_migrations (
+            version VARCHAR(255) PRIMARY KEY,
+            applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+        )
+    """,
+    "with time zone": """
+        CREATE TABLE schema_migrations (
+            version TEXT NOT NULL UNIQUE, applied_at TIMESTAMPTZ DEFAULT now()
+        )
+    """,
+    "fixed length": """
+        CREATE TABLE schema_migrations (
+            version CHAR(40) PRIMARY KEY, applied_at TIMESTAMP
+        )
+    """,
+    "more columns": """
+        CREATE TABLE schema_migrations (
+            id BIGINT GENERATED ALWAYS AS IDENTITY, version VARCHAR(100) NOT NULL,
+            applied_at TIMESTAMP, description TEXT, success BOOLEAN NOT NULL DEFAULT true
+        );
+        CREATE UNIQUE INDEX ON schema_migrations (version)
+    """,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_is_taken_over_as_it_is(
+    gate: Gate, database: Database, form: str
+) -> None:
+    """Its rows count, our columns come at the first write, it stays theirs."""
+    database.execute(FORMS[form])
+    database.execute("INSERT INTO schema_migrations (version) VALUES ('1_a.sql')")
+    before = columns(database, "schema_migrations")
+    files = {"1_a.sql": "SELECT 'changed, but never compared';"}
+    untouched = traces(database, "schema_migrations")
+    assert gate(database=database, migrations=files).verdict["applied"] == []
+    assert traces(database, "schema_migrations") == untouched
+
+    run = gate(database=database, migrations=TWO)
+    assert run.verdict["applied"] == ["2_b.sql"], run.output
+    assert columns(database, "schema_migrations") == [
+        *before,
+        *((name, kind, False, None) for name, kind in OURS),
+    ]
+    assert database.fetch(
+        "SELECT version::text, checksum, gate_version IS NULL, duration_ms IS NULL"
+        " FROM schema_migrations ORDER BY version"
+    ) == [
+        ("1_a.sql", None, True, True),
+        ("2_b.sql", checksum(TWO["2_b.sql"].encode()), False, False),
+    ]
+
+    database.execute("INSERT INTO schema_migrations (version) VALUES ('3_c.sql')")
+    later = {**TWO, "3_c.sql": "CREATE TABLE c ();"}
+    assert gate(database=database, migrations=later).verdict["applied"] == []
+    assert tables(database) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "files", "expected"),
+    [
+        ("1_a", ["1_a.sql", "2_b.sql"], "2_b"),
+        ("1_a", ["1_a.up.sql", "2_b.up.sql"], "2_b"),
+        ("1_a.up", ["1_a.up.sql", "2_b.up.sql"], "2_b.up"),
+        ("1_a.sql", ["1_a.up.sql", "2_b.sql"], "2_b.sql"),
+        ("1_a.up.sql", ["1_a.up.sql", "2_b.up.sql"], "2_b.up.sql"),
+    ],
+)
+def test_rows_are_written_in_the_spelling_in_use(
+    gate: Gate, database: Database, row: str, files: list[str], expected: str
+) -> None:
+    """The program that shares the table finds what it expects; the log has files."""
+    database.execute(
+        f"{PLAIN} INSERT INTO schema_migrations (version) VALUES ('{row}')"
+    )
+    migrations = {name: f"CREATE TABLE t{name[0]} ();" for name in files}
+    run = gate(database=database, migrations=migrations)
+    assert run.verdict["applied"] == files[1:]
+    assert sorted(versions(database)) == [row, expected]
+    assert gate(database=database, migrations=migrations).verdict["applied"] == []
+
+
+def test_a_role_that_may_only_insert_works_on(gate: Gate, database: Database) -> None:
+    """Without our columns and without UPDATE; the log says so once a run."""
+    role = database.role("inserter")
+    database.execute(
+        f"{PLAIN} GRANT SELECT, INSERT ON schema_migrations TO {role.user};"
+        f"GRANT USAGE ON SEQUENCE schema_migrations_id_seq TO {role.user};"
+        f"GRANT CREATE ON SCHEMA public TO {role.user};"
+    )
+    before = columns(database, "schema_migrations")
+    run = gate(database=role, migrations=TWO)
+    assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"], run.output
+    assert run.one("history.not_altered")["reason"] == (
+        'the login role does not own table "schema_migrations"'
+    )
+    assert columns(database, "schema_migrations") == before
+    assert versions(database) == ["1_a.sql", "2_b.sql"]
+    assert all(event["duration_ms"] >= 0 for event in run.all("migration.applied"))
+    again = gate(database=role, migrations=TWO)
+    assert again.names == ["gate.started", "database.ready", "plan.made", "gate.opened"]
+
+
+def test_a_role_without_update_records_what_it_can(
+    gate: Gate, database: Database
+) -> None:
+    """Our columns are there; the duration stays open, the checksum is compared."""
+    gate(database=database, migrations={"0_z.sql": "SELECT 1;"})
+    role = database.role("inserter")
+    database.execute(
+        f"GRANT SELECT, INSERT ON schema_migrations TO {role.user};"
+        f"GRANT USAGE ON SEQUENCE schema_migrations_id_seq TO {role.user};"
+    )
+    files = {"0_z.sql": "SELECT 1;", "1_a.sql": "SELECT 2;"}
+    assert gate(database=role, migrations=files).verdict["applied"] == ["1_a.sql"]
+    assert database.fetch(
+        "SELECT checksum, duration_ms FROM schema_migrations WHERE version = '1_a.sql'"
+    ) == [(checksum(b"SELECT 2;"), None)]
+    changed = gate(database=role, migrations={**files, "1_a.sql": "SELECT 3;"})
+    assert why(changed) == (
+        1,
+        "history",
+        'migration "1_a.sql" was changed after being applied',
+    )
+
+
+def test_a_reader_in_the_way_does_not_keep_the_gate_closed(
+    gate: Gate, database: Database
+) -> None:
+    """Our columns wait for another start; what is pending is applied."""
+    database.execute(PLAIN)
+    with database.connect() as reader:
+        reader.execute("BEGIN; SELECT * FROM schema_migrations")
+        run = gate(database=database, migrations=TWO)
+    assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"]
+    assert run.one("history.not_altered")["reason"] == (
+        'other sessions hold table "schema_migrations"'
+    )
+
+
+@pytest.mark.parametrize("row", ["1_A.sql", "1_a.sql ", "1_A"])
+def test_a_row_that_differs_in_case_or_space_closes_the_gate(
+    gate: Gate, database: Database, row: str
+) -> None:
+    """It is named; nothing is applied."""
+    database.execute(
+        f"{PLAIN} INSERT INTO schema_migrations (version) VALUES ('{row}')"
+    )
+    run = gate(database=database, migrations=TWO)
+    assert why(run) == (
+        1,
+        "history",
+        f'history row "{row}" differs from file "1_a.sql" only in case or white space',
+    )
+    assert tables(database) == []
+
+
+# Each tool's own words, from its source.
+TOOLS = {
+    "golang-migrate": "(version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)",
+    "dbmate or Rails": "(version varchar(128) PRIMARY KEY)",
+    "Ecto": "(version bigint PRIMARY KEY, inserted_at timestamp(0))",
+    "Flyway": """(
+        installed_rank int PRIMARY KEY, version varchar(50), description varchar(200)
+        NOT NULL, type varchar(20) NOT NULL, script varchar(1000) NOT NULL, checksum int,
+        installed_by varchar(100) NOT NULL, installed_on timestamp DEFAULT now(),
+        execution_time int NOT NULL, success boolean NOT NULL)""",
+    "goose": """(
+        id int PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL,
+        tstamp timestamp DEFAULT now())""",
+    "sqlx": """(
+        version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz
+        NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL,
+        execution_time bigint NOT NULL)""",
+    "Yandex pgmigrate": """(
+        version bigint PRIMARY KEY, description text, type text, installed_by text,
+        installed_on timestamp)""",
+    "Diesel": "(version varchar(50) PRIMARY KEY, run_on timestamp DEFAULT now())",
+    "node-pg-migrate": "(id serial PRIMARY KEY, name varchar(255), run_on timestamp)",
+    "Liquibase": "(id text, orderexecuted int NOT NULL, exectype text, md5sum text)",
+    "Atlas": """(
+        version varchar PRIMARY KEY, description varchar, executed_at timestamptz,
+        execution_time bigint)""",
+    "Alembic": "(version_num varchar(32) PRIMARY KEY)",
+    "yoyo": "(migration_hash text PRIMARY KEY, migration_id text, applied_at_utc date)",
+    "Prisma": "(id text PRIMARY KEY, migration_name text, applied_steps_count int)",
+    "Django": "(id int PRIMARY KEY, app text, name text, applied timestamptz)",
+    "Knex": "(id int PRIMARY KEY, name text, batch int, migration_time timestamptz)",
+    "refinery": "(version int PRIMARY KEY, name text, applied_on text, checksum text)",
+    "Supabase": "(version text PRIMARY KEY, statements text[], name text)",
+    "tern": "(version int NOT NULL)",
+    "another program": "(version text PRIMARY KEY, applied_at timestamp, who text NOT NULL)",
+}
+
+
+def test_the_tables_of_other_tools_are_recognised(database: Database) -> None:
+    """Each by its columns."""
+    names = {tool: f"t{number}" for number, tool in enumerate(TOOLS)}
+    database.execute(
+        "".join(f"CREATE TABLE {names[tool]} {form};" for tool, form in TOOLS.items())
+    )
+    with closing(database.connect()) as conn:
+        for tool, table in names.items():
+            with pytest.raises(
+                HistoryError, match=f'"public.{table}" belongs to {tool}: it'
+            ):
+                look(conn, HistoryTableName(schema=None, table=table), None)
+
+
+@pytest.mark.parametrize("tool", ["golang-migrate", "dbmate or Rails", "Ecto"])
+def test_the_table_of_another_tool_is_left_untouched(
+    gate: Gate, database: Database, tool: str
+) -> None:
+    """The gate says whose it is, takes no lock and writes nothing."""
+    database.execute(f"CREATE TABLE schema_migrations {TOOLS[tool]}")
+    values = "(20250101, false)" if tool == "golang-migrate" else "(20250101)"
+    database.execute(f"INSERT INTO schema_migrations VALUES {values}")
+    before = traces(database, "schema_migrations")
+    run = gate(database=database, migrations=TWO)
+    exit_code, reason, message = why(run)
+    assert (exit_code, reason) == (1, "history")
+    assert message.startswith(f'table "public.schema_migrations" belongs to {tool}: it')
+    assert run.names == ["gate.started", "gate.closed"]
+    assert run.verdict["hint"].startswith("Nothing was written. ")
+    assert traces(database, "schema_migrations") == before
+
+
+@pytest.mark.parametrize(
+    ("form", "fault"),
+    [
+        (
+            "(version bigint PRIMARY KEY, applied_at timestamp)",
+            'it has no column "version" of a character type',
+        ),
+        (
+            "(version text PRIMARY KEY, applied_at text)",
+            'it has no column "applied_at" of a timestamp type',
+        ),
+        (
+            "(version text, applied_at timestamp, UNIQUE (version, applied_at))",
+            'its column "version" is not unique',
+        ),
+        (
+            "(version text PRIMARY KEY, applied_at timestamp, checksum bytea)",
+            'its column "checksum" is of type bytea',
+        ),
+        (
+            "(version text PRIMARY KEY, applied_at timestamp, duration_ms text)",
+            'its column "duration_ms" is of type text',
+        ),
+        (
+            "(version text PRIMARY KEY, applied_at timestamp, n int NOT NULL)",
+            'its column "n" is neither nullable nor has a default',
+        ),
+    ],
+)
+def test_a_table_that_cannot_serve_is_refused_with_the_reason(
+    database: Database, form: str, fault: str
+) -> None:
+    """The first thing that keeps it from being the history."""
+    database.execute(f"CREATE TABLE schema_migrations {form}")
+    with (
+        closing(database.connect()) as conn,
+        pytest.raises(HistoryError) as caught,
+    ):
+        look(conn, HistoryTableName(schema=None, table="schema_migrations"), None)
+    assert str(caught.value) == (
+        f'table "public.schema_migrations" belongs to another program: {fault}'
+    )
+
+
+def test_a_unique_index_on_some_rows_is_not_unique(
+    gate: Gate, database: Database
+) -> None:
+    """A partial one lets the same version in twice."""
+    database.execute(
+        "CREATE TABLE schema_migrations (version text NOT NULL, applied_at timestamp);"
+        "CREATE UNIQUE INDEX ON schema_migrations (version) WHERE version <> 'x'"
+    )
+    assert why(gate(database=database, migrations=TWO))[2].endswith("is not unique")

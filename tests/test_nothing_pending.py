@@ -1,0 +1,64 @@
+"""When everything is applied: no lock, no write, one connection and one query."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.fix_proxy import Proxy
+from tests.history_tables import PLAIN, TWO, traces
+
+
+pytestmark = pytest.mark.server
+ROWS = "INSERT INTO schema_migrations (version) VALUES ('1_a'), ('2_b');"
+
+
+@pytest.mark.parametrize("whose", ["ours", "plain"])
+def test_one_connection_and_one_query(
+    gate: Gate, database: Database, proxy: Proxy, whose: str
+) -> None:
+    """Ours or the plain table: nothing is written, and no lock is taken."""
+    if whose == "ours":
+        gate(database=database, migrations=TWO)
+    else:
+        database.execute(f"{PLAIN} {ROWS}")
+    before = traces(database, "schema_migrations")
+    database.execute(
+        f"ALTER DATABASE {database.name} SET log_statement = 'all';"
+        f"ALTER DATABASE {database.name} SET default_transaction_read_only = off"
+    )
+    run = gate(database=proxy.through(database), migrations=TWO)
+    assert run.names == ["gate.started", "database.ready", "plan.made", "gate.opened"]
+    (link,) = proxy.settled()
+    assert (link.asked, link.round_trips) == ("QX", 1)
+    assert traces(database, "schema_migrations") == before
+    if database.server.embedded is not None:
+        log = database.log
+        gates = [line for line in log.splitlines() if "migration-gate/" in line]
+        assert len([line for line in gates if "statement:" in line]) == 1
+        assert not re.search("advisory|INSERT|UPDATE|BEGIN", "".join(gates))
+
+
+def test_a_role_that_may_only_read_opens_the_gate(
+    gate: Gate, database: Database
+) -> None:
+    """SELECT on the history is all it needs."""
+    gate(database=database, migrations=TWO)
+    role = database.role("reader")
+    database.execute(f"GRANT SELECT ON schema_migrations TO {role.user}")
+    assert gate(database=role, migrations=TWO).verdict["applied"] == []
+
+
+def test_a_lock_of_another_gate_is_not_waited_for(
+    gate: Gate, database: Database
+) -> None:
+    """Even a table that others write in does not keep it closed."""
+    gate(database=database, migrations=TWO)
+    with database.connect() as writer:
+        writer.execute("BEGIN; LOCK TABLE schema_migrations IN EXCLUSIVE MODE")
+        run = gate(database=database, migrations=TWO)
+    assert run.exit_code == 0
+    assert "lock.waiting" not in run.names
