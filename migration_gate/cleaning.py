@@ -15,7 +15,7 @@ from migration_gate.errors import SqlFailure
 # 23P01 and 44000 show whole rows too; class 08 what dblink was given as connection
 # string; P0002 and P0003 the parameters of a query (plpgsql.print_strict_params).
 ROW_DATA_CLASSES = ("22", "23", "44", "08", "P0002", "P0003")
-QUOTES = '"«»„“”「」『』‹›'
+QUOTES = '"«»„“”「」『』\u2039\u203a'  # as U+2039 and U+203A: they look like < and >
 QUOTED = re.compile(f"[{QUOTES}].*[{QUOTES}]", re.DOTALL)
 FIRST_QUOTE = re.compile(rf"(\s+at or near)?\s*[{QUOTES}].*", re.DOTALL)
 FUNCTION_LINE = re.compile(r"^PL/pgSQL function .+? line \d+", re.MULTILINE)

@@ -7,7 +7,7 @@ GateError                         closes the gate; has .reason, .hint and .field
 ├── DatabaseUnreachableError      not usable before the deadline; __cause__ is psycopg's
 ├── LoginRefusedError             a refusal that outlived the grace, or a missing right
 ├── LockTimeoutError              another gate kept the lock without progress
-├── HistoryError                  folder and history disagree, or the table cannot be trusted
+├── HistoryError                  history disagrees with the files, or cannot be trusted
 ├── MigrationBlockedError         its locks were never free
 ├── MigrationFailedError          PostgreSQL refused a statement; has its place
 ├── UnresolvedError               an unfinished statement that only a person can judge

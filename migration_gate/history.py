@@ -343,7 +343,7 @@ def _create(
 def _add_columns(
     conn: psycopg.Connection[Any], table: HistoryTable
 ) -> tuple[HistoryTable, str | None]:
-    """Add what is missing of our columns, unless the role may not or readers are in the way."""
+    """Add our columns, unless the role may not or readers are in the way."""
     missing = [name for name in OUR_COLUMNS if name not in table.our_columns]
     if not table.can_alter:
         return table, f'the login role does not own table "{table.name}"'

@@ -229,7 +229,7 @@ class Log:
             wrapper_class=structlog.BoundLogger,
         ).bind(**(common or {}))
 
-    def emit(self, event: Event, **fields: Any) -> None:
+    def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
@@ -289,7 +289,9 @@ def _takes_more(fd: int, timeout_s: float) -> bool:
 
 
 def _arrange(
-    _logger: Any, _method: str, line: structlog.typing.EventDict
+    _logger: structlog.typing.WrappedLogger,
+    _method: str,
+    line: structlog.typing.EventDict,
 ) -> structlog.typing.EventDict:
     """Put first what a reader looks for first."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -303,7 +305,10 @@ def _arrange(
 
 
 def _keep_verdict(
-    termination_log: str, _logger: Any, _method: str, line: structlog.typing.EventDict
+    termination_log: str,
+    _logger: structlog.typing.WrappedLogger,
+    _method: str,
+    line: structlog.typing.EventDict,
 ) -> structlog.typing.EventDict:
     """Make a verdict fit the end of a pod's log, and copy it to the termination log."""
     if line["event"] not in {event.name for event in VERDICTS}:
@@ -346,7 +351,10 @@ class _ConsoleRenderer:
         self._colors = colors
 
     def __call__(
-        self, _logger: Any, _method: str, line: structlog.typing.EventDict
+        self,
+        _logger: structlog.typing.WrappedLogger,
+        _method: str,
+        line: structlog.typing.EventDict,
     ) -> str:
         level = str(line["level"])
         text = f"{line['timestamp'][11:23]} {level:<7} {line['message']}"

@@ -99,8 +99,10 @@ def require_agreement(
     """
     faults = [
         (
-            f'history row "{row}" differs from file "{version}" only in case '
-            "or white space",
+            (
+                f'history row "{row}" differs from file "{version}" only in case '
+                "or white space"
+            ),
             "Correct the row's version in the history, or the file's name.",
         )
         for row, version in plan.lookalikes
@@ -110,8 +112,10 @@ def require_agreement(
         faults.append(
             (
                 f"{subject} changed after being applied",
-                "Restore the file as it was applied and put the change in a new "
-                "migration, or set GATE_CHANGED=warn.",
+                (
+                    "Restore the file as it was applied and put the change in a new "
+                    "migration, or set GATE_CHANGED=warn."
+                ),
             )
         )
     if out_of_order == "refuse" and plan.out_of_order:

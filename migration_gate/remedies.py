@@ -44,8 +44,8 @@ BY_STATE = {
     "57014": "The statement was cancelled, or ran longer than "
     "GATE_STATEMENT_TIMEOUT; raise it, or begin the file with "
     "-- gate: statement-timeout=1h.",
-    "22P05": "The database's encoding has no such character: write the text without it, or "
-    "use a database whose encoding is UTF8. Nothing of this file is left.",
+    "22P05": "The database's encoding has no such character: write the text without "
+    "it, or use a database whose encoding is UTF8. Nothing of this file is left.",
 }
 CONSTRAINT_STATES = frozenset({"23502", "23503", "23505", "23514", "23P01"})
 EXTENSION_PROVIDERS = (

@@ -112,7 +112,7 @@ def _cut(record: Mapping[str, Any], names: int, characters: int) -> dict[str, An
     }
 
 
-def _cut_value(value: Any, names: int, characters: int) -> Any:
+def _cut_value(value: object, names: int, characters: int) -> object:
     if isinstance(value, str) and len(value) > characters:
         return value[: characters - 1] + "…"
     if isinstance(value, list | tuple) and len(value) > names:

@@ -31,7 +31,8 @@ ORDER BY a.attnum
 """
 # Everything that a write, a lock or a change of definition would show in.
 TRACES = """
-SELECT c.oid::bigint, c.relname::text, c.relkind::text, c.xmin::text, c.relfilenode::bigint,
+SELECT c.oid::bigint, c.relname::text, c.relkind::text, c.xmin::text,
+       c.relfilenode::bigint,
        (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid)
 FROM pg_catalog.pg_class c

@@ -51,7 +51,7 @@ def test_a_failing_migration_leaves_nothing_and_earlier_ones_stay(
     assert (versions(database), tables(database)) == (list(files), ["a", "b", "c"])
 
 
-FILES = {
+FILES: dict[str, tuple[str | bytes, int]] = {
     "only comments": ("-- nothing\n/* to do */\n", 0),
     "nothing at all": ("", 0),
     "a comment without line end": ("CREATE TABLE t (); -- the end", 1),
@@ -75,14 +75,20 @@ FILES = {
     ),
     "old strings": ("CREATE TABLE t (); SELECT 'a\\', E'\\'';", 2),
     "a rule with several statements": (
-        "CREATE TABLE t (); CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2);"
-        "INSERT INTO t DEFAULT VALUES; SELECT 1;",
+        (
+            "CREATE TABLE t ();"
+            "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2);"
+            "INSERT INTO t DEFAULT VALUES; SELECT 1;"
+        ),
         4,
     ),
     "functions of every kind": (
-        "CREATE TABLE t (); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1;';"
-        "CREATE PROCEDURE p() LANGUAGE plpgsql AS $x$ BEGIN PERFORM 1; END $x$; CALL p();"
-        "DO $$ BEGIN PERFORM f(); END $$;",
+        (
+            "CREATE TABLE t ();"
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1;';"
+            "CREATE PROCEDURE p() LANGUAGE plpgsql AS $x$ BEGIN PERFORM 1; END $x$;"
+            "CALL p(); DO $$ BEGIN PERFORM f(); END $$;"
+        ),
         5,
     ),
     "many statements": ("CREATE TABLE t (); " + "SELECT 1;" * 500, 501),

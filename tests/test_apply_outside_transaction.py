@@ -34,7 +34,7 @@ INDEXES = (
 
 @contextlib.contextmanager
 def open_transaction(database: Database) -> Iterator[Connection[TupleRow]]:
-    """A foreign transaction that has written to the table, as CONCURRENTLY waits for."""
+    """A foreign transaction that wrote to the table, as CONCURRENTLY waits for."""
     with contextlib.closing(database.connect()) as conn:
         conn.execute("BEGIN; INSERT INTO t VALUES (99, 'foreign')")
         yield conn
@@ -239,7 +239,7 @@ def test_an_invalid_index_of_somebody_else_is_never_dropped(
 def test_a_statement_that_cannot_be_judged_is_asked_about(
     gate: Gate, database: Database
 ) -> None:
-    """An unfinished one of two unnamed indexes closes the gate, until resolve answers."""
+    """An unfinished one of unnamed indexes closes the gate, until resolve answers."""
     database.execute(TABLE)
     files = {"001_i.sql": "CREATE INDEX CONCURRENTLY ON t (id);\nSELECT 1;"}
     with open_transaction(database) as foreign:

@@ -107,14 +107,18 @@ def test_any_other_detail_stays() -> None:
         (None, None),
         ("SQL statement \"INSERT INTO t VALUES ('hunter2')\"", None),
         (
-            "SQL statement \"SELECT 'hunter2'\"\n"
-            "PL/pgSQL function inline_code_block line 3 at EXECUTE",
+            (
+                "SQL statement \"SELECT 'hunter2'\"\n"
+                "PL/pgSQL function inline_code_block line 3 at EXECUTE"
+            ),
             "PL/pgSQL function inline_code_block line 3",
         ),
         (
-            "PL/pgSQL function f(integer,text) line 7 at RAISE\n"
-            'SQL function "g" statement 1\n'
-            "PL/pgSQL function h() line 2 at PERFORM",
+            (
+                "PL/pgSQL function f(integer,text) line 7 at RAISE\n"
+                'SQL function "g" statement 1\n'
+                "PL/pgSQL function h() line 2 at PERFORM"
+            ),
             "PL/pgSQL function f(integer,text) line 7; PL/pgSQL function h() line 2",
         ),
         ('COPY users, line 3, column age: "hunter2"', "COPY users, line 3"),

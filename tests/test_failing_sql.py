@@ -100,9 +100,11 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
         ),
     ),
     "inside a function": (
-        "CREATE FUNCTION f(a int) RETURNS int LANGUAGE plpgsql AS $$\n"
-        "BEGIN\n  RAISE EXCEPTION 'not %', a USING HINT = 'Never.';\nEND $$;\n\n"
-        "SELECT f(7);",
+        (
+            "CREATE FUNCTION f(a int) RETURNS int LANGUAGE plpgsql AS $$\n"
+            "BEGIN\n  RAISE EXCEPTION 'not %', a USING HINT = 'Never.';\nEND $$;\n\n"
+            "SELECT f(7);"
+        ),
         said(
             6,
             1,
@@ -203,8 +205,10 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
         ),
     ),
     "extension of Azure": (
-        'DO $$ BEGIN RAISE EXCEPTION \'extension "hstore" is not allow-listed for '
-        "users in Azure Database for PostgreSQL' USING ERRCODE = '0A000'; END $$;",
+        (
+            'DO $$ BEGIN RAISE EXCEPTION \'extension "hstore" is not allow-listed for '
+            "users in Azure Database for PostgreSQL' USING ERRCODE = '0A000'; END $$;"
+        ),
         said(
             1,
             1,
@@ -217,8 +221,11 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
         ),
     ),
     "disk full": (
-        'DO $$ BEGIN RAISE EXCEPTION \'could not extend file "base/1/2": No space left '
-        "on device' USING ERRCODE = '53100', HINT = 'Check free disk space.'; END $$;",
+        (
+            'DO $$ BEGIN RAISE EXCEPTION \'could not extend file "base/1/2": No space '
+            "left on device' USING ERRCODE = '53100', HINT = 'Check free disk space.';"
+            " END $$;"
+        ),
         said(
             1,
             1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.server
 
 def test_the_first_start_makes_the_table(gate: Gate, database: Database) -> None:
     """The plain table of the specification, with three nullable columns beside."""
-    before = datetime.datetime.now(datetime.UTC)
+    before = dt.datetime.now(dt.UTC)
     run = gate(database=database, migrations=TWO)
-    after = datetime.datetime.now(datetime.UTC)
+    after = dt.datetime.now(dt.UTC)
     assert run.exit_code == 0
     made = columns(database, "schema_migrations")
     database.execute(f"CREATE SCHEMA plain; SET search_path = plain; {PLAIN}")
@@ -54,7 +54,7 @@ def test_the_first_start_makes_the_table(gate: Gate, database: Database) -> None
         assert recorded == checksum(text.encode())
         assert gate_version == __version__
         assert duration_ms == event["duration_ms"] >= 0
-        assert before <= applied_at.replace(tzinfo=datetime.UTC) <= after
+        assert before <= applied_at.replace(tzinfo=dt.UTC) <= after
         assert event["applied_at"] == (
             applied_at.isoformat(timespec="milliseconds") + "Z"
         )
@@ -80,13 +80,11 @@ def test_times_are_utc_whatever_the_role_says(
         f"GRANT ALL ON SCHEMA public TO {role.user};"
     )
     role.execute(PLAIN.replace(" TIMESTAMP", f" {kind}"))
-    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    before = dt.datetime.now(dt.UTC).replace(microsecond=0)
     run = gate(database=role, migrations={"1_a.sql": "SELECT 1;"})
     shown = gate("status", "--json", database=role, migrations={"1_a.sql": "SELECT 1;"})
     text = run.one("migration.applied")["applied_at"]
-    assert abs(datetime.datetime.fromisoformat(text) - before) < datetime.timedelta(
-        seconds=10
-    )
+    assert abs(dt.datetime.fromisoformat(text) - before) < dt.timedelta(seconds=10)
     ((stored,),) = database.fetch(
         "SELECT applied_at"
         + (" AT TIME ZONE 'UTC'" if kind == "timestamptz" else "")
@@ -134,7 +132,7 @@ def test_the_table_may_have_any_name(
 def test_the_table_is_found_through_the_roles_search_path(
     gate: Gate, database: Database
 ) -> None:
-    """It is made in the first schema that exists, and found wherever the path has it."""
+    """It is made in the first schema that exists, and found where the path has it."""
     database.execute("CREATE SCHEMA app")
     role = database.role("finder")
     database.execute(
@@ -206,7 +204,9 @@ RIGHTS = {
     "SELECT": "REVOKE SELECT ON app.schema_migrations FROM {role}",
     "INSERT": "REVOKE INSERT ON app.schema_migrations FROM {role}",
     "sequence": "REVOKE ALL ON SEQUENCE app.schema_migrations_id_seq FROM {role}",
-    "CREATE": "DROP TABLE app.schema_migrations; REVOKE CREATE ON SCHEMA app FROM {role}",
+    "CREATE": (
+        "DROP TABLE app.schema_migrations; REVOKE CREATE ON SCHEMA app FROM {role}"
+    ),
     "schema": "DROP SCHEMA app CASCADE",
 }
 

@@ -46,7 +46,8 @@ FORMS = {
     "more columns": """
         CREATE TABLE schema_migrations (
             id BIGINT GENERATED ALWAYS AS IDENTITY, version VARCHAR(100) NOT NULL,
-            applied_at TIMESTAMP, description TEXT, success BOOLEAN NOT NULL DEFAULT true
+            applied_at TIMESTAMP, description TEXT,
+            success BOOLEAN NOT NULL DEFAULT true
         );
         CREATE UNIQUE INDEX ON schema_migrations (version)
     """,
@@ -191,8 +192,9 @@ TOOLS = {
     "dbmate or Rails": "(version varchar(128) PRIMARY KEY)",
     "Ecto": "(version bigint PRIMARY KEY, inserted_at timestamp(0))",
     "Flyway": """(
-        installed_rank int PRIMARY KEY, version varchar(50), description varchar(200)
-        NOT NULL, type varchar(20) NOT NULL, script varchar(1000) NOT NULL, checksum int,
+        installed_rank int PRIMARY KEY, version varchar(50),
+        description varchar(200) NOT NULL, type varchar(20) NOT NULL,
+        script varchar(1000) NOT NULL, checksum int,
         installed_by varchar(100) NOT NULL, installed_on timestamp DEFAULT now(),
         execution_time int NOT NULL, success boolean NOT NULL)""",
     "goose": """(
@@ -219,7 +221,9 @@ TOOLS = {
     "refinery": "(version int PRIMARY KEY, name text, applied_on text, checksum text)",
     "Supabase": "(version text PRIMARY KEY, statements text[], name text)",
     "tern": "(version int NOT NULL)",
-    "another program": "(version text PRIMARY KEY, applied_at timestamp, who text NOT NULL)",
+    "another program": (
+        "(version text PRIMARY KEY, applied_at timestamp, who text NOT NULL)"
+    ),
 }
 
 

@@ -27,39 +27,56 @@ END $$;
 ROW = "INSERT INTO schema_migrations (version) VALUES ('1_a.sql');"
 PLANTED = {
     "view": (
-        "CREATE VIEW schema_migrations AS"
-        " SELECT 1 AS id, spy()::varchar(255) AS version, now()::timestamp AS applied_at;",
+        (
+            "CREATE VIEW schema_migrations AS"
+            " SELECT 1 AS id, spy()::varchar(255) AS version,"
+            " now()::timestamp AS applied_at;"
+        ),
         "it is not an ordinary table; it has rules",
     ),
     "materialized view": (
-        "CREATE MATERIALIZED VIEW schema_migrations AS SELECT 1 AS id,"
-        " '1_a.sql'::varchar(255) AS version, now()::timestamp AS applied_at;"
-        "CREATE UNIQUE INDEX ON schema_migrations (version);",
+        (
+            "CREATE MATERIALIZED VIEW schema_migrations AS SELECT 1 AS id,"
+            " '1_a.sql'::varchar(255) AS version, now()::timestamp AS applied_at;"
+            "CREATE UNIQUE INDEX ON schema_migrations (version);"
+        ),
         "it is not an ordinary table; it has rules",
     ),
     "partitioned table": (
-        "CREATE TABLE schema_migrations (version text PRIMARY KEY, applied_at timestamp)"
-        " PARTITION BY LIST (version);",
+        (
+            "CREATE TABLE schema_migrations"
+            " (version text PRIMARY KEY, applied_at timestamp)"
+            " PARTITION BY LIST (version);"
+        ),
         "it is not an ordinary table",
     ),
     "foreign table": (
-        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
-        "CREATE FOREIGN TABLE schema_migrations (version text, applied_at timestamp)"
-        " SERVER s;",
+        (
+            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+            "CREATE FOREIGN TABLE schema_migrations"
+            " (version text, applied_at timestamp) SERVER s;"
+        ),
         "it is not an ordinary table",
     ),
     "trigger": (
-        f"{PLAIN} CREATE TRIGGER t BEFORE INSERT ON schema_migrations FOR EACH ROW"
-        " EXECUTE FUNCTION spy_trigger();",
+        (
+            f"{PLAIN} CREATE TRIGGER t BEFORE INSERT ON schema_migrations FOR EACH ROW"
+            " EXECUTE FUNCTION spy_trigger();"
+        ),
         "it has triggers",
     ),
     "rule": (
-        f"{PLAIN} CREATE RULE r AS ON INSERT TO schema_migrations DO ALSO SELECT spy();",
+        (
+            f"{PLAIN} CREATE RULE r AS ON INSERT TO schema_migrations"
+            " DO ALSO SELECT spy();"
+        ),
         "it has rules",
     ),
     "row security": (
-        f"{PLAIN} {ROW} ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY;"
-        "CREATE POLICY p ON schema_migrations USING (spy() IS NOT NULL);",
+        (
+            f"{PLAIN} {ROW} ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY;"
+            "CREATE POLICY p ON schema_migrations USING (spy() IS NOT NULL);"
+        ),
         "it has row security",
     ),
 }
@@ -101,8 +118,10 @@ def test_a_table_of_a_foreign_owner_is_refused_and_runs_nothing(
     assert why(run) == (
         1,
         "history",
-        'table "public.schema_migrations" cannot be trusted as history: it is owned by '
-        f'role "{planter.user}"',
+        (
+            'table "public.schema_migrations" cannot be trusted as history: it is '
+            f'owned by role "{planter.user}"'
+        ),
     )
     assert database.fetch("SELECT * FROM spied") == []
     # A view of the planter's is no better, and its function no more run.

@@ -73,8 +73,10 @@ def test_a_holder_without_progress_is_given_up(gate: Gate, database: Database) -
         assert why(run) == (
             1,
             "lock_timeout",
-            f"process {holder.info.backend_pid} kept the gates' lock without progress "
-            "for 1 s",
+            (
+                f"process {holder.info.backend_pid} kept the gates' lock without "
+                "progress for 1 s"
+            ),
         )
         for other in others:
             other.kill()

@@ -59,8 +59,10 @@ TABLE = {
     "gate.opened": ("info", SUMMARY),
     "gate.closed": (
         "error",
-        f"{SUMMARY} reason error_message hint version file line column sqlstate "
-        "error_detail error_hint error_context",
+        (
+            f"{SUMMARY} reason error_message hint version file line column sqlstate "
+            "error_detail error_hint error_context"
+        ),
     ),
 }
 HEAD = ["timestamp", "level", "event", "message"]

@@ -51,7 +51,7 @@ def test_a_name_is_a_number_words_and_an_ending(name: str, expected: FileName) -
         "1.5_init.sql",
         "-1_init.sql",
         " 1_init.sql",
-        "١_arabic_digit.sql",
+        "\u0661_arabic_digit.sql",
         "001_init.SQL",
         "001_init.sql.bak",
         "001_line\nbreak.sql",
@@ -89,7 +89,7 @@ def test_the_order_is_by_number_then_by_bytes() -> None:
         Migration(version=n, number=int(n.partition("_")[0]), key=n, checksum="")
         for n in names
     ]
-    random.Random(7).shuffle(migrations)
+    random.Random(7).shuffle(migrations)  # noqa: S311 - the same order each run
     assert [m.version for m in sorted(migrations, key=lambda m: m.order)] == [
         "9_z.sql",
         "010_a.sql",
@@ -136,13 +136,16 @@ def test_any_other_difference_is_a_change(content: bytes) -> None:
     assert checksum(content) != checksum(b"SELECT 1;\nSELECT 2;")
 
 
-@given(st.text(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+@given(
+    text=st.text(),
+    line_end=st.sampled_from(["\n", "\r\n", "\r"]),
+    mark=st.sampled_from(["", "\ufeff"]),
+)
 def test_no_line_end_and_no_mark_changes_a_checksum(
-    text: str, line_end: str, marked: bool
+    text: str, line_end: str, mark: str
 ) -> None:
     """For any text: what `git autocrlf` or an editor does to it does not count."""
     unix = text.replace("\r", "\n")
     other = unix.replace("\n", line_end)
-    mark = "\ufeff" if marked and not text.startswith("\ufeff") else ""
     if not unix.startswith("\ufeff"):
         assert checksum((mark + other).encode()) == checksum(unix.encode())

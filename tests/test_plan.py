@@ -165,7 +165,7 @@ def test_every_disagreement_is_reported_at_once() -> None:
 def test_a_long_list_is_cut_and_counted() -> None:
     """Ten names, and how many more."""
     changed = tuple(f"{number}_x.sql" for number in range(1, 13))
-    with pytest.raises(HistoryError, match='"10_x.sql" and 2 more were changed'):
+    with pytest.raises(HistoryError, match=r'"10_x\.sql" and 2 more were changed'):
         require_agreement(
             plan(changed=changed),
             changed="refuse",

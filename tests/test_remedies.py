@@ -59,8 +59,10 @@ def test_uuid_ossp_points_to_the_built_in_function(sqlstate: str, message: str) 
     [
         (
             "0A000",
-            'extension "hstore" is not allow-listed for users in Azure Database for '
-            "PostgreSQL",
+            (
+                'extension "hstore" is not allow-listed for users in Azure Database '
+                "for PostgreSQL"
+            ),
             "azure.extensions",
         ),
         (

@@ -28,7 +28,7 @@ CREATE VIEW young AS SELECT v FROM texts WHERE v < 'a' WITH CHECK OPTION;
 INSERT INTO t (id, name) VALUES (1, 'one');
 INSERT INTO texts VALUES ('{s}'), ('{s}');
 """
-FILES = {
+FILES: dict[str, str | bytes] = {
     "EXECUTE of a DO block": "DO $$ BEGIN EXECUTE 'ALTER ROLE x PASSWORD ''{s}'' BAD';"
     " END $$;",
     "EXECUTE that fails": "DO $$ BEGIN EXECUTE 'SELECT ''{s}''::int'; END $$;",
@@ -48,8 +48,8 @@ FILES = {
     "foreign key": "CREATE TABLE k (v text REFERENCES nowhere); SELECT '{s}';",
     "foreign key row": "CREATE TABLE p (v text PRIMARY KEY); CREATE TABLE c (v text "
     "REFERENCES p); INSERT INTO c VALUES ('{s}');",
-    "deferred": "CREATE TABLE p (v text PRIMARY KEY); CREATE TABLE c (v text REFERENCES "
-    "p DEFERRABLE INITIALLY DEFERRED); INSERT INTO c VALUES ('{s}');",
+    "deferred": "CREATE TABLE p (v text PRIMARY KEY); CREATE TABLE c (v text "
+    "REFERENCES p DEFERRABLE INITIALLY DEFERRED); INSERT INTO c VALUES ('{s}');",
     "check": "INSERT INTO t (id, name, age) VALUES (5, '{s}', -1);",
     "check of old rows": "ALTER TABLE texts ADD CHECK (v = '');",
     "exclusion": "CREATE TABLE e (v text, EXCLUDE (v WITH =)); "

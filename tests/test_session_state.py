@@ -42,7 +42,8 @@ LEFTOVERS = {
     "temporary table": "CREATE TEMPORARY TABLE look (x int);"
     "CREATE TEMPORARY SEQUENCE s; SELECT nextval('s');",
     "a temporary history": "CREATE TEMPORARY TABLE temp_one AS TABLE schema_migrations;"
-    "ALTER TABLE temp_one RENAME TO schema_migrations; SET search_path = pg_temp, public;",
+    "ALTER TABLE temp_one RENAME TO schema_migrations;"
+    "SET search_path = pg_temp, public;",
     "constraints": "SET CONSTRAINTS ALL DEFERRED;",
     "old strings": "SET escape_string_warning = off; SET backslash_quote = on;",
     "replication role": "SET session_replication_role = 'replica';",
@@ -147,7 +148,8 @@ def test_settings_of_role_and_database_break_nothing(
         if place == "role":
             conn.execute(f"ALTER ROLE {role.user} SET role = '{owner.user}'")
     files = {
-        "1_a.sql": "CREATE TABLE a AS SELECT 'it''s \\ é €'::text AS t; SELECT pg_sleep(0.2);",
+        "1_a.sql": "CREATE TABLE a AS SELECT 'it''s \\ é €'::text AS t;"
+        "SELECT pg_sleep(0.2);",
         "2_b.sql": "SET standard_conforming_strings = on; SELECT 'a\\';"
         "CREATE TABLE b AS SELECT E'\\'x'::text AS t;",
         "3_c.sql": "CREATE TABLE c AS SELECT 'a\\'::text AS t; SELECT pg_sleep(0.2);",

@@ -17,7 +17,8 @@ def test_every_migration_is_applied_once(gate: Gate, database: Database) -> None
     """By one gate or another; all of them open."""
     database.execute("CREATE TABLE calls (version text)")
     files = {
-        f"{number}_x.sql": f"INSERT INTO calls VALUES ('{number}'); SELECT pg_sleep(0.02);"
+        f"{number}_x.sql": f"INSERT INTO calls VALUES ('{number}');"
+        "SELECT pg_sleep(0.02);"
         for number in range(1, 8)
     }
     processes = [gate.start(database=database, migrations=files) for _ in range(5)]

@@ -41,9 +41,11 @@ def outside(script: str) -> tuple[list[tuple[list[int], bytes, str]], list[str]]
         ("START TRANSACTION READ WRITE; A; COMMIT", [2], b"READ WRITE"),
         ("SAVEPOINT a; B; ROLLBACK TO a; RELEASE a", [1, 2, 3, 4], b""),
         (
-            "A; BEGIN; SELECT pg_catalog.lo_open('1', 131072);"
-            "SELECT pg_catalog.lowrite(0, '\\x00'); SELECT pg_catalog.lo_close(0);"
-            "COMMIT; B",
+            (
+                "A; BEGIN; SELECT pg_catalog.lo_open('1', 131072);"
+                "SELECT pg_catalog.lowrite(0, '\\x00'); SELECT pg_catalog.lo_close(0);"
+                "COMMIT; B"
+            ),
             [1, 3, 4, 5, 7],
             b"",
         ),
