@@ -1,14 +1,17 @@
 """Environment and arguments in, exit code out; nothing else."""
 
+import _signal  # type: ignore[import-not-found]  # signal loads others first
 import os
 import sys
 
-from migration_gate.stop import hold_signals
-
 
 if __name__ == "__main__":
-    hold_signals()
-    from migration_gate.commands import main  # a signal while it loads is kept
+    # As PID 1 a process loses a signal that it has no handler for. One that is blocked
+    # is kept by the kernel until stop.stoppable has installed them.
+    _signal.pthread_sigmask(
+        _signal.SIG_BLOCK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+    )
+    from migration_gate.commands import main
 
     # Everything is written and closed; Python would take its modules apart for 30 ms.
     os._exit(main(sys.argv[1:], os.environ))

@@ -1,8 +1,9 @@
 """
 Signals and GATE_TIMEOUT: both end a run by raising in the main thread.
 
-As PID 1 a process ignores SIGTERM unless it has a handler. A thread watches for what
-Python cannot act on: while the resolver or a write blocks, no handler runs.
+As PID 1 a process ignores SIGTERM unless it has a handler: until there is one,
+``entrypoint.py`` has signals blocked. A thread watches for what Python cannot act on:
+while the resolver or a write blocks, no handler runs.
 """
 
 from __future__ import annotations
@@ -41,15 +42,6 @@ class Stopped(KeyboardInterrupt):  # not an error: it is a request
         self.error = error
 
 
-def hold_signals() -> None:
-    """
-    Keep signals for the stoppable block; before it, as PID 1, they would be lost.
-
-    The kernel keeps a blocked signal even for a PID 1 that has no handler.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
 @dataclass(slots=True)
 class Stopping:
     """What wanted the run to end, once something did."""
@@ -62,7 +54,7 @@ def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterato
     """
     Turn signals, and the end of the time, into Stopped; the first one only.
 
-    A signal that was held since the start raises before the block begins.
+    A signal that was blocked since the start raises before the block begins.
 
     Handlers stay installed: what comes after the first signal, or after the block, is
     ignored while the run cleans up and writes its verdict. ``leave`` is called in

@@ -1,11 +1,13 @@
 """
 A real PgBouncer in front of the server that tests run on; see `pgbouncer`.
 
-Debian's package; without it these tests are skipped, and in CI they fail.
+Debian's package, installed where that can be done; elsewhere these tests are skipped,
+but never in CI.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,10 +19,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, Self
 
-import psycopg
 import pytest
 
-from dev.postgres import find_free_port, give, launcher
+from dev.postgres import CACHE, ROOT, find_free_port, give, launcher
 from tests.fix_postgres import Database
 
 
@@ -28,6 +29,8 @@ Mode = Literal["session", "transaction"]
 
 START_TIMEOUT_S = 10.0
 POLL_S = 0.02
+LAB = ROOT.parent / "shared" / "lab" / "pgbouncer"
+APT_GET = ("apt-get", "-q", "-y", "--no-install-recommends")
 INI = """
 [databases]
 * = host={host} port={port}
@@ -90,7 +93,10 @@ class PgBouncer:
     @property
     def log(self) -> str:
         """What it logged."""
-        return (self._folder / "log").read_text("utf-8", "replace")
+        try:
+            return (self._folder / "log").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
 
     def admit(self, *users: Database) -> None:
         """Let these log in, too."""
@@ -108,28 +114,60 @@ class PgBouncer:
         return database.changed(**address)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for its own word: a login would count as one of its clients."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                self.through(self._database).connect().close()
-            except psycopg.OperationalError:
-                assert process.poll() is None, f"it ended:\n{self.log}"
-                assert time.monotonic() < deadline, f"it is not ready:\n{self.log}"
-                time.sleep(POLL_S)
-            else:
-                return
+        while "process up" not in self.log:
+            assert process.poll() is None, f"it ended:\n{self.log}"
+            assert time.monotonic() < deadline, f"it is not ready:\n{self.log}"
+            time.sleep(POLL_S)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install it before the tests that need it: that takes longer than a test may."""
+    wanted = any("pgbouncer" in getattr(i, "fixturenames", ()) for i in session.items)
+    if wanted and not session.config.option.collectonly and not installed_program():
+        install_program()
 
 
 def find_program() -> str:
-    """Return PgBouncer's path; skip, and in CI fail, where there is none."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-    program = shutil.which("pgbouncer", path=path)
+    """Return PgBouncer's path; without one skip, or in CI fail."""
+    program = installed_program()
     if program is None:
-        why = "there is no pgbouncer (apt-get install pgbouncer)"
+        why = "there is no pgbouncer, and only root on Debian installs it"
         if os.environ.get("CI") == "true":
-            pytest.fail(f"{why}, and CI=true forbids to skip", pytrace=False)
+            pytest.fail(f"{why}; CI=true forbids to skip", pytrace=False)
         pytest.skip(why)
     return program
+
+
+def installed_program() -> str | None:
+    """Return PgBouncer's path, if it is installed."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+    return shutil.which("pgbouncer", path=path)
+
+
+def install_program() -> None:
+    """Install Debian's package, as the lab does where there is one; root only."""
+    if os.geteuid() != 0 or shutil.which(APT_GET[0]) is None:
+        return
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "pgbouncer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # each test process comes here
+        if installed_program() is None:
+            for command in installation():
+                subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+
+
+def installation() -> tuple[tuple[str, ...], ...]:
+    """Return the commands that install the package."""
+    if LAB.is_file():  # it installs when it starts one
+        unused = "postgresql://nobody@127.0.0.1:1/nothing"
+        name = "migration-gate-tests"
+        return (
+            (str(LAB), "start", unused, "transaction", name),
+            (str(LAB), "stop", name),
+        )
+    return ((*APT_GET, "update"), (*APT_GET, "install", "pgbouncer"))
 
 
 class PgBouncers:

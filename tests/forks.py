@@ -149,12 +149,12 @@ def serve() -> None:
     import tenacity  # noqa: F401, PLC0415  # a gate that waits would load it
 
     from migration_gate.commands import main  # noqa: PLC0415  # not in who asks
-    from migration_gate.stop import hold_signals  # noqa: PLC0415
+    from migration_gate.stop import SIGNALS  # noqa: PLC0415
 
     def be_gate(environ: Mapping[str, str]) -> int:
         os.environ.clear()
         os.environ.update(environ)
-        hold_signals()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # as entrypoint.py does
         return main([], os.environ)
 
     for line in sys.stdin:

@@ -209,10 +209,15 @@ def child_of(pid: int) -> int:
 
 
 def holds_sigterm(pid: int) -> bool:
-    """Whether the child of unshare holds SIGTERM back."""
+    """Whether the child of unshare is Python, and holds SIGTERM back."""
     try:
-        status = Path(f"/proc/{child_of(pid)}/status").read_text("ascii")
+        process = Path(f"/proc/{child_of(pid)}")
+        program = (process / "cmdline").read_bytes().split(b"\0")[0]
+        status = (process / "status").read_text("ascii")
     except (OSError, ValueError):
+        return False
+    # Before that it is unshare's own, which holds it back for a moment, too.
+    if program != sys.executable.encode():
         return False
     blocked = int(status.split("SigBlk:")[1].split()[0], 16)
     return bool(blocked >> (signal.SIGTERM - 1) & 1)
