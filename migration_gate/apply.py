@@ -8,29 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import psycopg
 
-from migration_gate.compose import Worker, compose_transaction
-from migration_gate.exchange import exchange, roll_back
+from migration_gate.compose import (
+    Worker,
+    compose_transaction,
+    join,
+)
+from migration_gate.errors import GateError
+from migration_gate.exchange import (
+    Row,
+    UnparsedError,
+    exchange,
+    keep_settings,
+    roll_back,
+)
+from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
 from migration_gate.history_table import HistoryTable
-from migration_gate.lock import work_key
 from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
-from migration_gate.messages import send_message
+from migration_gate.messages import Answers, send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
-from migration_gate.parts import find_own
+from migration_gate.parts import Message, Share
 from migration_gate.preamble import leave_out_unknown
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session
+from migration_gate.settlement import Settlement
 from migration_gate.task import Task
 from migration_gate.watch import Watch
 
 
 CLIENT_CHECK_MIN_VERSION: Final = 140000
+RUN_MAX_FILES: Final = 100
+RUN_MAX_BYTES: Final = 1 << 18
+NOTHING_LEFT: Final = (LocksNotFreeError, UnparsedError, AlreadyAppliedError)
 
 
 def start_worker(
@@ -39,69 +54,202 @@ def start_worker(
     """
     Make a connection ready to run files.
 
-    One round trip, two where the server's default reads strings in the old way.
+    One round trip, two where a default of the session would get in the way.
 
     Args:
         held: The session that holds the lock.
     """
-    standard = conn.pgconn.parameter_status(b"standard_conforming_strings") == b"on"
-    if not standard:
-        send_message(conn, b"SET standard_conforming_strings = on")
-    return Worker(
+    answers = _ask(conn)
+    (strings, idle_timeout), *_ = answers.rows(0)
+    kept = {}
+    if strings != "on":
+        kept["standard_conforming_strings"] = "on"
+    # Behind a pooler a session's setting would go to a stranger with the session.
+    if idle_timeout not in {None, "0"} and not held.is_pooled:
+        kept["idle_session_timeout"] = "0"
+    worker = Worker(
         conn=conn,
         settings=held.settings,
         table=table,
         login_role=held.seen.login_role,
-        work_key=work_key(table.schema, table.name),
-        watches_client=_can_watch_client(conn),
-        strings_are_standard=standard,
+        work_key=held.keys().work,
+        watches_client=(
+            answers.failure is None
+            and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
+        ),
+        kept_settings=kept,
+        is_pooled=held.is_pooled,
+    )
+    keep_settings(worker)
+    return worker
+
+
+def _ask(conn: psycopg.Connection[Any]) -> Answers:
+    """Ask for the session's defaults, and try whether the server watches its client."""
+    query = (
+        b"SELECT pg_catalog.current_setting('standard_conforming_strings'), "
+        b"pg_catalog.current_setting('idle_session_timeout', true); "
+    )
+    if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
+        # Not every platform can: the setting is refused there.
+        query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
+    answers = send_message(conn, query)
+    roll_back(conn)
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """What it takes to apply migrations: the connections, and who is told of it."""
+
+    worker: Worker
+    held: Session
+    watch: Watch
+    settlement: Settlement
+    log: Log
+    started: set[tuple[str, int]] = field(default_factory=set)  # version, attempt
+
+    def apply_all(self, tasks: Sequence[Task]) -> None:
+        """
+        Apply migrations in order; each is told of once it is known to be committed.
+
+        Raises:
+            MigrationFailedError: Nothing of a transactional migration is left, and all
+                of the earlier ones.
+            MigrationBlockedError: The same; its locks were never free.
+            UnresolvedError: An unfinished statement cannot be judged.
+            AlreadyAppliedError: The history had its row.
+            ConnectionLostError: It may have been applied: look at the history.
+        """
+        rest = list(tasks)
+        while rest:
+            run = self._take_run(rest)
+            del rest[: len(run)]
+            if run[0].script.in_transaction:
+                self._apply_run(run)
+            else:
+                self._apply_outside(run[0])
+
+    def _take_run(self, tasks: Sequence[Task]) -> list[Task]:
+        """
+        Take from the front what goes in one message: one, or several small migrations.
+
+        Each still commits alone. Each is without the settings that the server lacks.
+        """
+        run: list[Task] = []
+        size = 0
+        for task in tasks[:RUN_MAX_FILES]:
+            script = leave_out_unknown(self.worker, task.script, self.log)
+            size += len(script.content)
+            if run and (size > RUN_MAX_BYTES or not _goes_along(script)):
+                break
+            run.append(replace(task, script=script))
+            if not _goes_along(script):
+                break
+        return run
+
+    def _apply_outside(self, task: Task) -> None:
+        script = task.script
+        self.settlement.sent([task])
+        self._log_start(script, 1)
+        with _notices_logged(self.worker.conn, [script], self.settlement, self.log):
+            applied = apply_outside(self.worker, task, self.held, self.watch, self.log)
+        self.settlement.applied(task, applied)
+
+    def _apply_run(self, run: Sequence[Task]) -> None:
+        """
+        Apply migrations with one message, and what it leaves with further ones.
+
+        PostgreSQL reads a whole message before it does any of it: where it cannot read
+        one of the files, those before it go alone.
+        """
+        try:
+            self._send(run, 1)
+        except LocksNotFreeError as blocked:
+            first, *rest = run[self.settlement.settled_count :]
+            self._retry(first, blocked)
+            if rest:
+                self._apply_run(rest)
+        except UnparsedError as error:
+            cut = len(run) // 2 if error.place is None else error.place
+            for part in (run[: max(cut, 1)], run[max(cut, 1) :]):
+                self._apply_run(part)
+
+    def _retry(self, task: Task, blocked: LocksNotFreeError) -> None:
+        def attempt(number: int) -> None:
+            self._send([task], number)
+
+        version = task.script.migration.version
+        retry_while_locked(version, self.watch, self.log, attempt, blocked=blocked)
+
+    def _send(self, run: Sequence[Task], number: int) -> None:
+        """Send what applies migrations; the attempt's number is that of each."""
+        waiting = list(run)
+
+        def start_up_to(place: int) -> None:
+            while waiting and len(run) - len(waiting) <= place:
+                self._log_start(waiting.pop(0).script, number)
+
+        def on_commit(share: Share, row: Row) -> None:
+            self.settlement.applied(share.task, _to_applied(share.task, row))
+            start_up_to(self.settlement.settled_count)
+
+        self.settlement.sent(run)
+        scripts = [task.script for task in run]
+        start_up_to(0)
+        with _notices_logged(self.worker.conn, scripts, self.settlement, self.log):
+            *before, last = self._compose(run)
+            try:
+                for message in before:
+                    exchange(self.worker, message, self.watch)
+                exchange(
+                    self.worker,
+                    last,
+                    self.watch,
+                    on_commit=on_commit,
+                    on_place=start_up_to,
+                )
+            except (GateError, *NOTHING_LEFT):
+                self.settlement.rolled_back()
+                raise
+
+    def _log_start(self, script: Script, attempt: int) -> None:
+        """Report an attempt at a migration, once: a message may have to be sent anew."""
+        version = script.migration.version
+        if (version, attempt) in self.started:
+            return
+        self.started.add((version, attempt))
+        self.log.emit(
+            MIGRATION_STARTED,
+            version=version,
+            checksum=script.migration.checksum,
+            in_transaction=script.in_transaction,
+            statement_count=script.statement_count,
+            attempt=attempt,
+        )
+
+    def _compose(self, run: Sequence[Task]) -> list[Message]:
+        if len(run) == 1:
+            return compose_transaction(self.worker, run[0])
+        each = [
+            message
+            for place, task in enumerate(run)
+            for message in compose_transaction(self.worker, task, place)
+        ]
+        return [join(each)]
+
+
+def _goes_along(script: Script) -> bool:
+    """Tell whether a migration may share its message with others."""
+    return (
+        script.in_transaction
+        and len(script.content) <= RUN_MAX_BYTES
+        and not any(s.copy_data for unit in script.units for s in unit.statements)
     )
 
 
-def apply_run(
-    worker: Worker, tasks: Sequence[Task], held: Session, watch: Watch, log: Log
-) -> Iterator[AppliedMigration]:
-    """
-    Apply migrations in order.
-
-    Yields each once it is committed, so that what is applied is known whatever becomes
-    of the rest. The version it yields is the history's.
-
-    Raises:
-        MigrationFailedError: Nothing of a transactional migration is left, and all of
-            the earlier ones.
-        MigrationBlockedError: The same; its locks were never free.
-        UnresolvedError: An unfinished statement cannot be judged.
-        AlreadyAppliedError: The history had its row.
-        ConnectionLostError: It may have been applied: look at the history.
-    """
-    for task in tasks:
-        script = leave_out_unknown(worker, task.script, log)
-        fitting = replace(task, script=script)
-        with _notices_logged(worker.conn, script, log):
-            if script.in_transaction:
-                yield _apply_with_patience(worker, fitting, watch, log)
-            else:
-                log_migration_start(script, 1, log)
-                yield apply_outside(worker, fitting, held, watch, log)
-
-
-def _apply_with_patience(
-    worker: Worker, task: Task, watch: Watch, log: Log
-) -> AppliedMigration:
-    def attempt(number: int) -> AppliedMigration:
-        log_migration_start(task.script, number, log)
-        return _apply(worker, task, watch)
-
-    version = task.script.migration.version
-    return retry_while_locked(worker, version, watch, log, attempt)
-
-
-def _apply(worker: Worker, task: Task, watch: Watch) -> AppliedMigration:
-    for message in compose_transaction(worker, task.script, task.version):
-        answers = exchange(worker, message, task.version, watch)
-    finish = find_own(message.parts, "finish")
-    duration_ms, applied_at = answers.rows(finish)[0][:2]
+def _to_applied(task: Task, row: Row) -> AppliedMigration:
+    duration_ms, applied_at = row[:2]
     return AppliedMigration(
         version=task.version,
         checksum=task.script.migration.checksum,
@@ -110,25 +258,18 @@ def _apply(worker: Worker, task: Task, watch: Watch) -> AppliedMigration:
     )
 
 
-def log_migration_start(script: Script, attempt: int, log: Log) -> None:
-    """Report an attempt at a migration."""
-    log.emit(
-        MIGRATION_STARTED,
-        version=script.migration.version,
-        checksum=script.migration.checksum,
-        in_transaction=script.in_transaction,
-        statement_count=script.statement_count,
-        attempt=attempt,
-    )
-
-
 @contextmanager
 def _notices_logged(
-    conn: psycopg.Connection[Any], script: Script, log: Log
+    conn: psycopg.Connection[Any],
+    scripts: Sequence[Script],
+    settlement: Settlement,
+    log: Log,
 ) -> Iterator[None]:
-    """Pass on what the file's statements raise as notices."""
+    """Pass on what the files' statements raise as notices."""
 
     def report(notice: psycopg.errors.Diagnostic) -> None:
+        # Notices come in the order of the answers, between which they stand.
+        script = scripts[min(settlement.settled_count, len(scripts) - 1)]
         log.emit(
             MIGRATION_NOTICE,
             version=script.migration.version,
@@ -141,13 +282,3 @@ def _notices_logged(
         yield
     finally:
         conn.remove_notice_handler(report)
-
-
-def _can_watch_client(conn: psycopg.Connection[Any]) -> bool:
-    """Tell whether the server takes client_connection_check_interval; leaves nothing."""
-    if conn.info.server_version < CLIENT_CHECK_MIN_VERSION:
-        return False
-    trial = b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
-    answers = send_message(conn, trial)
-    roll_back(conn)
-    return answers.failure is None

@@ -6,7 +6,7 @@ Touches no database: a connection only tells how to quote and which version it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,20 +14,21 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.connect import APPLICATION_NAME
 from migration_gate.history_table import HistoryTable
-from migration_gate.parts import Message, Own, OwnName, Part, part_end
+from migration_gate.lock import SERVER_KEEPALIVES
+from migration_gate.marks import to_mark
+from migration_gate.parts import Message, Own, OwnName, Part, part_end, single
 from migration_gate.records import finish_row, insert_row
 from migration_gate.script import Script
 from migration_gate.settings import Settings
 from migration_gate.statements import Statement
+from migration_gate.task import Task
 
 
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
-MARKS_MAX: Final = 50  # in a message
-MARK: Final = "statement "
+MARKS_MAX: Final = 50  # of a migration in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,9 @@ class Worker:
     """
     The connection that runs files, and what is the same for each of them.
 
-    ``watches_client`` tells whether the server can notice that this client is gone;
-    ``strings_are_standard`` whether its default for standard_conforming_strings is on.
+    ``watches_client`` tells whether the server can notice that this client is gone.
+    ``kept_settings`` are those that hold in this session against its defaults, which
+    RESET ALL brings back.
     """
 
     conn: psycopg.Connection[Any]
@@ -45,50 +47,62 @@ class Worker:
     login_role: str
     work_key: int
     watches_client: bool
-    strings_are_standard: bool
+    kept_settings: Mapping[str, str]
+    is_pooled: bool
 
 
-def compose_transaction(worker: Worker, script: Script, version: str) -> list[Message]:
+def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Message]:
     """
     Return the messages that apply a script in one transaction: one, unless it is large.
 
     BEGIN; the limits; the history row; the role; the file; what clears up after it;
     the row's end; COMMIT.
+
+    Args:
+        place: The migration's among those of its message, from 0.
     """
-    (unit,) = script.units
-    row = insert_row(worker.table, version, script.migration.checksum)
-    finish = finish_row(worker.table, version)
+    (unit,) = task.script.units
+    row = insert_row(worker.table, task.version, task.script.migration.checksum)
+    finish = finish_row(worker.table, task.version)
     return to_messages(
         worker,
-        script,
+        task,
         before=(
-            *begin(worker, script, unit.modes),
+            *begin(worker, task.script, unit.modes, mark=to_mark(place, unit.number)),
             own(worker, "row", row),
             *become_role(worker),
         ),
         statements=unit.statements,
         after=(
-            *clean_up(worker),
+            *clean_up(worker, task.script),
             own(worker, "finish", finish),
             Own("commit", b"COMMIT"),
         ),
+        place=place,
     )
 
 
-def to_messages(
+def join(messages: Sequence[Message]) -> Message:
+    """Make one message of several."""
+    shares = [share for message in messages for share in message.shares]
+    return Message(shares=tuple(shares))
+
+
+def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     worker: Worker,
-    script: Script,
+    task: Task,
     *,
     before: Sequence[Own],
     statements: Sequence[Statement],
     after: Sequence[Own],
+    place: int = 0,
 ) -> list[Message]:
     """Spread statements over as many messages as their size asks for."""
     groups = list(_cut(statements)) or [()]
-    parts: list[list[Part]] = [[*_mark(worker, group)] for group in groups]
+    parts: list[list[Part]] = [[*_mark(worker, group, place)] for group in groups]
     parts[0][:0] = before
     parts[-1] += after
-    return [Message(script=script, parts=tuple(each)) for each in parts]
+    return [single(task, each) for each in parts]
 
 
 def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
@@ -105,7 +119,9 @@ def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
         yield tuple(group)
 
 
-def _mark(worker: Worker, statements: Sequence[Statement]) -> Iterator[Part]:
+def _mark(
+    worker: Worker, statements: Sequence[Statement], place: int
+) -> Iterator[Part]:
     """
     Put marks between statements, by which others see how far the message is.
 
@@ -115,12 +131,9 @@ def _mark(worker: Worker, statements: Sequence[Statement]) -> Iterator[Part]:
     step = max(1, len(statements) // MARKS_MAX)
     for index, statement in enumerate(statements):
         if len(statements) > 1 and index % step == 0:
-            name = f"{APPLICATION_NAME} {MARK}{statement.number}"
-            yield own(
-                worker,
-                "mark",
-                sql.SQL("SET LOCAL application_name = {}").format(name),
-            )
+            name = to_mark(place, statement.number)
+            set_name = sql.SQL("SET LOCAL application_name = {}").format(name)
+            yield own(worker, "mark", set_name)
         yield statement
 
 
@@ -130,16 +143,16 @@ def own(worker: Worker, name: OwnName, statement: sql.Composable) -> Own:
 
 
 def begin(
-    worker: Worker, script: Script, modes: bytes = b"", *, lock_timeout: bool = True
+    worker: Worker, script: Script, modes: bytes = b"", *, mark: str | None = None
 ) -> list[Own]:
-    """Begin a transaction with its limits."""
+    """Begin a transaction with its limits, and say by a mark how far the message is."""
+    calls = limit_calls(worker, script, is_local=True)
+    if mark is not None:
+        calls.append(set_config("application_name", mark, is_local=True))
+    calls.append(work_key_call(worker, is_local=True))
     return [
         Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
-        own(
-            worker,
-            "limits",
-            limits(worker, script, is_local=True, lock_timeout=lock_timeout),
-        ),
+        own(worker, "limits", select(calls)),
     ]
 
 
@@ -153,7 +166,7 @@ def become_role(worker: Worker) -> list[Own]:
 
 
 # What a file leaves is cleared inside its transaction. Deferred constraints are checked
-# first, while the role is still the file's. DISCARD ALL cannot run in a transaction; and
+# first, while the role is still the file's. DISCARD ALL cannot run in a transaction, and
 # RESET ALL undoes neither role nor session authorization.
 CLEAN_UP: Final = (
     "SET CONSTRAINTS ALL IMMEDIATE",
@@ -163,28 +176,29 @@ CLEAN_UP: Final = (
     "SET SESSION AUTHORIZATION DEFAULT",
     "RESET ROLE",
     "RESET ALL",
-    "DISCARD TEMP",
-    "DISCARD SEQUENCES",
-    "SELECT pg_catalog.pg_advisory_unlock_all()",
 )
+DISCARD: Final = ("DISCARD TEMP", "DISCARD SEQUENCES")
 
 
-def clean_up(worker: Worker) -> list[Own]:
+def clean_up(worker: Worker, script: Script) -> list[Own]:
     """Clear whatever the file's statements may have left in the session."""
-    parts = [Own("clean up", text.encode()) for text in CLEAN_UP]
-    if not worker.strings_are_standard:
-        parts.append(Own("clean up", b"SET standard_conforming_strings = on"))
-    return parts
+    calls = [
+        sql.SQL("pg_catalog.pg_advisory_unlock_all()"),
+        *limit_calls(worker, script, is_local=True),  # RESET ALL has undone them
+        *keep_calls(worker),
+    ]
+    return [
+        *(Own("clean up", text.encode()) for text in CLEAN_UP),
+        own(worker, "clean up", select(calls)),
+        *(Own("clean up", text.encode()) for text in DISCARD),
+    ]
 
 
-def limits(
-    worker: Worker, script: Script, *, is_local: bool, lock_timeout: bool
-) -> sql.Composable:
+def limit_calls(
+    worker: Worker, script: Script, *, is_local: bool, lock_timeout: bool = True
+) -> list[sql.Composable]:
     """
-    Set the timeouts, whatever role and database say, and take the work key.
-
-    The key is shared and never waited for: whoever holds it still works, which is how
-    the next gate sees a backend that an earlier one has left.
+    Return the calls that set the timeouts, whatever role and database say.
 
     Args:
         is_local: For the transaction alone, else for the session.
@@ -202,13 +216,36 @@ def limits(
         values["transaction_timeout"] = "0"
     if worker.watches_client:
         values["client_connection_check_interval"] = CLIENT_CHECK_INTERVAL
-    calls = (
-        sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
-        for name, value in values.items()
-    )
+    if not worker.is_pooled:
+        values |= SERVER_KEEPALIVES
+    return [set_config(n, v, is_local=is_local) for n, v in values.items()]
+
+
+def keep_calls(worker: Worker) -> list[sql.Composable]:
+    """Return the calls that bring back what holds in the session, not its defaults."""
+    kept = worker.kept_settings.items()
+    return [set_config(name, value, is_local=False) for name, value in kept]
+
+
+def work_key_call(worker: Worker, *, is_local: bool) -> sql.Composable:
+    """
+    Return the call that takes the work key.
+
+    The key is shared and never waited for: whoever holds it still works, which is how
+    the next gate sees a backend that an earlier one has left.
+    """
     function = "pg_advisory_xact_lock_shared" if is_local else "pg_advisory_lock_shared"
-    key = sql.SQL("pg_catalog.{}({})").format(sql.SQL(function), worker.work_key)
-    return sql.SQL("SELECT ") + sql.SQL(", ").join([*calls, key])
+    return sql.SQL("pg_catalog.{}({})").format(sql.SQL(function), worker.work_key)
+
+
+def set_config(name: str, value: str, *, is_local: bool) -> sql.Composable:
+    """Return the call that sets a parameter, as a function."""
+    return sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
+
+
+def select(calls: Iterable[sql.Composable]) -> sql.Composed:
+    """Return one statement of several calls."""
+    return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
 
 
 def _first(directive_s: float | None, setting_s: float) -> float:

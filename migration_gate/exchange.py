@@ -1,10 +1,10 @@
 """
-Send a message of a migration and judge its answers; nothing is left open by an error.
+Send a message of migrations and judge its answers; nothing is left open by an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,86 +12,145 @@ import psycopg
 
 from psycopg import pq
 
-from migration_gate.compose import Worker
+from migration_gate.compose import Worker, keep_calls, select
 from migration_gate.failure import (
     LocksNotFreeError,
     describe_failure,
     judge_failure,
 )
 from migration_gate.messages import Answers, ConnectionLostError, send_message
-from migration_gate.parts import Message
+from migration_gate.parts import Message, Share, find_own
 from migration_gate.watch import Watch
 
 
 QUERY_CANCELED: Final = "57014"
 COPY_BLOCK_BYTES: Final = 1 << 18
+ROLL_BACK: Final = (
+    b"ROLLBACK; DEALLOCATE ALL; DISCARD SEQUENCES; "
+    b"SELECT pg_catalog.pg_advisory_unlock_all()"
+)
+
+Row = tuple[str | None, ...]
 
 
-def exchange(
+class UnparsedError(Exception):
+    """
+    PostgreSQL could not read a message of several migrations, and has done none of it.
+
+    ``place`` is that of the migration at fault; None where PostgreSQL does not say.
+    """
+
+    def __init__(self, place: int | None) -> None:
+        super().__init__("the message was not read")
+        self.place = place
+
+
+def exchange(  # noqa: PLR0913  # how a message is sent, by name
     worker: Worker,
     message: Message,
-    version: str,
     watch: Watch,
     *,
     blocks_queries: bool = True,
-) -> Answers:
+    on_commit: Callable[[Share, Row], None] | None = None,
+    on_place: Callable[[int], None] = lambda _: None,
+) -> None:
     """
-    Send a message, while the lock is still held, and return its answers.
+    Send a message, while the lock is still held.
 
     Args:
-        version: The history row's.
         blocks_queries: False for a statement behind whose lock waits nobody queues:
             it may wait as long as it takes.
+        on_commit: Called for each migration as soon as its COMMIT is answered, with the
+            row that its "finish" gave.
+        on_place: Called when the message is seen to have come to a migration.
 
     Raises:
-        MigrationFailedError: A statement failed, and the transaction is rolled back.
+        MigrationFailedError: A statement failed, and its transaction is rolled back;
+            the migrations before it are committed.
         LocksNotFreeError: The same, and it may be tried again.
         AlreadyAppliedError: The history had the row.
-        ConnectionLostError: The message may have taken effect.
+        UnparsedError: Nothing of a message of several migrations was done.
+        ConnectionLostError: What has not been told of as committed may be.
     """
-    watch.start(message, _lock_limit_s(worker, message) if blocks_queries else None)
 
     def copy_data(answered: int) -> Iterator[bytes]:
-        start, end = message.copy_data(answered)
+        share, (start, end) = message.copy_data(answered)
+        content = share.task.script.content
         for block in range(start, end, COPY_BLOCK_BYTES):
-            yield message.script.content[block : min(block + COPY_BLOCK_BYTES, end)]
+            yield content[block : min(block + COPY_BLOCK_BYTES, end)]
 
+    watch.start(message, blocks_queries=blocks_queries, on_place=on_place)
+    commits = _Commits(message, on_commit)
     answers = send_message(
         worker.conn,
         message.encode(),
-        on_tick=watch.tick,
-        tick_s=watch.tick_s,
+        ticks=watch.ticks,
         copy_data=copy_data,
+        on_answer=commits.take,
     )
     if answers.failure is not None:
         roll_back(worker.conn)
-        raise _judge(worker, message, answers, version, watch)
-    if len(answers.results) != len(message.parts):
+        raise _judge(worker, message, answers, watch)
+    if len(answers.results) != message.answer_count:
         text = "PostgreSQL gave another number of answers than there are statements"
         raise AssertionError(text)
-    return answers
 
 
-def _lock_limit_s(worker: Worker, message: Message) -> float:
-    directive_s = message.script.directives.lock_timeout_s
-    return worker.settings.ddl_lock_timeout_s if directive_s is None else directive_s
+class _Commits:
+    """Tells of each migration whose last answer has come."""
+
+    def __init__(
+        self, message: Message, on_commit: Callable[[Share, Row], None] | None
+    ) -> None:
+        self._shares = iter(message.shares if on_commit is not None else ())
+        self._on_commit = on_commit
+        self._start = self._end = 0
+        self._share: Share | None = None
+        self._next()
+
+    def take(self, answers: Answers) -> None:
+        if self._share is None or len(answers.results) < self._end:
+            return
+        share, finish = self._share, find_own(self._share.parts, "finish")
+        row = answers.rows(self._start + finish)[0]
+        self._next()
+        if self._on_commit is not None:
+            self._on_commit(share, row)
+
+    def _next(self) -> None:
+        self._share = next(self._shares, None)
+        self._start = self._end
+        self._end += 0 if self._share is None else len(self._share.parts)
 
 
 def _judge(
-    worker: Worker, message: Message, answers: Answers, version: str, watch: Watch
+    worker: Worker, message: Message, answers: Answers, watch: Watch
 ) -> Exception:
-    failure = answers.failure
+    failure, answered = answers.failure, len(answers.results)
     assert failure is not None  # noqa: S101  # the caller has looked
-    if failure.sqlstate == QUERY_CANCELED and watch.has_cancelled:
-        error = describe_failure(worker, message, failure)
+    encoding = worker.conn.pgconn.parameter_status(b"server_encoding")
+    found = message.locate(failure.position, in_bytes=encoding == b"SQL_ASCII")
+    if not answered and len(message.shares) > 1:
+        place = None if found is None else message.shares.index(found.share)
+        return UnparsedError(place)
+    found = found or message.part_after(answered)
+    if failure.sqlstate == QUERY_CANCELED and watch.attempt.was_cancelled:
+        error = describe_failure(worker, found.share.task.script, failure)
         words = "waited for its locks longer than GATE_DDL_LOCK_TIMEOUT"
         return LocksNotFreeError(replace(error, error_message=words))
-    return judge_failure(worker, message, failure, len(answers.results), version)
+    return judge_failure(worker, found, failure)
 
 
 def roll_back(conn: psycopg.Connection[Any]) -> None:
-    """End a transaction that is still open; PREPARE is not undone with it."""
+    """End a transaction that is still open, and clear what a rollback does not undo."""
     if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-        answers = send_message(conn, b"ROLLBACK; DEALLOCATE ALL")
+        answers = send_message(conn, ROLL_BACK)
         if answers.failure is not None:
             raise ConnectionLostError(answers.failure.message or "")
+
+
+def keep_settings(worker: Worker) -> None:
+    """Bring back what holds in the worker's session, not its defaults."""
+    calls = keep_calls(worker)
+    if calls:
+        send_message(worker.conn, select(calls).as_bytes(worker.conn))

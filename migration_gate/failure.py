@@ -23,9 +23,11 @@ from migration_gate.errors import (
     SqlFailure,
 )
 from migration_gate.history_table import missing_right, quote_name
-from migration_gate.parts import Message, Own, Part
+from migration_gate.parts import Own, Place
 from migration_gate.remedies import find_remedy
+from migration_gate.script import Script
 from migration_gate.statements import place
+from migration_gate.task import Task
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
@@ -45,22 +47,18 @@ class LocksNotFreeError(Exception):
         self.error = error
 
 
-def judge_failure(
-    worker: Worker, message: Message, failure: SqlFailure, answered: int, version: str
-) -> Exception:
+def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exception:
     """
-    Turn the first error of a message into the exception that says what to do.
+    Turn the error of a statement into the exception that says what to do.
 
     Args:
-        answered: How many answers came before the error.
-        version: The history row's, for the errors that are about it.
+        found: Whose statement it is, and the byte that PostgreSQL points to.
     """
-    found = message.locate(failure.position)
-    part, offset = found if found is not None else (message.parts[answered], None)
-    if isinstance(part, Own) and part.name not in AT_COMMIT:
-        return _judge_own(worker, message, part, failure, version)
-    line, column = _find_place(message, part, offset, failure)
-    error = describe_failure(worker, message, failure, line=line, column=column)
+    if isinstance(found.part, Own) and found.part.name not in AT_COMMIT:
+        return _judge_own(worker, found.share.task, found.part, failure)
+    line, column = _find_place(found, failure)
+    script = found.share.task.script
+    error = describe_failure(worker, script, failure, line=line, column=column)
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
     return MigrationFailedError(error, hint=find_remedy(failure))
@@ -68,14 +66,14 @@ def judge_failure(
 
 def describe_failure(
     worker: Worker,
-    message: Message,
+    script: Script,
     failure: SqlFailure,
     *,
     line: int | None = None,
     column: int | None = None,
 ) -> SqlError:
     """Return what may be told of an error, with its place."""
-    version = message.script.migration.version
+    version = script.migration.version
     cleaned = clean_failure(failure, full=worker.settings.log_detail == "full")
     return SqlError(
         version=version,
@@ -87,20 +85,18 @@ def describe_failure(
     )
 
 
-def _judge_own(
-    worker: Worker, message: Message, part: Own, failure: SqlFailure, version: str
-) -> Exception:
+def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Exception:
     """Judge an error in a statement of the gate's own."""
-    error = describe_failure(worker, message, failure)
+    error = describe_failure(worker, task.script, failure)
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
     if part.name == "row":
-        return _judge_row(worker, failure, version)
+        return _judge_row(worker, failure, task.version)
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
     if part.name == "finish":
         return HistoryError(
-            f'migration "{version}" removes its own row from the history, or the table',
+            f'migration "{task.version}" removes the history table, or its own row',
             hint="Take that out of the file: the history is the gate's to write.",
         )
     return MigrationFailedError(error, hint=find_remedy(failure))
@@ -145,20 +141,18 @@ def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError:
     return SettingsError([fault])
 
 
-def _find_place(
-    message: Message, part: Part, offset: int | None, failure: SqlFailure
-) -> tuple[int | None, int | None]:
+def _find_place(found: Place, failure: SqlFailure) -> tuple[int | None, int | None]:
     """
     Return line and column in the file.
 
     Where PostgreSQL gives no position, the line of COPY's data, or else the start of
     the failing statement; None for an error at COMMIT.
     """
+    part, content = found.part, found.share.task.script.content
     if isinstance(part, Own):
         return None, None
-    content = message.script.content
     data_line = COPY_LINE.match(failure.context or "")
     if part.copy_data and data_line:
         line, _ = place(content, part.copy_data[0])
         return line + int(data_line[1]) - 1, 1
-    return place(content, part.first if offset is None else offset)
+    return place(content, part.first if found.offset is None else found.offset)

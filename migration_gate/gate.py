@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.apply import apply_run, start_worker
+from migration_gate.apply import Applier, start_worker
 from migration_gate.compose import Worker
 from migration_gate.connect import current_parameters, open_connection
 from migration_gate.create_database import with_database
@@ -25,7 +25,6 @@ from migration_gate.logs import (
     DATABASE_READY,
     FILES_SHARED_NUMBER,
     GATE_STARTED,
-    MIGRATION_APPLIED,
     NOT_ALTERED,
     OUT_OF_ORDER,
     PLAN_MADE,
@@ -33,8 +32,7 @@ from migration_gate.logs import (
     Log,
 )
 from migration_gate.messages import ConnectionLostError
-from migration_gate.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.orphans import wait_for_orphans
+from migration_gate.migration import Migration
 from migration_gate.outside import require_no_session
 from migration_gate.plan import (
     Plan,
@@ -45,6 +43,7 @@ from migration_gate.plan import (
 from migration_gate.script import Script
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
+from migration_gate.settlement import Settlement, settle_doubts
 from migration_gate.task import Task
 from migration_gate.turn import take_turn
 from migration_gate.verdict import Tally
@@ -138,14 +137,9 @@ def apply_pending(
     if held.is_pooled:
         require_no_session(tasks)
     with open_worker(settings, held, log) as worker:
-        wait_for_orphans(held, worker.work_key, log)
-        pid = None if held.is_pooled else worker.conn.info.backend_pid
-        watch = Watch(held, log, pid, worker.work_key)
-        run = apply_run(worker, tasks, held, watch, log)
-        for task in tasks:
-            tally.in_doubt = task.script.migration.version
-            applied = next(run)
-            record(tally.in_doubt, applied, task.script.statement_count, log, tally)
+        watch = Watch(held, worker, log)
+        settlement = Settlement(tally, log)
+        Applier(worker, held, watch, settlement, log).apply_all(tasks)
 
 
 def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
@@ -250,12 +244,7 @@ def agree(
         out_of_order=settings.out_of_order,
         ahead=settings.ahead,
     )
-    if tally.in_doubt is not None:
-        key = version_to_key(tally.in_doubt)
-        for row in session.seen.history:
-            if version_to_key(row.version) == key:
-                record(tally.in_doubt, row, None, log, tally)
-                break
+    settle_doubts(session.seen.history, tally, log)
     return plan
 
 
@@ -289,27 +278,9 @@ def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]
         yield start_worker(conn, held, table)
 
 
-def record(
-    version: str,
-    applied: AppliedMigration,
-    statement_count: int | None,
-    log: Log,
-    tally: Tally,
-) -> None:
-    """Report a migration that is committed, under its file's name."""
-    tally.in_doubt = None
-    tally.applied.append(version)
-    log.emit(
-        MIGRATION_APPLIED,
-        version=version,
-        applied_at=applied.applied_at,
-        duration_ms=applied.duration_ms,
-        statement_count=statement_count,
-    )
-
-
 def _lost_too_often(tally: Tally) -> DatabaseUnreachableError:
-    during = f' while applying "{tally.in_doubt}"' if tally.in_doubt else ""
+    versions = tuple(tally.in_doubt)
+    during = f' while applying "{versions[0]}"' if versions else ""
     return DatabaseUnreachableError(
         f"the connection was lost {LOSSES_MAX + 1} times in a row{during}",
         hint="Look at the server's log: this migration may end its session, or the "

@@ -9,16 +9,30 @@ from __future__ import annotations
 
 import hashlib
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
+from migration_gate.monitor import holders_query, workers_query
+
 
 IDLE_SESSION_TIMEOUT_MIN_VERSION: Final = 140000
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
+# How the server notices within a minute that a client is gone without a word; until
+# then its session keeps its locks. Without effect on a Unix socket.
+SERVER_KEEPALIVES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "tcp_keepalives_idle": "20",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "50000",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +46,46 @@ class Holder:
     works: bool
 
 
-def lock_key(schema: str, table: str) -> int:
-    """Return the advisory lock's key for a history table: a signed 64-bit number."""
-    name = f"migration-gate:{schema}.{table}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """
+    The keys of a history table's advisory locks: signed 64-bit numbers.
+
+    ``lock`` is held by the gate whose turn it is; ``work``, shared, by each backend
+    that runs a migration, as long as it does.
+    """
+
+    lock: int
+    work: int
 
 
-def work_key(schema: str, table: str) -> int:
-    """Return the key that a backend holds, shared, while it runs a migration."""
-    return lock_key(schema, f"{table}:work")
+def lock_keys(schema: str, table: str) -> Keys:
+    """Return the keys of a history table."""
+    return Keys(
+        lock=_to_key(f"migration-gate:{schema}.{table}"),
+        work=_to_key(f"migration-gate:{schema}.{table}:work"),
+    )
 
 
-def try_lock(conn: psycopg.Connection[Any], key: int, *, pooled: bool) -> bool:
+def _to_key(name: str) -> int:
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """
+    What came of trying to take the lock.
+
+    ``orphans`` are the backends that still run a migration: when the lock was taken,
+    they are those of a gate that is gone.
+    """
+
+    taken: bool
+    orphans: tuple[int, ...]
+
+
+def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Trial:
     """
     Try once to take the lock; never waits inside PostgreSQL.
 
@@ -57,70 +99,72 @@ def try_lock(conn: psycopg.Connection[Any], key: int, *, pooled: bool) -> bool:
     """
     version = conn.info.server_version
     if pooled:
-        limits = ["idle_in_transaction_session_timeout"]
+        limits = {"idle_in_transaction_session_timeout": "0"}
         if version >= TRANSACTION_TIMEOUT_MIN_VERSION:
-            limits.append("transaction_timeout")
+            limits["transaction_timeout"] = "0"
         conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        taken = _call(conn, "pg_try_advisory_xact_lock", key, limits, local=True)
-        if not taken:
+        trial = _call(conn, "pg_try_advisory_xact_lock", keys, limits, local=True)
+        if not trial.taken:
             conn.execute("ROLLBACK")
-        return taken
-    limits = ["idle_in_transaction_session_timeout"]
+        return trial
+    limits = {"idle_in_transaction_session_timeout": "0", **SERVER_KEEPALIVES}
     if version >= IDLE_SESSION_TIMEOUT_MIN_VERSION:
-        limits.append("idle_session_timeout")
-    return _call(conn, "pg_try_advisory_lock", key, limits, local=False)
+        limits["idle_session_timeout"] = "0"
+    return _call(conn, "pg_try_advisory_lock", keys, limits, local=False)
 
 
 def _call(
     conn: psycopg.Connection[Any],
     function: str,
-    key: int,
-    limits: list[str],
+    keys: Keys,
+    limits: Mapping[str, str],
     *,
     local: bool,
-) -> bool:
-    """Take the lock and lift, in the same query, the timeouts that would end it."""
+) -> Trial:
+    """
+    Take the lock; in the same query see who works, and lift what would end the session.
+    """
     lifted = sql.SQL("").join(
-        sql.SQL(", pg_catalog.set_config({}, '0', {})").format(name, local)
-        for name in limits
+        sql.SQL(", pg_catalog.set_config({}, {}, {})").format(name, value, local)
+        for name, value in limits.items()
     )
-    query = sql.SQL("SELECT pg_catalog.{function}({key}){lifted}").format(
-        function=sql.SQL(function), key=sql.Literal(key), lifted=lifted
+    query = sql.SQL(
+        "SELECT pg_catalog.{function}({key}), ARRAY({workers}){lifted}"
+    ).format(
+        function=sql.SQL(function),
+        key=sql.Literal(keys.lock),
+        workers=workers_query(keys.work),
+        lifted=lifted,
     )
     row = conn.execute(query).fetchone()
-    return row is not None and bool(row[0])
+    assert row is not None  # noqa: S101  # a SELECT without FROM
+    return Trial(bool(row[0]), tuple(row[1]))
 
 
-# The holder's own connection is idle; another of its name does the work. Gates that
-# wait have that name too: their looks are short, the holder's short messages show as
-# rows of the history.
-HOLDER = """
-WITH worker AS (
-    SELECT datname, wait_event_type, wait_event FROM pg_catalog.pg_stat_activity
-    WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid()
-      AND application_name LIKE 'migration-gate/%%'
-      AND query_start < pg_catalog.clock_timestamp() - interval '200 ms'
-)
+# The holder's own connection is idle; the backend that holds the work key works. Both
+# keys are in pg_locks, which every role may read in full.
+HOLDER: Final = sql.SQL(
+    """
 SELECT l.pid, a.application_name,
        pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC',
                           'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-       (SELECT pg_catalog.min(w.wait_event_type || ':' || w.wait_event)
-        FROM worker w WHERE w.datname = a.datname),
-       EXISTS (SELECT FROM worker w WHERE w.datname = a.datname)
-FROM pg_catalog.pg_locks l
-LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                    WHERE datname = pg_catalog.current_database())
-  AND l.classid = %s AND l.objid = %s
+       (SELECT w.wait_event_type || ':' || w.wait_event
+        FROM pg_catalog.pg_stat_get_activity(coalesce(worker.pids[1], 0)) w),
+       pg_catalog.cardinality(worker.pids) > 0
+FROM (SELECT ({holders} LIMIT 1) AS pid) l
+LEFT JOIN pg_catalog.pg_stat_activity a USING (pid),
+     (SELECT ARRAY({workers}) AS pids) worker
+WHERE l.pid IS NOT NULL
 """
+)
 
 
-def find_holder(conn: psycopg.Connection[Any], key: int) -> Holder | None:
+def find_holder(conn: psycopg.Connection[Any], keys: Keys) -> Holder | None:
     """Return who holds the lock, as far as the role may see it. Reads only."""
-    unsigned = key & 0xFFFF_FFFF_FFFF_FFFF
-    parts = (unsigned >> 32, unsigned & 0xFFFF_FFFF)
-    row = conn.execute(HOLDER, parts).fetchone()
+    query = HOLDER.format(
+        holders=holders_query(keys.lock), workers=workers_query(keys.work)
+    )
+    row = conn.execute(query).fetchone()
     if row is None:
         return None
     return Holder(

@@ -11,7 +11,7 @@ import select
 import time
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
@@ -41,12 +41,21 @@ class ConnectionLostError(Exception):
     """The connection ended before the answer came: what was sent may have happened."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answers:
     """What a message was answered with: results in order, then perhaps an error."""
 
-    results: tuple[pq.abc.PGresult, ...]
-    failure: SqlFailure | None
+    on_answer: Callable[[Answers], None]
+    results: list[pq.abc.PGresult] = field(default_factory=list)
+    failure: SqlFailure | None = None
+
+    def take(self, result: pq.abc.PGresult) -> None:
+        """Keep a result: each statement gives one, but what a rule shows beside it."""
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            self.failure = self.failure or result_to_failure(result)
+        elif result.command_status:  # DO ALSO SELECT of a rule comes without a tag
+            self.results.append(result)
+            self.on_answer(self)
 
     def rows(self, index: int) -> tuple[tuple[str | None, ...], ...]:
         """Return the rows of one result, values as text."""
@@ -61,10 +70,13 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """What to call while PostgreSQL works, and how often."""
+    """What to call while PostgreSQL works, and how long after the last answer."""
 
     call: Callable[[], None]
-    interval_s: float
+    interval_s: Callable[[], float]
+
+
+NO_TICKS: Final = Ticks(lambda: None, lambda: TICK_S)
 
 
 def no_data(_answered: int) -> Iterator[bytes | memoryview]:
@@ -73,37 +85,42 @@ def no_data(_answered: int) -> Iterator[bytes | memoryview]:
     raise AssertionError(text)
 
 
+def nobody_listens(_answers: Answers) -> None:
+    """Let the answers that have come so far go by."""
+
+
 def send_message(
     conn: psycopg.Connection[Any],
     message: bytes,
     *,
-    on_tick: Callable[[], None] = lambda: None,
-    tick_s: float = TICK_S,
+    ticks: Ticks = NO_TICKS,
     copy_data: Callable[[int], Iterable[bytes | memoryview]] = no_data,
+    on_answer: Callable[[Answers], None] = nobody_listens,
 ) -> Answers:
     """
     Send a message and wait for all of its answers.
 
     Args:
-        on_tick: Called now and then while PostgreSQL works.
-        tick_s: How long after the last answer or call.
+        ticks: What to call now and then while PostgreSQL works.
         copy_data: Gives the data for a COPY FROM STDIN, told how many answers came
             before it.
+        on_answer: Called at each answer, with those that have come so far; also for
+            those that come while a signal ends the run.
 
     Raises:
-        ConnectionLostError: Whether the message took effect is not known.
+        ConnectionLostError: Whether the rest of the message took effect is not known.
     """
-    pgconn = conn.pgconn
+    pgconn, answers = conn.pgconn, Answers(on_answer)
     try:
         pgconn.send_query(message)
         _flush(pgconn)
-        ticks = Ticks(on_tick, tick_s)
-        return _to_answers(_collect(pgconn, ticks, copy_data))
+        _collect(pgconn, answers, ticks, copy_data)
     except psycopg.OperationalError as error:
         raise ConnectionLostError(str(error)) from error
     except BaseException:
-        _cancel(conn)
+        _cancel(conn, answers)
         raise
+    return answers
 
 
 def is_alive(conn: psycopg.Connection[Any]) -> bool:
@@ -129,13 +146,14 @@ def _flush(pgconn: pq.abc.PGconn) -> None:
 
 def _collect(
     pgconn: pq.abc.PGconn,
+    answers: Answers,
     ticks: Ticks,
     copy_data: Callable[[int], Iterable[bytes | memoryview]],
-) -> list[pq.abc.PGresult]:
-    results: list[pq.abc.PGresult] = []
+) -> None:
+    last_error = b""
     while True:
         while pgconn.is_busy():
-            if _wait(pgconn, select.POLLIN, ticks.interval_s):
+            if _wait(pgconn, select.POLLIN, ticks.interval_s()):
                 pgconn.consume_input()
             else:
                 ticks.call()
@@ -144,16 +162,15 @@ def _collect(
         if result is None:
             break
         if result.status == pq.ExecStatus.COPY_IN:
-            _send_data(pgconn, copy_data(len(results)))
+            _send_data(pgconn, copy_data(len(answers.results)))
         elif result.status in OTHER_COPY_STATES:
             text = "PostgreSQL sends the data of a COPY"
             raise AssertionError(text)
         else:
-            results.append(result)
+            last_error = result.error_message
+            answers.take(result)
     if pgconn.status != pq.ConnStatus.OK:
-        last = results[-1].error_message if results else b""
-        raise psycopg.OperationalError(last.decode("utf-8", "replace"))
-    return results
+        raise psycopg.OperationalError(last_error.decode("utf-8", "replace"))
 
 
 OTHER_COPY_STATES: Final = frozenset({pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
@@ -177,13 +194,6 @@ def _deliver_notices(pgconn: pq.abc.PGconn) -> None:
         pass
 
 
-def _to_answers(results: list[pq.abc.PGresult]) -> Answers:
-    failed = [r for r in results if r.status == pq.ExecStatus.FATAL_ERROR]
-    # What a rule of DO ALSO SELECT shows comes first, without a command's tag.
-    done = tuple(r for r in results if r not in failed and r.command_status)
-    return Answers(done, result_to_failure(failed[0]) if failed else None)
-
-
 def result_to_failure(result: pq.abc.PGresult) -> SqlFailure:
     """Return the fields of an error, as PostgreSQL gave them."""
     said = {name: _text(result.error_field(f)) for name, f in FIELDS.items()}
@@ -195,19 +205,19 @@ def _text(value: bytes | memoryview | None) -> str | None:
     return None if value is None else bytes(value).decode("utf-8", "replace")
 
 
-def _cancel(conn: psycopg.Connection[Any]) -> None:
+def _cancel(conn: psycopg.Connection[Any], answers: Answers) -> None:
     """Cancel what runs, and wait a little for its end, so that nothing is left."""
     try:
         conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        _drain(conn.pgconn)
+        _drain(conn.pgconn, answers)
     except psycopg.Error:
         return  # unreachable: client_connection_check_interval ends it there
     finally:
         conn.close()
 
 
-def _drain(pgconn: pq.abc.PGconn) -> None:
-    """Let the answers go until the server has rolled back."""
+def _drain(pgconn: pq.abc.PGconn, answers: Answers) -> None:
+    """Take the answers that were under way, until the server has rolled back."""
     deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
     while (left_s := deadline_s - time.monotonic()) > 0:
         if pgconn.is_busy():
@@ -217,6 +227,7 @@ def _drain(pgconn: pq.abc.PGconn) -> None:
         result = pgconn.get_result()
         if result is None or result.status in ALL_COPY_STATES:
             return
+        answers.take(result)
 
 
 def _wait(pgconn: pq.abc.PGconn, events: int, timeout_s: float) -> int:

@@ -6,26 +6,49 @@ Reads only; never another session's query text.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
-from migration_gate.compose import MARK
+from migration_gate.marks import from_mark
 
 
 Conn = psycopg.Connection[Any]
 ANALYZE_MIN_VERSION: Final = 130000
+WAITSTART_MIN_VERSION: Final = 140000
 COPY_MIN_VERSION: Final = 140000
 
-WAITS: Final = """
-SELECT wait_event_type = 'Lock', wait_event_type || ':' || wait_event, application_name
-FROM pg_catalog.pg_stat_get_activity(%s)
-"""
+OBSERVE: Final = sql.SQL(
+    "SELECT wait_event_type = 'Lock', wait_event_type || ':' || wait_event, "
+    "application_name, pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', "
+    '\'YYYY-MM-DD"T"HH24:MI:SS"Z"\'), {lock_wait_s} '
+    "FROM pg_catalog.pg_stat_get_activity({pid})"
+)
+LOCK_WAIT_S: Final = sql.SQL(
+    "CASE wait_event_type WHEN 'Lock' THEN (SELECT extract(epoch FROM "
+    "pg_catalog.clock_timestamp() - min(waitstart))::float8 "
+    "FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND NOT granted) END"
+)
+KEY_HOLDERS: Final = sql.SQL(
+    "SELECT l.pid FROM pg_catalog.pg_locks l WHERE locktype = 'advisory' AND granted "
+    "AND objsubid = 1 AND classid = {} AND objid = {} "
+    "AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid "
+    "FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
+)
+# A session that is idle, and in no transaction, has done its work.
+AT_WORK: Final = sql.SQL(
+    "AND coalesce((SELECT state "
+    "FROM pg_catalog.pg_stat_get_activity(coalesce(l.pid, 0))), '?') <> 'idle' "
+)
+# Through a pooler the lock's connection is in a transaction, and there the views show
+# what they showed first.
+FORGET_SNAPSHOT: Final = "SELECT pg_catalog.pg_stat_clear_snapshot()"
 BLOCKERS: Final = """
-SELECT blocker.pid, a.usename, a.application_name, a.state,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::int
+SELECT blocker.pid, a.usename, a.application_name, a.state, extract(
+    epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::int
 FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%s)) AS blocker (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
 ORDER BY 1
@@ -46,32 +69,58 @@ PROGRESS_VIEWS: Final = (
 )
 
 
-def find_worker(conn: Conn, work_key: int) -> int | None:
-    """Return the backend that holds the work key: the one that runs a migration."""
-    pids = find_key_holders(conn, work_key)
-    return pids[0] if pids else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """
+    What a backend does at a moment; None where the role may not see it.
+
+    ``mark`` is how far its message is: the migration's place in it and the statement.
+    ``lock_wait_s`` is how long it has waited for the lock it waits for; None too where
+    the server does not keep that.
+    """
+
+    waits_for_lock: bool
+    lock_wait_s: float | None
+    waits_for: str | None
+    application: str | None
+    since: str | None
+    mark: tuple[int, int] | None
 
 
-def find_key_holders(conn: Conn, key: int) -> list[int]:
-    """Return the other backends that hold an advisory lock in this database."""
+def observe(conn: Conn, pid: int, *, pooled: bool) -> Activity:
+    """Look what a backend does at this moment."""
+    if pooled:
+        conn.execute(FORGET_SNAPSHOT)
+    keeps_waits = conn.info.server_version >= WAITSTART_MIN_VERSION
+    lock_wait_s = LOCK_WAIT_S.format(pid=pid) if keeps_waits else sql.SQL("NULL")
+    query = OBSERVE.format(pid=pid, lock_wait_s=lock_wait_s)
+    row = conn.execute(query).fetchone() or (False, None, None, None, None)
+    return Activity(
+        waits_for_lock=bool(row[0]),
+        lock_wait_s=row[4],
+        waits_for=row[1],
+        application=row[2],
+        since=row[3],
+        mark=from_mark(row[2] or ""),
+    )
+
+
+def holders_query(key: int) -> sql.Composed:
+    """Return the query for the other backends that hold an advisory lock here."""
     unsigned = key & 0xFFFF_FFFF_FFFF_FFFF
-    rows = conn.execute(
-        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted "
-        "AND objsubid = 1 AND classid = %s AND objid = %s "
-        "AND pid <> pg_catalog.pg_backend_pid() AND database = (SELECT oid "
-        "FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
-        "ORDER BY pid",
-        (unsigned >> 32, unsigned & 0xFFFF_FFFF),
-    ).fetchall()
-    return [row[0] for row in rows]
+    return KEY_HOLDERS.format(unsigned >> 32, unsigned & 0xFFFF_FFFF)
 
 
-def is_waiting_for_lock(conn: Conn, pid: int, *, pooled: bool) -> bool:
-    """Tell whether a backend waits for a lock of another at this moment."""
-    if pooled:  # in a transaction the view shows what it showed first
-        conn.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
-    row = conn.execute(WAITS, (pid,)).fetchone()
-    return row is not None and bool(row[0])
+def workers_query(work_key: int) -> sql.Composed:
+    """Return the query for the other backends that run a migration at this moment."""
+    return holders_query(work_key) + AT_WORK
+
+
+def find_workers(conn: Conn, work_key: int, *, pooled: bool) -> list[int]:
+    """Return the other backends that run a migration of the history at this moment."""
+    if pooled:
+        conn.execute(FORGET_SNAPSHOT)
+    return [row[0] for row in conn.execute(workers_query(work_key))]
 
 
 def find_blockers(conn: Conn, pid: int) -> tuple[str, ...]:
@@ -99,18 +148,11 @@ def _describe(
     return ", ".join(words)
 
 
-def read_mark(conn: Conn, pid: int) -> int | None:
-    """Return the number of the statement that a backend's name says it has reached."""
-    row = conn.execute(WAITS, (pid,)).fetchone()
-    _, found, number = (row[2] if row is not None else "").rpartition(MARK)
-    return int(number) if found and number.isdigit() else None
-
-
-def find_phase(conn: Conn, pid: int) -> tuple[str | None, int | None]:
+def find_phase(conn: Conn, pid: int) -> tuple[str, int | None] | None:
     """
     Return what a backend is doing, and how much of it is done in percent.
 
-    From the progress views; for a statement that has none, what it waits for.
+    From the progress views; None for a statement that has none.
     """
     version = conn.info.server_version
     parts = [
@@ -128,10 +170,7 @@ def find_phase(conn: Conn, pid: int) -> tuple[str | None, int | None]:
         if version >= since
     ]
     row = conn.execute(sql.SQL(" UNION ALL ").join(parts)).fetchone()
-    if row is not None:
-        return row[0], row[1]
-    waits = conn.execute(WAITS, (pid,)).fetchone()
-    return (None if waits is None else waits[1]), None
+    return None if row is None else (row[0], row[1])
 
 
 def cancel(conn: Conn, pid: int) -> bool:

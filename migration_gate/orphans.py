@@ -11,25 +11,16 @@ import time
 
 from typing import Final
 
-import psycopg
-
 from migration_gate.logs import LOCK_WAITING, Log
 from migration_gate.messages import ConnectionLostError
-from migration_gate.monitor import find_key_holders
+from migration_gate.monitor import find_workers, observe
 from migration_gate.session import Session, translated_loss
 
 
 POLL_S: Final = 0.25
-WHO: Final = """
-SELECT application_name,
-       pg_catalog.to_char(backend_start AT TIME ZONE 'UTC',
-                          'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-       wait_event_type || ':' || wait_event
-FROM pg_catalog.pg_stat_get_activity(%s)
-"""
 
 
-def wait_for_orphans(held: Session, work_key: int, log: Log) -> None:
+def wait_for_orphans(held: Session, log: Log) -> None:
     """
     Wait until no other backend runs a migration of this history.
 
@@ -42,7 +33,7 @@ def wait_for_orphans(held: Session, work_key: int, log: Log) -> None:
     started_s = time.monotonic()
     logged_s = float("-inf")
     with translated_loss():
-        while pids := find_key_holders(held.conn, work_key):
+        while pids := find_workers(held.conn, held.keys().work, pooled=held.is_pooled):
             now = time.monotonic()
             if now - logged_s >= held.settings.heartbeat_s:
                 logged_s = now
@@ -54,13 +45,12 @@ def wait_for_orphans(held: Session, work_key: int, log: Log) -> None:
 
 
 def _report(held: Session, pid: int, waited_s: float, log: Log) -> None:
-    conn: psycopg.Connection[tuple[str | None, ...]] = held.conn
-    row = conn.execute(WHO, (pid,)).fetchone() or (None, None, None)
+    seen = observe(held.conn, pid, pooled=held.is_pooled)
     log.emit(
         LOCK_WAITING,
         waited_s=round(waited_s, 3),
         holder_pid=pid,
-        holder_application=row[0],
-        holder_since=row[1],
-        holder_waits_for=row[2],
+        holder_application=seen.application,
+        holder_since=seen.since,
+        holder_waits_for=seen.waits_for,
     )

@@ -17,17 +17,19 @@ from migration_gate.compose import (
     become_role,
     begin,
     clean_up,
-    limits,
+    limit_calls,
     own,
+    select,
     to_messages,
+    work_key_call,
 )
 from migration_gate.errors import FileFault, GateError, MigrationFilesError
-from migration_gate.exchange import exchange, roll_back
+from migration_gate.exchange import Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import Log
 from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
-from migration_gate.parts import Message, Own, find_own
+from migration_gate.parts import Own, single
 from migration_gate.progress import (
     Progress,
     delete_units,
@@ -86,8 +88,8 @@ def apply_outside(
     """
     run = _Run(worker, task, held, watch, log)
     with translated_loss():
-        ensure_progress(held.conn, worker.table)
-        done = read_progress(held.conn, worker.table, task.version)
+        ensure_progress(worker.conn, worker.table)
+        done = read_progress(worker.conn, worker.table, task.version)
     _require_unedited(task, done)
     for unit in task.script.units:
         row = done.get(unit.number)
@@ -159,7 +161,7 @@ def _perform(run: _Run, unit: Unit) -> None:
         else:
             _run_in_transaction(run, unit)
 
-    retry_while_locked(run.worker, run.file, run.watch, run.log, attempt)
+    retry_while_locked(run.file, run.watch, run.log, attempt)
 
 
 def _run_in_transaction(run: _Run, unit: Unit) -> None:
@@ -170,7 +172,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
     finish = finish_finished(worker.table, version, unit.number)
     messages = to_messages(
         worker,
-        script,
+        run.task,
         before=(
             *begin(worker, script, unit.modes),
             own(worker, "row", row),
@@ -179,13 +181,13 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         ),
         statements=unit.statements,
         after=(
-            *clean_up(worker),
+            *clean_up(worker, script),
             own(worker, "finish", finish),
             Own("commit", b"COMMIT"),
         ),
     )
     for message in messages:
-        exchange(worker, message, version, run.watch)
+        exchange(worker, message, run.watch)
 
 
 def _replay(run: _Run) -> Iterator[Own]:
@@ -214,9 +216,9 @@ def _run_alone(run: _Run, unit: Unit) -> None:
                 before=before,
             )
             write_intent(held.conn, worker.table, version, intent)
-        message = Message(script=run.task.script, parts=unit.statements)
+        message = single(run.task, unit.statements)
         blocks = not waits_harmlessly(unit)
-        exchange(worker, message, version, run.watch, blocks_queries=blocks)
+        exchange(worker, message, run.watch, blocks_queries=blocks)
         with translated_loss():
             require_valid(worker.conn, run.task.script, unit, before)
     except (GateError, LocksNotFreeError):
@@ -234,22 +236,21 @@ def _prepare_session(run: _Run, unit: Unit) -> None:
     """Give the session the limits, the role and the settings of the file so far."""
     worker, script = run.worker, run.task.script
     waits = waits_harmlessly(unit)
-    values = limits(worker, script, is_local=False, lock_timeout=not waits)
-    parts = [own(worker, "limits", values)]
+    calls = limit_calls(worker, script, is_local=False, lock_timeout=not waits)
+    calls.append(work_key_call(worker, is_local=False))
+    parts = [own(worker, "limits", select(calls))]
     role = worker.settings.role
     if role is not None:
         become = sql.SQL("SET ROLE {}").format(sql.Identifier(role))
         parts.append(own(worker, "role", become))
-    message = Message(script=script, parts=(*parts, *_replay(run)))
-    exchange(worker, message, run.task.version, run.watch)
+    exchange(worker, single(run.task, [*parts, *_replay(run)]), run.watch)
 
 
 def _forget_session(worker: Worker) -> None:
     """Clear everything that the file has left in the session."""
     roll_back(worker.conn)
     send_message(worker.conn, b"DISCARD ALL")
-    if not worker.strings_are_standard:
-        send_message(worker.conn, b"SET standard_conforming_strings = on")
+    keep_settings(worker)
 
 
 def _settle(run: _Run, unit: Unit, row: Progress) -> None:
@@ -276,18 +277,19 @@ def _record(run: _Run) -> AppliedMigration:
         task.version,
     )
     checksum = task.script.migration.checksum
-    message = Message(
-        script=task.script,
-        parts=(
+    message = single(
+        task,
+        [
             *begin(worker, task.script),
             own(worker, "row", insert_row(table, task.version, checksum, duration)),
             own(worker, "finish", read_back),
             own(worker, "forget", delete_units(table, task.version)),
             Own("commit", b"COMMIT"),
-        ),
+        ],
     )
-    answers = exchange(worker, message, task.version, run.watch)
-    duration_ms, applied_at = answers.rows(find_own(message.parts, "finish"))[0]
+    rows: list[Row] = []
+    exchange(worker, message, run.watch, on_commit=lambda _, row: rows.append(row))
+    ((duration_ms, applied_at),) = rows
     return AppliedMigration(
         version=task.version,
         checksum=checksum,

@@ -1,5 +1,5 @@
 """
-A message as its statements: the file's, and the gate's own around them. Pure.
+A message as its statements: those of files, and the gate's own around them. Pure.
 
 The server answers each statement once, so that counting answers tells which one failed.
 """
@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from migration_gate.migration import BYTE_ORDER_MARK
 from migration_gate.script import Script
 from migration_gate.statements import Statement
+from migration_gate.task import Task
 
 
 OwnName = Literal[
@@ -41,74 +42,118 @@ Part: TypeAlias = Own | Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What is sent at once, statement by statement."""
+class Share:
+    """What of a message belongs to one migration, statement by statement."""
 
-    script: Script
+    task: Task
     parts: tuple[Part, ...]
-
-    @property
-    def begins(self) -> bool:
-        """Return whether a transaction, or a statement alone, begins with it."""
-        first = self.parts[0]
-        return isinstance(first, Statement) or first.name == "begin"
 
     @property
     def statements(self) -> tuple[Statement, ...]:
         """Return those of the file, in order."""
         return tuple(part for part in self.parts if isinstance(part, Statement))
 
-    def encode(self) -> bytes:
-        """Return the text that is sent."""
-        return b"".join(self.part_text(part) for part in self.parts)
-
     def part_text(self, part: Part) -> bytes:
         """Return what is sent for one statement, its semicolon included."""
         if isinstance(part, Own):
             return part.text + b";\n"
-        text = self.script.content[part_start(part, self.script) : part_end(part)]
+        script = self.task.script
+        text = script.content[part_start(part, script) : part_end(part)]
         if part.copy_data is None and text[-1:] != b";":
             return text + b"\n;\n"
         return text
 
-    def copy_data(self, answered: int) -> tuple[int, int]:
-        """Return the file's range of data for the COPY after this many answers."""
-        part = self.parts[answered]
-        if isinstance(part, Own) or part.copy_data is None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A statement of a message, and the byte that PostgreSQL points to, or None."""
+
+    share: Share
+    part: Part
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is sent at once: what belongs to each migration, in order."""
+
+    shares: tuple[Share, ...]
+
+    @property
+    def begins(self) -> bool:
+        """Return whether a transaction, or a statement alone, begins with it."""
+        first = self.shares[0].parts[0]
+        return isinstance(first, Statement) or first.name == "begin"
+
+    @property
+    def answer_count(self) -> int:
+        """Return how many answers the server gives when nothing fails."""
+        return sum(len(share.parts) for share in self.shares)
+
+    def encode(self) -> bytes:
+        """Return the text that is sent."""
+        return b"".join(
+            share.part_text(part) for share in self.shares for part in share.parts
+        )
+
+    def part_after(self, answered: int) -> Place:
+        """Return the statement that is being done after this many answers."""
+        for share in self.shares:
+            if answered < len(share.parts):
+                return Place(share=share, part=share.parts[answered])
+            answered -= len(share.parts)
+        text = "PostgreSQL gave more answers than there are statements"
+        raise AssertionError(text)
+
+    def copy_data(self, answered: int) -> tuple[Share, tuple[int, int]]:
+        """Return whose data the COPY after this many answers reads, and its range."""
+        place = self.part_after(answered)
+        if isinstance(place.part, Own) or place.part.copy_data is None:
             text = "PostgreSQL asks for data that the file does not have"
             raise AssertionError(text)
-        return part.copy_data
+        return place.share, place.part.copy_data
 
-    def locate(self, position: int | None) -> tuple[Part, int] | None:
+    def locate(self, position: int | None, *, in_bytes: bool) -> Place | None:
         """
         Find what PostgreSQL's position points to: the statement, and the byte in it.
 
+        The byte counts from the start of the file for the file's statements, and from
+        0 for the gate's own.
+
         Args:
             position: Counts characters of the message from 1; None where it gave none.
-
-        Returns:
-            The byte counts from the start of the file for the file's statements, and
-            from 0 for the gate's own.
+            in_bytes: It counts bytes, as a server does that knows no characters.
         """
         if position is None:
             return None
-        characters = position - 1
-        for part in self.parts:
-            text = self.part_text(part).decode()
-            if characters < len(text):
-                before = len(text[:characters].encode())
-                is_own = isinstance(part, Own)
-                start = 0 if is_own else part_start(part, self.script)
-                return part, start + before
-            characters -= len(text)
+        left = position - 1
+        for share in self.shares:
+            for part in share.parts:
+                sent = share.part_text(part)
+                length = len(sent) if in_bytes else len(sent.decode())
+                if left < length:
+                    before = left if in_bytes else len(sent.decode()[:left].encode())
+                    start = part_start(part, share.task.script)
+                    return Place(share=share, part=part, offset=start + before)
+                left -= length
         return None
 
 
+def single(task: Task, parts: Sequence[Part]) -> Message:
+    """Return a message that is about one migration."""
+    return Message(shares=(Share(task=task, parts=tuple(parts)),))
+
+
 def part_start(part: Part, script: Script) -> int:
-    """Return where a statement's text begins in the file, a byte order mark left out."""
-    start = 0 if isinstance(part, Own) else part.start
-    has_mark = start == 0 and script.content[:3] == BYTE_ORDER_MARK
-    return len(BYTE_ORDER_MARK) if has_mark else start
+    """
+    Return where a statement's text begins in the file, a byte order mark left out.
+
+    0 for the gate's own.
+    """
+    if isinstance(part, Own):
+        return 0
+    has_mark = part.start == 0 and script.content[:3] == BYTE_ORDER_MARK
+    return len(BYTE_ORDER_MARK) if has_mark else part.start
 
 
 def part_end(statement: Statement) -> int:
@@ -117,10 +162,10 @@ def part_end(statement: Statement) -> int:
 
 
 def find_own(parts: Sequence[Part], name: OwnName) -> int:
-    """Return the index of the gate's own statement of that name, counted from the end."""
+    """Return the index of the last of the gate's own statements of that name."""
     for index in range(len(parts) - 1, -1, -1):
         part = parts[index]
         if isinstance(part, Own) and part.name == name:
-            return index - len(parts)
-    text = "the message has no such statement"
+            return index
+    text = "there is no such statement"
     raise AssertionError(text)

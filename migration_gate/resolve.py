@@ -70,7 +70,7 @@ def resolve(
     log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
 
 
-def _resolve_under_lock(
+def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
     settings: Settings,
     log: Log,
     held: Session,

@@ -7,10 +7,9 @@ from __future__ import annotations
 import random
 import time
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from migration_gate.compose import Worker
 from migration_gate.errors import MigrationBlockedError
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import MIGRATION_RETRY_SCHEDULED, Log
@@ -24,7 +23,12 @@ T = TypeVar("T")
 
 
 def retry_while_locked(
-    worker: Worker, version: str, watch: Watch, log: Log, attempt: Callable[[int], T]
+    version: str,
+    watch: Watch,
+    log: Log,
+    attempt: Callable[[int], T],
+    *,
+    blocked: LocksNotFreeError | None = None,
 ) -> T:
     """
     Repeat an attempt until its locks are free, as long as GATE_DDL_RETRY_TIMEOUT.
@@ -32,37 +36,42 @@ def retry_while_locked(
     Args:
         version: The file's name.
         attempt: Is told its number, from 1; leaves nothing when it fails.
+        blocked: How the first attempt ended, where it was made already.
 
     Raises:
         MigrationBlockedError: The locks were never free.
     """
-    started_s, number = time.monotonic(), 0
+    started_s, number = time.monotonic(), 1
+    timeout_s = watch.held.settings.ddl_retry_timeout_s
     while True:
-        number += 1
         try:
-            return attempt(number)
-        except LocksNotFreeError as blocked:
-            longest_s = min(FIRST_PAUSE_S * 2 ** (number - 1), LONGEST_PAUSE_S)
-            pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-            waited_s = time.monotonic() - started_s
-            if waited_s + pause_s > worker.settings.ddl_retry_timeout_s:
-                raise MigrationBlockedError(
-                    blocked.error, hint=_hint(watch, waited_s)
-                ) from blocked
-            log.emit(
-                MIGRATION_RETRY_SCHEDULED,
-                version=version,
-                attempt=number,
-                wait_s=round(pause_s, 3),
-                sqlstate=blocked.error.sqlstate,
-                reason=blocked.error.error_message,
-                blockers=list(watch.blockers),
-            )
-            time.sleep(pause_s)
+            if blocked is None:
+                return attempt(number)
+        except LocksNotFreeError as error:
+            blocked = error
+        longest_s = min(FIRST_PAUSE_S * 2 ** (number - 1), LONGEST_PAUSE_S)
+        pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+        waited_s = time.monotonic() - started_s
+        blockers = watch.attempt.blockers
+        if waited_s + pause_s > timeout_s:
+            hint = _hint(blockers, waited_s)
+            raise MigrationBlockedError(blocked.error, hint=hint) from blocked
+        log.emit(
+            MIGRATION_RETRY_SCHEDULED,
+            version=version,
+            attempt=number,
+            wait_s=round(pause_s, 3),
+            sqlstate=blocked.error.sqlstate,
+            reason=blocked.error.error_message,
+            blockers=list(blockers),
+        )
+        time.sleep(pause_s)
+        blocked = None
+        number += 1
 
 
-def _hint(watch: Watch, waited_s: float) -> str:
-    who = f" Last in the way: {'; '.join(watch.blockers)}." if watch.blockers else ""
+def _hint(blockers: Sequence[str], waited_s: float) -> str:
+    who = f" Last in the way: {'; '.join(blockers)}." if blockers else ""
     return (
         f"Its locks were not free in {waited_s:.0f} s.{who} End those sessions or wait "
         "for less traffic, then start the gate again; GATE_DDL_RETRY_TIMEOUT sets how "

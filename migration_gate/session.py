@@ -15,7 +15,7 @@ from migration_gate.causes import READ_ONLY, STANDBY
 from migration_gate.connect import NotReadyError, looking, open_connection
 from migration_gate.history import Look, ensure_history, look
 from migration_gate.history_table import HistoryTable
-from migration_gate.lock import Holder, find_holder, try_lock
+from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
 from migration_gate.messages import ConnectionLostError, is_alive
 from migration_gate.settings import Settings
 
@@ -50,15 +50,20 @@ class Session:
             self.seen = look(self.conn, name, role)
         return self.seen
 
-    def try_lock(self, key: int) -> bool:
+    def keys(self) -> Keys:
+        """Return the keys of the advisory locks of this history."""
+        name = self.settings.history_table.table
+        return lock_keys(self.seen.schema or "", name)
+
+    def try_lock(self) -> Trial:
         """Try once to take the gates' lock."""
         with translated_loss():
-            return try_lock(self.conn, key, pooled=self.is_pooled)
+            return try_lock(self.conn, self.keys(), pooled=self.is_pooled)
 
-    def find_holder(self, key: int) -> Holder | None:
+    def find_holder(self) -> Holder | None:
         """Return who holds the gates' lock. Reads only."""
         with translated_loss():
-            return find_holder(self.conn, key)
+            return find_holder(self.conn, self.keys())
 
     def close(self) -> None:
         """Close the connection; a lock or transaction of its session ends with it."""

@@ -15,8 +15,9 @@ from typing import Final
 
 from migration_gate.errors import LockTimeoutError
 from migration_gate.history import Look
-from migration_gate.lock import Holder, lock_key
+from migration_gate.lock import Holder
 from migration_gate.logs import LOCK_ACQUIRED, LOCK_WAITING, Log
+from migration_gate.orphans import wait_for_orphans
 from migration_gate.session import Session, start_session
 from migration_gate.settings import Settings
 from migration_gate.verdict import Tally
@@ -26,7 +27,7 @@ from migration_gate.wait import Patience, wait_for
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 PAUSE_PER_WAITED: Final = 0.1
-KEEP_CONNECTION_S: Final = 1.0
+KEEP_CONNECTION_S: Final = 0.3
 
 
 @contextmanager
@@ -78,18 +79,17 @@ class _Queue:
 
     def wait(self) -> Session | None:
         while True:
-            if self.session.try_lock(self._key()):
+            trial = self.session.try_lock()
+            if trial.taken:
+                if trial.orphans:
+                    wait_for_orphans(self.session, self._log)
                 self.session.look_again()
                 self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
                 return self.session
             if self._is_done(self.session.look_again()):
                 return None
-            self._judge_progress(self.session.find_holder(self._key()))
+            self._judge_progress(self.session.find_holder())
             self._pause()
-
-    def _key(self) -> int:
-        seen, name = self.session.seen, self._settings.history_table
-        return lock_key(seen.schema or "", name.table)
 
     def _judge_progress(self, holder: Holder | None) -> None:
         """Report whom the gate waits for; give up when nothing has moved for long."""

@@ -24,11 +24,12 @@ class Tally:
     """
     What a run has done so far: the verdict's fields, filled in as they are known.
 
-    ``in_doubt`` is the migration that was sent last, until it is known to be applied.
+    ``in_doubt`` has the migrations that were sent, until they are known to be applied,
+    and how many statements each has.
     """
 
     applied: list[str] = field(default_factory=list)
-    in_doubt: str | None = None
+    in_doubt: dict[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
     lock_waited_s: float = 0.0
 

@@ -1,73 +1,94 @@
 """
-Watch the run from the lock's connection: is the lock still held, who is in the way, how
-far is a statement, and has an attempt waited too long for its locks.
+Watch the run from the lock's connection, and stop what waits too long for its locks.
 
-Reads only, but for the one cancel that keeps promise 6 of the contract.
+Is the lock still held, who is in the way, how far is a statement. Reads only, but for
+the one cancel that keeps promise 6 of the contract.
 """
 
 from __future__ import annotations
 
+import math
 import time
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from migration_gate.compose import Worker
 from migration_gate.logs import MIGRATION_PROGRESS, Log
-from migration_gate.messages import ConnectionLostError
+from migration_gate.messages import ConnectionLostError, Ticks
 from migration_gate.monitor import (
+    Activity,
     cancel,
     find_blockers,
     find_phase,
-    find_worker,
-    is_waiting_for_lock,
-    read_mark,
+    find_workers,
+    observe,
 )
-from migration_gate.parts import Message
+from migration_gate.parts import Message, Share
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import place
 
 
+SHORTEST_TICK_S: Final = 0.02
 LONGEST_TICK_S: Final = 0.5
 TICKS_PER_LIMIT: Final = 8
+TICKS_PER_LIMIT_WAITING: Final = 40
+
+
+@dataclass(slots=True)
+class Attempt:
+    """
+    One attempt at a migration, or at a statement outside a transaction.
+
+    ``waited_s`` is the sum of its waits for locks that are over, ``waiting_s`` the wait
+    that goes on. ``blockers`` are the sessions last seen in its way, each as one short
+    text; ``was_cancelled`` tells that its waits, taken together, were too long.
+    """
+
+    started_s: float
+    waited_s: float = 0.0
+    waiting_s: float = 0.0
+    blockers: tuple[str, ...] = ()
+    was_cancelled: bool = False
 
 
 @dataclass(slots=True)
 class Watch:
-    """
-    What the gate's second connection sees of the first.
-
-    ``blockers`` are the sessions last seen in the way, each as one short text;
-    ``has_cancelled`` tells that the last attempt was cancelled since its lock waits,
-    taken together, were too long.
-    """
+    """What the gate's second connection sees of the first."""
 
     held: Session
+    worker: Worker
     log: Log
-    worker_pid: int | None
-    work_key: int
-    blockers: tuple[str, ...] = ()
-    has_cancelled: bool = False
+    attempt: Attempt = field(default_factory=lambda: Attempt(time.monotonic()))
     _message: Message | None = None
-    _limit_s: float | None = None
-    _waited_s: float = 0.0
-    _started_s: float = 0.0
+    _blocks_queries: bool = True
+    _on_place: Callable[[int], None] = lambda _: None
+    _place: int = 0
     _ticked_s: float = 0.0
     _reported_s: float = 0.0
-    _pid: int | None = field(default=None, repr=False)
+    _pid: int | None = None
 
     @property
-    def tick_s(self) -> float:
-        """Return how often to look while PostgreSQL works."""
-        limit_s = self.held.settings.ddl_lock_timeout_s
-        return min(LONGEST_TICK_S, limit_s / TICKS_PER_LIMIT)
+    def ticks(self) -> Ticks:
+        """Return what to call, and how often, while PostgreSQL works."""
+        return Ticks(self.tick, self._interval_s)
 
-    def start(self, message: Message, limit_s: float | None) -> None:
+    def start(
+        self,
+        message: Message,
+        *,
+        blocks_queries: bool,
+        on_place: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """
         Note what is about to be sent, while the lock is still ours.
 
         Args:
-            limit_s: How long the attempt may wait for locks; None for as long as it
-                takes, since nobody queues behind it.
+            blocks_queries: False where nobody queues behind what waits for locks: it
+                may then wait as long as it takes.
+            on_place: Called when the message is seen to have come to a migration, with
+                that one's place in it.
 
         Raises:
             ConnectionLostError: The lock's connection is gone, and the lock with it.
@@ -77,51 +98,96 @@ class Watch:
             raise ConnectionLostError(text)
         now = time.monotonic()
         if message.begins:
-            self._waited_s, self.has_cancelled, self.blockers = 0.0, False, ()
-            self._started_s = self._reported_s = now
-        self._message, self._limit_s, self._ticked_s = message, limit_s, now
-        self._pid = self.worker_pid
+            self.attempt, self._reported_s = Attempt(now), now
+        self._message, self._blocks_queries = message, blocks_queries
+        self._on_place = on_place
+        self._place, self._ticked_s = 0, now
+        # Through a pooler each transaction may have another backend.
+        pooled = self.held.is_pooled
+        self._pid = None if pooled else self.worker.conn.info.backend_pid
 
     def tick(self) -> None:
         """Look once; cancel what has waited too long, report what takes long."""
-        if not self.held.is_alive:
+        if not self.held.is_alive or self._message is None:
             return  # noticed before the next message; this one runs to its end
         now = time.monotonic()
         passed_s, self._ticked_s = now - self._ticked_s, now
         with translated_loss():
             if self._pid is None:
-                self._pid = find_worker(self.held.conn, self.work_key)
+                pids = find_workers(self.held.conn, self.worker.work_key, pooled=True)
+                self._pid = pids[0] if pids else None
             if self._pid is None:
                 return
-            self._judge_wait(self._pid, passed_s)
+            seen = observe(self.held.conn, self._pid, pooled=self.held.is_pooled)
+            share, number = self._find_place(self._message, seen, now)
+            self._judge_wait(self._pid, seen, share, passed_s)
             if now - self._reported_s >= self.held.settings.heartbeat_s:
                 self._reported_s = now
-                self._report(self._pid, now)
+                self._report(self._pid, seen, share, number, now)
 
-    def _judge_wait(self, pid: int, passed_s: float) -> None:
-        if not is_waiting_for_lock(self.held.conn, pid, pooled=self.held.is_pooled):
-            return
-        self._waited_s += passed_s
-        self.blockers = find_blockers(self.held.conn, pid) or self.blockers
-        if self._limit_s is not None and self._waited_s >= self._limit_s:
-            self.has_cancelled = cancel(self.held.conn, pid)
+    def _find_place(
+        self, message: Message, seen: Activity, now: float
+    ) -> tuple[Share, int | None]:
+        """Return the migration that the message is at, and the statement if known."""
+        index, number = seen.mark or (self._place, None)
+        if self._place < index < len(message.shares):
+            self._place, self.attempt = index, Attempt(now)
+            self._on_place(index)
+        return message.shares[self._place], number
 
-    def _report(self, pid: int, now: float) -> None:
-        message = self._message
-        if message is None or not message.statements:
+    def _judge_wait(
+        self, pid: int, seen: Activity, share: Share, passed_s: float
+    ) -> None:
+        """
+        Add up what the attempt has waited; cancel it when that is too much.
+
+        A first wait ends by the server's lock_timeout; the sum of several is known to
+        the length of a tick.
+        """
+        attempt, conn = self.attempt, self.held.conn
+        waiting_s = 0.0
+        if seen.waits_for_lock:
+            waiting_s = seen.lock_wait_s or attempt.waiting_s + passed_s
+        if waiting_s < attempt.waiting_s:
+            attempt.waited_s += attempt.waiting_s
+        attempt.waiting_s = waiting_s
+        if not waiting_s:
             return
-        script, conn = message.script, self.held.conn
-        number = read_mark(conn, pid) or message.statements[0].number
-        running = [s for s in message.statements if s.number == number]
-        first = (running or message.statements)[0].first
-        phase, percent = find_phase(conn, pid)
+        attempt.blockers = find_blockers(conn, pid) or attempt.blockers
+        total_s = attempt.waited_s + waiting_s
+        if attempt.waited_s:
+            total_s += self._interval_s()
+        if self._blocks_queries and total_s >= self._limit_s(share):
+            attempt.was_cancelled = cancel(conn, pid)
+
+    def _interval_s(self) -> float:
+        limit_s = self.held.settings.ddl_lock_timeout_s
+        is_waiting = self.attempt.waiting_s > 0
+        ticks = TICKS_PER_LIMIT_WAITING if is_waiting else TICKS_PER_LIMIT
+        return min(LONGEST_TICK_S, max(SHORTEST_TICK_S, limit_s / ticks))
+
+    def _limit_s(self, share: Share) -> float:
+        directive_s = share.task.script.directives.lock_timeout_s
+        if directive_s is None:
+            return self.held.settings.ddl_lock_timeout_s
+        return directive_s or math.inf  # 0 is none, as PostgreSQL has it
+
+    def _report(
+        self, pid: int, seen: Activity, share: Share, number: int | None, now: float
+    ) -> None:
+        if not share.statements:
+            return
+        script, conn = share.task.script, self.held.conn
+        running = [s for s in share.statements if s.number == number]
+        statement = (running or share.statements)[0]
+        phase, percent = find_phase(conn, pid) or (seen.waits_for, None)
         self.log.emit(
             MIGRATION_PROGRESS,
             version=script.migration.version,
-            statement=number,
+            statement=statement.number,
             statement_count=script.statement_count,
-            line=place(script.content, first)[0],
-            elapsed_s=round(now - self._started_s, 3),
+            line=place(script.content, statement.first)[0],
+            elapsed_s=round(now - self.attempt.started_s, 3),
             phase=phase,
             percent=percent,
             blockers=list(find_blockers(conn, pid)),

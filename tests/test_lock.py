@@ -10,14 +10,14 @@ import pytest
 
 from psycopg.rows import TupleRow
 
-from migration_gate.lock import lock_key
+from migration_gate.lock import lock_keys
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import PLAIN, TWO, tables, why
 
 
 pytestmark = pytest.mark.server
-KEY = lock_key("public", "schema_migrations")
+KEY = lock_keys("public", "schema_migrations").lock
 HELD = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND granted
@@ -35,8 +35,8 @@ def held(database: Database, key: int = KEY) -> Iterator[psycopg.Connection[Tupl
 
 def test_a_key_is_the_tables_own() -> None:
     """A signed 64-bit number, the same on every machine."""
-    assert lock_key("public", "schema_migrations") == 4424280943578210311
-    keys = {lock_key(*names) for names in (("a", "b"), ("a", "c"), ("b", "b"))}
+    assert lock_keys("public", "schema_migrations").lock == 4424280943578210311
+    keys = {lock_keys(*names).lock for names in (("a", "b"), ("a", "c"), ("b", "b"))}
     assert len(keys) == 3
     assert all(-(2**63) <= key < 2**63 for key in keys)
 
@@ -146,7 +146,7 @@ def test_the_lock_is_on_a_connection_of_its_own(gate: Gate, database: Database) 
         process.wait_for("migration.started")
         sessions = (
             "SELECT state, EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND"
-            " l.locktype = 'advisory' AND l.granted) FROM pg_stat_activity a"
+            " l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted) FROM pg_stat_activity a"
             " WHERE application_name LIKE 'migration-gate/%%' AND"
             " datname = current_database() ORDER BY 1, 2"
         )
