@@ -52,10 +52,10 @@ class Look:
 
 
 # Reads rows only where the table passes the same tests as judge_table: a planted view
-# would run its functions as the login role. query_to_xml() runs its text in the same
-# snapshot and only where the CASE lets it, so that no error reaches the server's log
-# where there is no table. ``absent`` stands in for the columns that a table of another
-# program does not have: the inner SELECT finds them there.
+# would run its functions as the login role. ts_stat() runs its text in the same
+# snapshot and returns the words in it, here one for each row; the CASE gives it the
+# table's name only where there is one, so that no error reaches the server's log.
+# query_to_xml() would do the same, but not on a server that was built without libxml.
 LOOK = sql.SQL(
     """
 WITH RECURSIVE login AS (
@@ -157,26 +157,38 @@ SELECT pg_catalog.json_build_object(
             'can_alter', pg_catalog.pg_has_role(owner, 'USAGE'))
         FROM described)
 )::text, (
-    SELECT CASE WHEN relkind = 'r' AND relpersistence <> 't' AND NOT relhasrules
-                 AND NOT has_triggers AND NOT relrowsecurity AND owner_is_trusted
-                 AND version_is_unique AND can_select AND has_time
-    THEN pg_catalog.query_to_xml(
-        pg_catalog.format({rows}, nspname, relname,
-                          CASE WHEN has_zone THEN ' AT TIME ZONE ''UTC''' END),
-        false, true, '')::text END
-    FROM described
+    SELECT pg_catalog.string_agg(
+        pg_catalog.substr(word, pg_catalog.strpos(word, '[')), ',')
+    FROM described, pg_catalog.ts_stat(
+        CASE WHEN relkind = 'r' AND relpersistence <> 't' AND NOT relhasrules
+                  AND NOT has_triggers AND NOT relrowsecurity AND owner_is_trusted
+                  AND version_is_unique AND can_select AND has_time
+        THEN pg_catalog.format({rows}, nspname, relname,
+                               CASE WHEN has_zone THEN ' AT TIME ZONE ''UTC''' END)
+        ELSE 'SELECT NULL::pg_catalog.tsvector WHERE false' END)
 )
 """
 )
+# ``absent`` stands in for the columns that a table of another program does not have:
+# the inner SELECT finds them there. A word has at most 2046 bytes, and no file a name
+# that is cut here. ts_stat() keeps words in a tree that nothing balances: sorted ones,
+# as versions are, would make a list of it, so a hash stands in front.
 ROWS = """
-SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
-    h.version::text, h.checksum,
-    pg_catalog.to_char(h.applied_at%3$s, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), h.duration_ms
-) ORDER BY h.applied_at, h.version), '[]')::text AS rows
+SELECT pg_catalog.array_to_tsvector(ARRAY[
+    pg_catalog.to_hex(pg_catalog.hashtext(h.version))
+    || CASE WHEN pg_catalog.octet_length(h.line) < 2000 THEN h.line
+            ELSE pg_catalog.json_build_array(
+                '...' || pg_catalog.substr(h.version, 1, 200), NULL, NULL, NULL
+            )::text END])
 FROM (SELECT NULL::text AS checksum, NULL::bigint AS duration_ms) AS absent,
-LATERAL (SELECT version, checksum, applied_at, duration_ms FROM %1$I.%2$I) AS h
+LATERAL (
+    SELECT version::text, pg_catalog.json_build_array(
+        version::text, checksum,
+        pg_catalog.to_char(applied_at%3$s, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), duration_ms
+    )::text AS line
+    FROM %1$I.%2$I
+) AS h
 """
-XML_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#x0d;", "\r"), ("&amp;", "&"))
 
 
 MAKE_LIMIT_S: Final = 10
@@ -380,21 +392,20 @@ def _add_columns(
     )
 
 
-def _parse_rows(xml: str | None) -> tuple[AppliedMigration, ...]:
-    """Read the rows out of query_to_xml()'s answer, whose one element is JSON."""
-    if xml is None:
-        return ()
-    start = xml.index("<rows>") + len("<rows>")
-    text = xml[start : xml.rindex("</rows>")]
-    if "&" in text:
-        for entity, character in XML_ENTITIES:
-            text = text.replace(entity, character)
-    return tuple(
+def _parse_rows(rows: str | None) -> tuple[AppliedMigration, ...]:
+    """Read the rows, JSON arrays in any order; the oldest comes first."""
+    history = [
         AppliedMigration(
             version=version,
             checksum=checksum,
-            applied_at=applied_at,
+            applied_at=applied_at or "",
             duration_ms=duration_ms,
         )
-        for version, checksum, applied_at, duration_ms in json.loads(text)
-    )
+        for version, checksum, applied_at, duration_ms in json.loads(f"[{rows or ''}]")
+    ]
+    return tuple(sorted(history, key=_age))
+
+
+def _age(row: AppliedMigration) -> tuple[bool, str, str]:
+    """Return what rows are sorted by; one without a time counts as the newest."""
+    return not row.applied_at, row.applied_at, row.version

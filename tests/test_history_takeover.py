@@ -186,6 +186,46 @@ def test_a_row_that_differs_in_case_or_space_closes_the_gate(
     assert tables(database) == []
 
 
+ODD = {
+    "NULL::timestamp": "no time yet.sql",
+    "'-infinity'": "long ago.sql",
+    "'2026-01-02 03:04:05.678'": "quotes \" ' [ ] { } , \\ and <&> of every kind",
+    "'2026-01-02 03:04:05.679'": "line\nend\r\n\ttab\x01é€🦥",
+}
+
+
+def test_rows_of_every_form_are_read(database: Database) -> None:
+    """In the order of their times; no name is too long or too odd."""
+    database.execute(
+        "CREATE TABLE schema_migrations (version text PRIMARY KEY,"
+        " applied_at timestamp, checksum text, duration_ms numeric)"
+    )
+    long = "x" * 5000
+    with closing(database.connect()) as conn:
+        for time, version in ODD.items():
+            conn.execute(
+                f"INSERT INTO schema_migrations VALUES (%s, {time}, %s, 7)",
+                (version, f"sha256:{version}"),
+            )
+        conn.execute("INSERT INTO schema_migrations VALUES (%s, '2026-01-01')", (long,))
+        seen = look(
+            conn, HistoryTableName(schema=None, table="schema_migrations"), None
+        )
+    none, ago, quotes, control = ODD.values()
+    assert [(row.version, row.checksum, row.applied_at) for row in seen.history] == [
+        (quotes, f"sha256:{quotes}", "2026-01-02T03:04:05.678Z"),
+        (control, f"sha256:{control}", "2026-01-02T03:04:05.679Z"),
+        *sorted(
+            [
+                (f"...{long[:200]}", None, ""),
+                (ago, f"sha256:{ago}", ""),
+                (none, f"sha256:{none}", ""),
+            ]
+        ),
+    ]
+    assert {row.duration_ms for row in seen.history} == {7, None}
+
+
 # Each tool's own words, from its source.
 TOOLS = {
     "golang-migrate": "(version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)",

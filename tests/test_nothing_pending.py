@@ -42,6 +42,22 @@ def test_one_connection_and_one_query(
         assert not re.search("advisory|INSERT|UPDATE|BEGIN", "".join(gates))
 
 
+def test_a_history_of_100_000_rows_is_no_burden(gate: Gate, database: Database) -> None:
+    """In names that nothing here explains, sorted as they are made."""
+    gate(database=database, migrations=TWO)
+    database.execute(
+        "INSERT INTO schema_migrations (version, applied_at, checksum) SELECT"
+        " lpad(i::text, 9, '0') || '_x.sql', now(), 'sha256:' || repeat('0', 64)"
+        " FROM generate_series(1000, 101000) AS i"
+    )
+    run = gate(database=database, migrations=TWO)
+    assert run.exit_code == 0, run.output
+    assert run.one("plan.made")["applied_count"] == 2
+    assert run.one("history.unknown_versions")["versions"][-1].endswith(" more")
+    assert max(map(len, run.stdout.splitlines())) < 16 * 1024
+    assert run.verdict["duration_ms"] < 10_000
+
+
 def test_a_role_that_may_only_read_opens_the_gate(
     gate: Gate, database: Database
 ) -> None:
