@@ -19,7 +19,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from migration_gate.verdict import shorten
+from migration_gate.console import OVERWRITTEN, describe_line
+from migration_gate.verdict import LINE_ROOM, VERDICT_ROOM, shorten
 
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -199,6 +200,7 @@ EVENTS: Final = tuple(
 )
 VERDICTS: Final = (GATE_OPENED, GATE_CLOSED)
 READER_TIMEOUT_S: Final = 1.0
+DEFAULT_COLUMNS: Final = 80
 
 
 class Log:
@@ -223,8 +225,8 @@ class Log:
             processors=[
                 structlog.processors.add_log_level,
                 _arrange,
-                partial(_keep_verdict, termination_log),
-                _renderer(log_format, colors=_is_terminal(fd)),
+                partial(_fit, termination_log),
+                _renderer(log_format, fd),
             ],
             wrapper_class=structlog.BoundLogger,
         ).bind(**(common or {}))
@@ -267,10 +269,12 @@ def write_line(fd: int, line: str, timeout_s: float = READER_TIMEOUT_S) -> bool:
     """
     Write a whole line; give up silently where it cannot be written.
 
-    A pipe that nobody reads is waited for, but not for long. False where the line, or
-    its end, is lost.
+    A pipe that nobody reads is waited for, but not for long. A line that ends with a
+    carriage return is one that the next overwrites. False where the line, or its end,
+    is lost.
     """
-    rest = (line + "\n").encode(errors="backslashreplace")
+    end = "" if line.endswith(OVERWRITTEN) else "\n"
+    rest = (line + end).encode(errors="backslashreplace")
     try:
         while rest:
             if not _takes_more(fd, timeout_s):
@@ -304,16 +308,16 @@ def _arrange(
     return {**first, **line}
 
 
-def _keep_verdict(
+def _fit(
     termination_log: str,
     _logger: structlog.typing.WrappedLogger,
     _method: str,
     line: structlog.typing.EventDict,
 ) -> structlog.typing.EventDict:
-    """Make a verdict fit the end of a pod's log, and copy it to the termination log."""
+    """Make a line fit; a verdict the end of a pod's log, and its termination log."""
     if line["event"] not in {event.name for event in VERDICTS}:
-        return line
-    short = shorten(line)
+        return shorten(line, LINE_ROOM)
+    short = shorten(line, VERDICT_ROOM)
     if termination_log:
         _write_existing(termination_log, to_json(short))
     return short
@@ -335,37 +339,24 @@ def to_json(line: Mapping[str, Any]) -> str:
 
 
 def _renderer(
-    log_format: Literal["json", "console"], *, colors: bool
+    log_format: Literal["json", "console"], fd: int
 ) -> structlog.typing.Processor:
     if log_format == "json":
         return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-    return _ConsoleRenderer(colors=colors)
 
-
-class _ConsoleRenderer:
-    """A line for a person: time, level and sentence, without the fields."""
-
-    COLORS: Final = {"warning": "\033[33m", "error": "\033[31m"}
-
-    def __init__(self, *, colors: bool) -> None:
-        self._colors = colors
-
-    def __call__(
-        self,
+    def render(
         _logger: structlog.typing.WrappedLogger,
         _method: str,
         line: structlog.typing.EventDict,
     ) -> str:
-        level = str(line["level"])
-        text = f"{line['timestamp'][11:23]} {level:<7} {line['message']}"
-        if line.get("hint"):
-            text += f"\n{'hint':>17}    {line['hint']}"
-        color = self.COLORS.get(level) if self._colors else None
-        return f"{color}{text}\033[0m" if color else text
+        return describe_line(line, columns=_find_columns(fd))
+
+    return render
 
 
-def _is_terminal(fd: int) -> bool:
+def _find_columns(fd: int) -> int | None:
+    """Return how wide a terminal is; None where the descriptor is none."""
     try:
-        return os.isatty(fd)
+        return os.get_terminal_size(fd).columns or DEFAULT_COLUMNS
     except OSError:
-        return False
+        return None

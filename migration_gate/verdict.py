@@ -13,10 +13,26 @@ from typing import Any
 from migration_gate.errors import GateError
 
 
-LINE_MAX_BYTES = 2000  # FallbackToLogsOnError shows the last 2048 bytes of a log
-LIST_MAX_NAMES = 10
-TEXT_MAX_CHARACTERS = 600
 TEXT_MIN_CHARACTERS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """
+    How long a line of the log may be, in bytes of JSON.
+
+    ``names`` and ``characters`` are what a list and a text may have, where that fits.
+    """
+
+    line_bytes: int
+    names: int
+    characters: int
+
+
+# FallbackToLogsOnError shows the last 2048 bytes of a log.
+VERDICT_ROOM = Room(line_bytes=2000, names=10, characters=600)
+# Container runtimes cut a line of more than 16 KiB in pieces, which are no JSON.
+LINE_ROOM = Room(line_bytes=16_000, names=200, characters=4000)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,17 +98,17 @@ def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
     }
 
 
-def shorten(
-    record: Mapping[str, Any], max_bytes: int = LINE_MAX_BYTES
-) -> dict[str, Any]:
+def shorten(record: Mapping[str, Any], room: Room = VERDICT_ROOM) -> dict[str, Any]:
     """
     Cut lists and texts until a record's JSON fits; cut lists are counted.
 
     A list keeps its first names and an item that says how many more there are.
     """
-    names, characters = LIST_MAX_NAMES, TEXT_MAX_CHARACTERS
+    names, characters = room.names, room.characters
     short = _cut(record, names, characters)
-    while _size(short) > max_bytes and (names or characters > TEXT_MIN_CHARACTERS):
+    while _size(short) > room.line_bytes and (
+        names or characters > TEXT_MIN_CHARACTERS
+    ):
         names //= 2
         characters = max(TEXT_MIN_CHARACTERS, int(characters * 0.8))
         short = _cut(record, names, characters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -71,6 +72,15 @@ HEAD = ["timestamp", "level", "event", "message"]
 def written(log: Path) -> list[dict[str, Any]]:
     """Return the lines of a file."""
     return [json.loads(line) for line in log.read_text("utf-8").split("\n")[:-1]]
+
+
+def read_terminal(terminal: int) -> str:
+    """Return all that was written at the other end, which is closed."""
+    written = b""
+    with open(terminal, "rb", buffering=0) as file, contextlib.suppress(OSError):
+        while block := file.read(4096):
+            written += block
+    return written.decode()
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -182,17 +192,56 @@ def test_the_console_is_for_people(tmp_path: Path) -> None:
 
 
 def test_the_console_has_colour_on_a_terminal() -> None:
-    """Warnings and errors only."""
+    """Warnings and errors only; each line erases what progress has left."""
     terminal, other_end = os.openpty()
     log = Log(fd=other_end, log_format="console")
     log.emit(logs.LOCK_ACQUIRED, waited_s=0.5)
     log.emit(logs.NOT_ALTERED, reason="x")
     os.close(other_end)
-    info, warning = os.read(terminal, 4096).decode().splitlines()
-    os.close(terminal)
-    assert "\033" not in info
-    assert warning.startswith("\033[33m")
+    info, warning = read_terminal(terminal).splitlines()
+    assert re.fullmatch(
+        r"\x1b\[K\d\d:\d\d:\d\d\.\d{3} info    Holding the lock after 0\.5 s", info
+    )
+    assert warning.startswith("\033[K\033[33m")
     assert warning.endswith("\033[0m")
+
+
+def test_progress_is_written_over_on_a_terminal() -> None:
+    """It ends without a line feed; the line that follows does not."""
+    terminal, other_end = os.openpty()
+    log = Log(fd=other_end, log_format="console")
+    log.emit(
+        logs.MIGRATION_PROGRESS,
+        version="1_a.sql",
+        statement=1,
+        statement_count=2,
+        elapsed_s=10,
+    )
+    log.emit(logs.LOCK_ACQUIRED, waited_s=0.5)
+    os.close(other_end)
+    progress, rest = read_terminal(terminal).split("\r", maxsplit=1)
+    assert progress.endswith("1_a.sql is at statement 1 of 2 after 10 s")
+    assert rest.startswith("\033[K")
+    assert rest.endswith("Holding the lock after 0.5 s\r\n")
+
+
+def test_a_line_is_short_enough_for_a_container_runtime(tmp_path: Path) -> None:
+    """Which cuts one of more than 16 KiB in pieces that are no JSON."""
+    path = tmp_path / "log"
+    names = [f"{number:04}_{'é' * 200}.sql" for number in range(3000)]
+    with path.open("wb") as file:
+        log = Log(fd=file.fileno(), common={"pod_name": "p"})
+        log.emit(
+            logs.PLAN_MADE, applied_count=0, pending_count=len(names), pending=names
+        )
+        log.emit(logs.UNKNOWN_VERSIONS, versions=names)
+        log.emit(logs.MIGRATION_NOTICE, version="1_a.sql", notice="🦥" * 50_000)
+    lengths = [len(line) for line in path.read_bytes().splitlines(keepends=True)]
+    assert max(lengths) < 16 * 1024
+    plan, unknown, _ = written(path)
+    assert plan["pending"][-1] == f"… {3000 - len(plan['pending']) + 1} more"
+    assert len(plan["pending"]) > 10
+    assert unknown["versions"][0] == names[0]
 
 
 def test_the_whole_log_of_a_run(gate: Gate, database: Database, tmp_path: Path) -> None:
