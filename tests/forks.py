@@ -7,6 +7,8 @@ that. As processes of their own, two hundred would come one after the other.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import select
@@ -70,10 +72,12 @@ class Forker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
+            bufsize=0,  # what a buffer holds, select() does not see
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._requests = io.BufferedWriter(self._process.stdin)
+        self._answers = self._process.stdout
 
     def close(self) -> None:
         """End it, and any gate that runs."""
@@ -112,7 +116,8 @@ class Forker:
             if not is_late and not select.select([self._answers], [], [], left)[0]:
                 is_late = True
                 for pid in set(self.pids) - ended.keys():
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             pid, exit_code = json.loads(self._answers.readline())
             ended[pid] = self._to_ended(self.pids.index(pid), exit_code)
         if is_late:
