@@ -144,6 +144,27 @@ READ_ONLY: Final = Cause(
     remedy="Check default_transaction_read_only of the server, the database and the "
     "role.",
 )
+# Of the SQLSTATE alone: which of them it is, the text says in the server's language.
+LOGIN_OR_HBA: Final = Cause(
+    kind="refused",
+    reason="login_refused",
+    remedy="The role is missing or NOLOGIN, or the server's pg_hba.conf does not allow "
+    "it from here, perhaps for want of TLS: check the user, set "
+    "POSTGRES_SSL_MODE=require, better verify-full, or add the login there.",
+)
+TEMPLATE_IN_USE: Final = Cause(
+    pattern=r"source database \".*\" is being accessed by other users",
+    kind="early",
+    reason="template_in_use",
+    remedy="CREATE DATABASE copies template1, and only while nobody else is connected "
+    "there: close those sessions.",
+)
+BEING_CREATED: Final = Cause(
+    kind="early",
+    reason="being_created",
+    remedy="Another gate makes the database: look at its log, and at its session in "
+    "pg_stat_activity.",
+)
 NO_RIGHT: Final = Cause(
     kind="refused",
     reason="no_right",
@@ -159,6 +180,22 @@ SECRET_FILE: Final = Cause(
     reason="secret_file",
     remedy="Check who writes the files that the _FILE settings name.",
 )
+CA_FILE_MISSING: Final = Cause(
+    pattern=r"root certificate file \".*\" does not exist|could not read root "
+    r"certificate|locate root certificate|load system root certificate",
+    kind="local",
+    reason="ca_file_missing",
+    remedy="sslrootcert (PGSSLROOTCERT) names a file that is not here or cannot "
+    "be read: mount it, or use sslrootcert=system.",
+)
+NOT_ALLOWED: Final = Cause(
+    pattern=r"no pg_hba\.conf entry",
+    kind="refused",
+    reason="not_allowed",
+    remedy="The server's pg_hba.conf allows this login not without TLS, or not at "
+    "all: set POSTGRES_SSL_MODE=require, better verify-full, or add address, user "
+    "and database there.",
+)
 TLS_TRUST: Final = (
     "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
     "a public one, and the host name that is in its certificate."
@@ -167,14 +204,7 @@ TLS_TRUST: Final = (
 # The first whose pattern is found counts; a text of libpq's can hold two failures, of
 # the attempt with TLS and of the one without.
 CAUSES: Final = (
-    Cause(
-        pattern=r"root certificate file \".*\" does not exist|could not read root "
-        r"certificate|locate root certificate|load system root certificate",
-        kind="local",
-        reason="ca_file_missing",
-        remedy="sslrootcert (PGSSLROOTCERT) names a file that is not here or cannot "
-        "be read: mount it, or use sslrootcert=system.",
-    ),
+    CA_FILE_MISSING,
     Cause(
         pattern=r"certificate verify failed",
         kind="local",
@@ -263,14 +293,7 @@ CAUSES: Final = (
         remedy="The server wants TLS: set POSTGRES_SSL_MODE=require, better "
         "verify-full.",
     ),
-    Cause(
-        pattern=r"no pg_hba\.conf entry",
-        kind="refused",
-        reason="not_allowed",
-        remedy="The server's pg_hba.conf allows this login not without TLS, or not at "
-        "all: set POSTGRES_SSL_MODE=require, better verify-full, or add address, user "
-        "and database there.",
-    ),
+    NOT_ALLOWED,
     Cause(
         pattern=r"channel binding|authentication method|SASL authentication mechanisms|"
         r"OAuth authentication",
@@ -282,6 +305,7 @@ CAUSES: Final = (
     LOGIN_REFUSED,
     NO_DATABASE,
     NO_CONNECT_RIGHT,
+    TEMPLATE_IN_USE,
     HOST_UNKNOWN,
     CONNECTION_REFUSED,
     STARTING_UP,
@@ -324,10 +348,11 @@ CAUSES: Final = (
 BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
     {
         "28P01": LOGIN_REFUSED,
-        "28000": LOGIN_REFUSED,
+        "28000": LOGIN_OR_HBA,
         "3D000": NO_DATABASE,
         "42501": NO_CONNECT_RIGHT,
         "55000": NO_CONNECT_RIGHT,
+        "55006": TEMPLATE_IN_USE,
         "42704": STARTUP_PARAMETER,
         "22023": STARTUP_PARAMETER,
         "53300": TOO_MANY_CONNECTIONS,

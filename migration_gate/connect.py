@@ -20,6 +20,7 @@ import psycopg
 from migration_gate import __version__
 from migration_gate.causes import (
     BY_SQLSTATE,
+    CA_FILE_MISSING,
     NO_ANSWER,
     NO_RIGHT,
     Cause,
@@ -111,6 +112,7 @@ def open_connection(database: DatabaseSettings, **overrides: str) -> LimitedConn
         NotReadyError: The connection failed.
     """
     parameters = {**current_parameters(database), **overrides}
+    _require_ca_file(parameters)
     try:
         return LimitedConnection.connect(
             **_complete(parameters), autocommit=True, prepare_threshold=None
@@ -124,6 +126,24 @@ def open_connection(database: DatabaseSettings, **overrides: str) -> LimitedConn
             remedy="Each part of a host name has 1 to 63 characters.",
         )
         raise SettingsError([fault]) from None
+
+
+def _require_ca_file(parameters: Mapping[str, str]) -> None:
+    """
+    Refuse, as libpq does, a CA file that is not there: it finds out from a server only.
+
+    Raises:
+        NotReadyError: No waiting for the server mends it.
+    """
+    path = parameters.get("sslrootcert", "")
+    is_used = parameters.get("sslmode") in {"verify-ca", "verify-full"}
+    if not is_used or path in {"", "system"}:
+        return
+    try:
+        Path(path).stat()
+    except OSError:
+        text = f'root certificate file "{path}" does not exist'
+        raise NotReadyError(CA_FILE_MISSING, text) from None
 
 
 @contextmanager

@@ -14,7 +14,13 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.causes import NO_DATABASE, NO_RIGHT, UNKNOWN, Cause
+from migration_gate.causes import (
+    BEING_CREATED,
+    NO_DATABASE,
+    NO_RIGHT,
+    UNKNOWN,
+    Cause,
+)
 from migration_gate.connect import (
     LimitedConnection,
     NotReadyError,
@@ -24,18 +30,24 @@ from migration_gate.connect import (
 )
 from migration_gate.database import shown
 from migration_gate.history_table import quote_name
+from migration_gate.lock import lock_key
 from migration_gate.logs import DATABASE_CREATED, Log
 from migration_gate.settings import Settings
 
 
-MAINTENANCE_DATABASES: Final = ("postgres", "template1")
+TEMPLATE: Final = "template1"
+MAINTENANCE_DATABASES: Final = ("postgres", TEMPLATE)
 NO_MAINTENANCE: Final = Cause(
     kind="refused",
     reason="no_maintenance_database",
     remedy="Let the role log in to database postgres or template1, or let an "
     "administrator create the database.",
 )
-EXISTS: Final = "SELECT FROM pg_catalog.pg_database WHERE datname = %s"
+EXISTS: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s),
+       pg_catalog.pg_backend_pid()
+"""
+LOCK: Final = "SELECT pg_catalog.pg_try_advisory_lock(%s)"
 
 T = TypeVar("T")
 
@@ -81,8 +93,11 @@ def create_database(settings: Settings, log: Log) -> bool:
         return False
     with closing(_open_maintenance(settings, name)) as conn:
         with looking(conn):
-            if conn.execute(EXISTS, (name,)).fetchone() is not None:
+            exists, backend_pid = conn.execute(EXISTS, (name,)).fetchall()[0]
+            if exists:
                 return False
+            if backend_pid == conn.info.backend_pid:
+                _take_turn(conn, name)
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         try:
             with looking(conn, timeout_s=None):  # it copies a whole database
@@ -110,6 +125,23 @@ def _open_maintenance(settings: Settings, name: str) -> LimitedConnection:
         NO_MAINTENANCE,
         f'database "{name}" does not exist, and no login to create it from: {refusal}',
     )
+
+
+def _take_turn(conn: LimitedConnection, name: str) -> None:
+    """
+    Let one gate at a time be connected where the database is copied from.
+
+    CREATE DATABASE waits for the others' sessions there, and fails; so would theirs.
+    Through a pooler the lock would stay with a connection that is not ours.
+
+    Raises:
+        NotReadyError: It is another gate's turn.
+    """
+    if conn.info.dbname != TEMPLATE:
+        return
+    key = lock_key(TEMPLATE, "create_database")
+    if conn.execute(LOCK, (key,)).fetchall() != [(True,)]:
+        raise NotReadyError(BEING_CREATED, f'another gate makes database "{name}"')
 
 
 def _no_right(conn: LimitedConnection, name: str) -> NotReadyError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -18,6 +18,11 @@ from migration_gate.history_table import HistoryTable
 from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
 from migration_gate.messages import ConnectionLostError, is_alive
 from migration_gate.settings import Settings
+
+
+# Of psycopg's class InternalError: the server was demoted, or has ended the session for
+# an idle transaction or one that took too long.
+LOSSES: Final = frozenset({"25006", "25P03", "25P04"})
 
 
 @dataclass(slots=True)
@@ -83,12 +88,17 @@ def start_session(settings: Settings, *, must_write: bool) -> Session:
     try:
         with looking(conn):
             seen = look(conn, settings.history_table, settings.role)
-        if must_write and not seen.is_writable:
-            raise not_writable(is_standby=seen.is_standby)
+        if must_write:
+            _require_writable(seen)
     except BaseException:
         conn.close()
         raise
     return Session(conn, settings, seen)
+
+
+def _require_writable(seen: Look) -> None:
+    if not seen.is_writable:
+        raise not_writable(is_standby=seen.is_standby)
 
 
 def not_writable(*, is_standby: bool) -> NotReadyError:
@@ -108,8 +118,16 @@ def make_history(
 
 @contextmanager
 def translated_loss() -> Iterator[None]:
-    """Turn the driver's error for a lost connection into ours."""
+    """
+    Turn the driver's error for a lost connection into ours.
+
+    So is a query that the server could not answer at this moment, or that it refuses
+    since it is no primary any more: to wait, and to look again, is right for these.
+    """
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise ConnectionLostError(str(error)) from error
+    except psycopg.Error as error:
+        is_lost = isinstance(error, psycopg.OperationalError)
+        if is_lost or error.sqlstate in LOSSES:
+            raise ConnectionLostError(str(error)) from error
+        raise

@@ -37,6 +37,9 @@ FIRST_WAIT_EARLY_S: Final = 0.25
 LONGEST_WAIT_S: Final = 1.0
 REFUSED_WAIT_S: Final = 2.0
 WAIT_PER_WAITED: Final = 0.0125
+JITTER: Final = 1.2
+# Between the choice of a last pause and the question whether it is too long.
+ROUNDING_S: Final = 0.01
 LABELS_MAX: Final = 5
 
 T = TypeVar("T")
@@ -69,6 +72,12 @@ class Patience:
         """Return the seconds since the wait began."""
         return time.monotonic() - self.started_s
 
+    @property
+    def tried(self) -> str:
+        """Return how often and how long it was tried, in words."""
+        attempts = f"{self.attempts} attempt" + "s" * (self.attempts != 1)
+        return f"{attempts} in {self.waited_s:.0f} s"
+
     def note(self, error: NotReadyError) -> None:
         """Count a failed attempt and find what it means."""
         self.attempts += 1
@@ -83,16 +92,23 @@ class Patience:
             self.refused_since_s = time.monotonic()
 
     def next_wait_s(self) -> float:
-        """Return a pause in proportion to the time waited, jittered."""
+        """
+        Return a pause in proportion to the time waited, jittered.
+
+        The last one ends with the wait, so that what comes late is not missed.
+        """
         shortest_s = FIRST_WAIT_EARLY_S if self.cause.kind == "early" else FIRST_WAIT_S
         wait_s = min(max(shortest_s, self.waited_s * WAIT_PER_WAITED), LONGEST_WAIT_S)
         if self.cause.kind == "refused":
-            wait_s = REFUSED_WAIT_S
-        return wait_s * random.uniform(1.0, 1.2)  # noqa: S311  # jitter, not a secret
+            wait_s = shortest_s = REFUSED_WAIT_S
+        wait_s *= random.uniform(1.0, JITTER)  # noqa: S311  # not a secret
+        left_s = self.timeout_s - self.waited_s
+        return min(wait_s, left_s) if left_s > shortest_s else wait_s
 
     def is_over(self, wait_s: float) -> bool:
         """Tell whether another attempt after this pause would come too late."""
-        if self.cause.kind == "local" or self.waited_s + wait_s > self.timeout_s:
+        end_s = self.timeout_s + ROUNDING_S
+        if self.cause.kind == "local" or self.waited_s + wait_s > end_s:
             return True
         return (
             self.refused_since_s is not None
@@ -204,8 +220,11 @@ def _try_again(attempt: Callable[[], T], patience: Patience) -> T:
 
 
 def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
-    if error.error is not None:
+    if isinstance(error.error, SettingsError):
         return error.error
+    if error.error is not None:
+        text = f"{error.error} ({patience.tried})"
+        return type(error.error)(text, hint=error.error.hint)
     cause, text, place = patience.cause, str(error), patience.place
     if cause.kind == "local" and cause.reason.startswith("certificate"):
         return DatabaseUnreachableError(
@@ -216,14 +235,12 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
             name="connection", rule=f"cannot work: {text}", remedy=cause.remedy
         )
         return SettingsError([fault])
-    attempts = f"{patience.attempts} attempt" + "s" * (patience.attempts > 1)
-    tried = f"{attempts} in {patience.waited_s:.0f} s"
     if cause.kind == "refused":
         return LoginRefusedError(
-            f"PostgreSQL at {place} refuses the connection ({tried}): {text}",
+            f"PostgreSQL at {place} refuses the connection ({patience.tried}): {text}",
             hint=cause.remedy,
         )
     return DatabaseUnreachableError(
-        f"could not reach a usable PostgreSQL at {place} ({tried}): {text}",
+        f"could not reach a usable PostgreSQL at {place} ({patience.tried}): {text}",
         hint=cause.remedy,
     )

@@ -94,6 +94,9 @@ TEXTS = {
         AT + 'FATAL:  cannot connect to invalid database "d"',
         AT + 'FATAL:  database "d" is disabled',
     ],
+    "template_in_use": [
+        'source database "template1" is being accessed by other users\nDETAIL:  ...',
+    ],
     "host_unknown": [
         "failed to resolve host 'h': [Errno -2] Name or service not known"
     ],
@@ -211,5 +214,5 @@ def test_a_single_failure_belongs_to_no_host() -> None:
 
 @pytest.mark.parametrize("cause", BY_SQLSTATE.values(), ids=BY_SQLSTATE)
 def test_a_sqlstate_means_what_a_text_can_mean(cause: Cause) -> None:
-    """Both tables lead to the same causes."""
-    assert cause in CAUSES
+    """Both tables lead to the same reasons, and to the same end."""
+    assert (cause.reason, cause.kind) in {(c.reason, c.kind) for c in CAUSES}

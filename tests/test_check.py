@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from contextlib import closing
 
 import pytest
 
 from tests.ends import FILES, require_no_secret
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database, NewServer, SharedServer, database_of
+from tests.fix_postgres import (
+    Database,
+    Databases,
+    NewServer,
+    SharedServer,
+    database_of,
+)
 from tests.fix_proxy import Proxy
 
 
@@ -55,7 +63,9 @@ def test_it_closes_when_not_all_is_applied_in_time(
     assert (run.exit_code, run.verdict["reason"]) == (1, "incomplete")
     missing = list(MORE)[1:] if history == "partial" else list(MORE)
     names = ", ".join(f'"{name}"' for name in missing)
-    assert run.verdict["error_message"] == f"not applied: {names}"
+    told = re.escape(f"not applied: {names} ") + r"\(\d attempts in 1 s\)"
+    assert re.fullmatch(told, run.verdict["error_message"])
+    assert "runs migrate with these files" in run.verdict["hint"]
     assert run.names[:3] == [
         "gate.started",
         "database.ready",
@@ -128,6 +138,7 @@ def test_a_missing_right_is_waited_for_and_then_named(
     run = gate("check", database=role, env={"GATE_AUTH_GRACE": "0"}, migrations=FILES)
     assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
     assert lacks in run.verdict["error_message"]
+    assert run.verdict["error_message"].endswith(" (1 attempt in 0 s)")
     expected = grant.format(role=role.user)
     assert run.verdict["hint"] == expected
     process = gate.start("check", database=role, migrations=FILES)
@@ -202,4 +213,67 @@ def test_a_table_that_is_dropped_meanwhile_is_waited_for(
             )
             conn.execute("DROP TABLE schema_migrations")
     assert gate(database=database, migrations=FILES).exit_code == 0
+    assert process.wait().exit_code == 0
+
+
+def test_a_right_on_some_columns_is_waited_for_and_then_named(
+    gate: Gate, database: Database
+) -> None:
+    """The checksum is read, too: SELECT on the rest is not enough."""
+    gate(database=database, migrations=FILES)
+    role = database.role()
+    database.execute(f"GRANT USAGE ON SCHEMA public TO {role.user}")
+    database.execute(
+        f"GRANT SELECT (version, applied_at) ON schema_migrations TO {role.user}"
+    )
+    run = gate("check", database=role, env=SOON, migrations=FILES)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
+    grant = f"GRANT SELECT ON public.schema_migrations TO {role.user};"
+    assert run.verdict["hint"] == grant
+    database.execute(grant)
+    assert gate("check", database=role, migrations=FILES).exit_code == 0
+
+
+def test_a_table_without_our_columns_is_enough(gate: Gate, database: Database) -> None:
+    """Another program wrote its rows; a checksum is not there to be compared."""
+    database.execute(
+        "CREATE TABLE schema_migrations (id serial PRIMARY KEY, "
+        "version varchar(255) NOT NULL UNIQUE, "
+        "applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    )
+    process = gate.start("check", database=reader(database), migrations=FILES)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "incomplete"
+    database.execute("INSERT INTO schema_migrations (version) VALUES ('001_create')")
+    assert process.wait().exit_code == 0
+
+
+def test_a_standby_that_is_behind_is_waited_for(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """The gate opens there when the rows have arrived."""
+    primary = new_server()
+    standby = database_of(new_server(standby_of=primary))
+    standby.execute("SELECT pg_wal_replay_pause()")
+    assert gate(database=database_of(primary), migrations=FILES).exit_code == 0
+    process = gate.start("check", database=standby, migrations=FILES)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "incomplete"
+    standby.execute("SELECT pg_wal_replay_resume()")
+    assert process.wait().exit_code == 0
+
+
+def test_a_database_and_a_role_that_come_late_are_waited_for(
+    gate: Gate, database: Database, databases: Databases
+) -> None:
+    """It is started before anything is made: each reason is told once."""
+    late = databases.name()
+    role = database.role(attributes="NOLOGIN").changed(dbname=late.name)
+    process = gate.start("check", database=role, migrations=FILES)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "login_refused"
+    with closing(databases.server.connect()) as conn:
+        conn.execute(f"ALTER ROLE {role.user} LOGIN")
+        retry = process.wait_for("database.retry_scheduled", count=2)
+        assert retry["reason"] == "no_database"
+        conn.execute(f"CREATE DATABASE {late.name} TEMPLATE template0")
+    assert gate(database=late, migrations=FILES).exit_code == 0
+    late.execute(f"GRANT SELECT ON schema_migrations TO {role.user}")
     assert process.wait().exit_code == 0

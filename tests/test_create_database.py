@@ -53,6 +53,35 @@ def test_of_many_gates_one_makes_the_database(gate: Gate, databases: Databases) 
     assert missing.fetch(VERSIONS) == [("001_create.sql",)]
 
 
+def test_of_many_gates_in_template1_one_makes_the_database(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """It is copied only while nobody else is connected there: they take turns."""
+    template = database_of(new_server()).changed(dbname="template1")
+    template.execute("DROP DATABASE postgres")
+    missing = template.changed(dbname="wanted")
+    processes = [
+        gate.start(database=missing, env=CREATE, migrations=FILES) for _ in range(8)
+    ]
+    runs = [process.wait(15) for process in processes]
+    assert [run.exit_code for run in runs] == [0] * len(runs)
+    assert sum(len(run.all("database.created")) for run in runs) == 1
+    assert missing.fetch(VERSIONS) == [("001_create.sql",)]
+
+
+def test_sessions_in_template1_are_waited_for(
+    gate: Gate, databases: Databases, database: Database
+) -> None:
+    """A person at psql there; PostgreSQL itself waits five seconds for them."""
+    missing = databases.name()
+    with closing(database.changed(dbname="template1").connect()):
+        process = gate.start(database=missing, env=CREATE, migrations=FILES)
+        retry = process.wait_for("database.retry_scheduled")
+        assert retry["reason"] == "template_in_use"
+    assert process.wait().exit_code == 0
+    assert missing.fetch(VERSIONS) == [("001_create.sql",)]
+
+
 def test_wait_makes_the_database_too(gate: Gate, databases: Databases) -> None:
     """For an application that migrates with a tool of its own."""
     missing = databases.name()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -152,6 +153,42 @@ def starting(server: Server) -> Iterator[None]:
         thread.join(timeout=5)
 
 
+def test_a_server_that_recovers_from_a_crash_is_waited_for(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """A backend was killed, and the others are slow to end."""
+    server = new_server()
+    database = database_of(server)
+    with closing(database.connect()) as killed, closing(database.connect()) as slow:
+        os.kill(slow.info.backend_pid, signal.SIGSTOP)
+        os.kill(killed.info.backend_pid, signal.SIGKILL)
+        process = gate.start(database=database, migrations=FILES)
+        retry = process.wait_for("database.retry_scheduled")
+        assert retry["reason"] == "starting_up"
+        assert "in recovery mode" in retry["error_message"]
+        os.kill(slow.info.backend_pid, signal.SIGCONT)
+        assert process.wait().exit_code == 0
+
+
+def test_a_standby_that_is_not_consistent_yet_is_waited_for(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """It says that it is not yet accepting connections, and why."""
+    primary = new_server()
+    database = database_of(primary)
+    standby = new_server(standby_of=primary)
+    there = database.changed(port=str(standby.port))
+    standby.stop("immediate")
+    (standby.data / "standby.signal").unlink()
+    with slow_recovery(standby) as finish:
+        process = gate.start("check", database=there, migrations=FILES)
+        retry = process.wait_for("database.retry_scheduled")
+        assert retry["reason"] == "starting_up"
+        finish()
+        process.signal(signal.SIGTERM)
+        process.wait()
+
+
 def test_a_server_that_shuts_down_is_waited_for(
     gate: Gate, new_server: NewServer
 ) -> None:
@@ -265,16 +302,22 @@ def test_a_read_only_database_is_waited_for(
     assert process.wait().exit_code == 0
 
 
+@pytest.mark.parametrize("wanted", ["read-write", "primary"])
 def test_another_kind_of_server_than_asked_for_is_waited_for(
-    gate: Gate, standby: Database
+    gate: Gate, standby: Database, wanted: str
 ) -> None:
-    """target_session_attrs=read-write does not take a standby."""
-    close(
-        gate,
-        "wrong_kind_of_server",
-        database=standby,
-        env={"PGTARGETSESSIONATTRS": "read-write"},
-    )
+    """target_session_attrs does not take a standby."""
+    env = {"PGTARGETSESSIONATTRS": wanted}
+    close(gate, "wrong_kind_of_server", database=standby, env=env)
+
+
+@pytest.mark.parametrize("wanted", ["read-only", "standby"])
+def test_a_primary_where_a_standby_is_asked_for_is_waited_for(
+    gate: Gate, database: Database, wanted: str
+) -> None:
+    """The other way round; for check that makes sense."""
+    env = {"PGTARGETSESSIONATTRS": wanted}
+    close(gate, "wrong_kind_of_server", database=database, env=env, command="check")
 
 
 def test_of_several_hosts_the_one_that_writes_is_used(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.postgres import find_free_port
 from tests.ends import FILES, FOREVER, close, require_no_secret
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
@@ -64,6 +65,38 @@ def test_a_ca_file_that_is_missing_closes_at_once(
     env = pg(encrypted, sslrootcert=str(tmp_path / "missing.pem"))
     run = close(gate, "ca_file_missing", env=env)
     require_no_secret(run, encrypted.password)
+
+
+def test_a_ca_file_that_is_missing_closes_before_the_server_is_there(
+    gate: Gate, tmp_path: Path
+) -> None:
+    """Only a server that offers TLS lets libpq find out; the file is missing now."""
+    env = {
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(find_free_port()),
+        "PGUSER": "u",
+        "PGSSLMODE": "verify-ca",
+        "PGSSLROOTCERT": str(tmp_path / "missing.pem"),
+    }
+    run = close(gate, "ca_file_missing", env=env)
+    assert "missing.pem" in run.verdict["error_message"]
+
+
+@pytest.mark.parametrize("sslmode", ["prefer", "require"])
+def test_a_ca_file_that_is_not_used_is_not_looked_for(
+    gate: Gate, encrypted: Database, tmp_path: Path, sslmode: str
+) -> None:
+    """As psql does: nothing is verified, so no file is needed."""
+    missing = str(tmp_path / "missing.pem")
+    env = pg(encrypted, sslrootcert=missing, sslmode=sslmode)
+    assert gate(env=env, migrations=FILES).exit_code == 0
+
+
+def test_gss_without_a_ticket_closes_at_once(gate: Gate, database: Database) -> None:
+    """gssencmode=require, and nobody has logged in to Kerberos here."""
+    env = database.environ() | {"PGGSSENCMODE": "require"}
+    run = close(gate, "parameter", env=env)
+    assert "GSSAPI encryption required" in run.verdict["error_message"]
 
 
 def test_no_password_closes_at_once(gate: Gate, database: Database) -> None:

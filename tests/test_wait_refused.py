@@ -36,6 +36,15 @@ def test_an_unknown_role_is_refused(gate: Gate, database: Database) -> None:
     close(gate, "login_refused", database=database.changed(user="nobody_here"))
 
 
+def test_a_role_that_does_not_exist_is_refused_without_passwords_too(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """Under trust the server says what it is that is missing."""
+    database = database_of(new_server(hba=("host all all 127.0.0.1/32 trust",)))
+    run = close(gate, "login_refused", database=database.changed(user="nobody_here"))
+    assert 'role "nobody_here" does not exist' in run.verdict["error_message"]
+
+
 def test_an_expired_password_is_refused(gate: Gate, database: Database) -> None:
     """A password after its VALID UNTIL looks like a wrong one."""
     role = database.role(attributes="LOGIN VALID UNTIL '2001-01-01'")
