@@ -159,7 +159,7 @@ def find_unfinished(
             progress_table(table)
         )
     )
-    return {version: number for version, number in rows}
+    return dict(rows.fetchall())
 
 
 def insert_finished(

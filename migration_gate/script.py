@@ -28,7 +28,7 @@ from migration_gate.statements import (
     setting_changed,
     split,
 )
-from migration_gate.unfit import find_unfit, find_unfit_outside
+from migration_gate.unfit import find_unfit, find_unfit_outside, find_unread
 from migration_gate.units import Unit, group_inside, group_outside, is_for_postgresql
 from migration_gate.up_part import cut_up_part
 
@@ -82,6 +82,7 @@ def parse_script(
         directives = replace(directives, transaction=part.transaction)
     statements = [piece for piece in pieces if is_for_postgresql(piece)]
     faults = [fault for piece in pieces for fault in find_unfit(piece, history)]
+    faults += find_unread(statements)
     why = _why_outside(statements, directives)
     if why:
         units, found = group_outside(statements)

@@ -105,7 +105,7 @@ def judge(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
 
 
 def tidy(conn: Conn, unit: Unit, before: Facts) -> None:
-    """Drop the invalid indexes that the statement left and that were not there before."""
+    """Drop the invalid indexes that the statement left, none that was there before."""
     index = concurrent_index(unit.statements[0])
     if index is None or index.action == "drop":
         return

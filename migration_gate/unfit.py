@@ -4,7 +4,7 @@ What of a single statement the gate cannot run, whatever the file around it. Pur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from migration_gate.settings import HistoryTableName
@@ -14,12 +14,13 @@ from migration_gate.statements import (
     is_copy_to_stdout,
     psql_command,
     setting_changed,
+    string_syntax_set,
     tables_written,
+    transaction_control,
 )
 
 
 IGNORED_PSQL_COMMANDS: Final = frozenset({"restrict", "unrestrict"})
-ON: Final = frozenset({"on", "true", "yes", "1", "t", "y"})
 UTF8: Final = frozenset({"utf8", "utf-8", "unicode", "utf_8"})
 
 
@@ -49,12 +50,12 @@ def _find_settings(statement: Statement) -> Iterator[ScriptError]:
     if change is None:
         return
     name, value, _ = change
-    if name == "standard_conforming_strings" and (value or "on").lower() not in ON:
+    if string_syntax_set(statement) == "unknown":
         yield ScriptError(
             statement.first,
-            "standard_conforming_strings is turned off, which changes how the rest of "
-            "the file reads",
-            "Write strings with backslashes as E'…' and take the SET out.",
+            "standard_conforming_strings is computed, which leaves open how the rest "
+            "of the file reads",
+            "Set it to on or off.",
         )
     if name == "client_encoding" and (value or "utf8").lower() not in UTF8:
         yield ScriptError(
@@ -77,12 +78,35 @@ def _find_history(
             )
 
 
+def find_unread(statements: Sequence[Statement]) -> Iterator[ScriptError]:
+    """
+    Yield what undoes a change of how strings are read, as only a server can follow it.
+    """
+    if not any(map(string_syntax_set, statements)):
+        return
+    for statement in statements:
+        if transaction_control(statement) == "rollback_to":
+            yield ScriptError(
+                statement.first,
+                "ROLLBACK TO in a file that changes standard_conforming_strings",
+                "Write strings with backslashes as E'…' and take the SET out.",
+            )
+
+
 def find_unfit_outside(statement: Statement) -> Iterator[ScriptError]:
     """
     Yield what cannot run in a file that runs outside a transaction.
 
     A restart would find a new session, without what these leave in it.
     """
+    change = setting_changed(statement)
+    if change is not None and change[2] == "local" and string_syntax_set(statement):
+        yield ScriptError(
+            statement.first,
+            "standard_conforming_strings is set for one transaction, in a file that "
+            "runs in several",
+            "Use SET instead of SET LOCAL.",
+        )
     words = statement.tokens[:4]
     if words[:1] == (b"create",) and {b"temp", b"temporary"} & set(words):
         yield ScriptError(

@@ -77,10 +77,7 @@ def group_inside(
 def group_outside(
     statements: Sequence[Statement],
 ) -> tuple[tuple[Unit, ...], tuple[ScriptError, ...]]:
-    """
-    Make a unit of each statement, and of each BEGIN … COMMIT block, of a file that runs
-    outside a transaction.
-    """
+    """Make a unit of each statement, or BEGIN … COMMIT block, of a file run outside."""
     blocks = {block.begin: block for block in _find_blocks(statements)}
     units: list[Unit] = []
     faults: list[ScriptError] = []

@@ -17,7 +17,7 @@ from migration_gate.migration import Content
 from migration_gate.statements import ScriptError, split
 
 
-# dbmate: pkg/dbmate/migration.go; goose: internal/sqlparser/parser.go. Both go by lines.
+# dbmate: pkg/dbmate/migration.go; goose: internal/sqlparser/parser.go. By lines, both.
 MARK: Final = re.compile(
     rb"^--[ \t]*(?P<tool>migrate:|\+goose[ \t]+)(?P<words>[^\r\n]*)", re.MULTILINE
 )
@@ -78,7 +78,7 @@ def _may_be_marked(content: Content) -> bool:
 
 
 def _find_marks(content: Content) -> Iterator[_Mark]:
-    """Yield the marks, their words in lower case; goose's own blocks are checked here."""
+    """Yield the marks, their words in lower case; goose's own blocks are checked."""
     opened: _Mark | None = None
     for match in MARK.finditer(content):
         words = " ".join(match["words"].decode().split()).lower()

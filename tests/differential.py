@@ -1,10 +1,10 @@
 """
 Compare how a script is split with PostgreSQL's own two judges, over any amount of SQL.
 
-`python -m tests.differential [--psql PATH] FOLDER...` reads every .sql file there and
-prints what was compared and each disagreement. The judges are the server's grammar
-(libpg_query, through pglast) and psql, which is run against a server that takes
-everything and notes what it was sent.
+`python -m tests.differential [--psql PATH] [FOLDER...]` reads every .sql file there, or
+of the Debian sources that `real_sql` fetches, and prints what was compared and each
+disagreement. The judges are the server's grammar (libpg_query, through pglast) and
+psql, which is run against a server that takes everything and notes what it was sent.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from pglast.ast import CopyStmt
+from pglast.ast import CopyStmt, FuncCall
 from pglast.parser import ParseError, parse_sql
 from pglast.parser import split as parser_split
 
+from dev.postgres import CACHE, tool
 from migration_gate.statements import ScriptError, Statement, split
 from migration_gate.statements.forms import BYTE_ORDER_MARK, forms, skip_blank
-from tests.grammar import compare_recognition
+from tests.grammar import Node, compare_recognition, setting
+from tests.real_sql import fetch
 
 
 # A command that ends a statement, such as \gset, and one on a line of its own.
@@ -104,15 +106,21 @@ def compare_with_grammar(script: bytes) -> Findings:
         return Findings(refused=error.problem)
     disagreements, unparsed = [], []
     blanked = bytearray(script)
+    is_standard = True
     for piece in pieces:
         end = sql_end(script, piece) if piece.number else piece.first
         text = script[piece.first : end]
+        if not is_standard and b"\\" in text:
+            # libpg_query reads strings in the standard way only: psql's to judge.
+            blanked[piece.first : end] = b" " * (end - piece.first)
+            continue
         try:
             parsed = parse_sql(text.decode())
         except ParseError:
             unparsed.append(text)
             blanked[piece.first : end] = b" " * (end - piece.first)
         else:
+            is_standard = _standard_after(text, is_standard=is_standard)
             if len(parsed) != (piece.number > 0):
                 found = f"piece {piece.number} holds {len(parsed)} statements"
                 disagreements.append(found)
@@ -130,6 +138,32 @@ def compare_with_grammar(script: bytes) -> Findings:
         unparsed=tuple(unparsed),
         disagreements=tuple(disagreements),
     )
+
+
+def _standard_after(text: bytes, *, is_standard: bool) -> bool:
+    """Tell whether strings are standard behind a statement, as the grammar says."""
+    try:
+        nodes = [raw.stmt for raw in parse_sql(text.decode())]
+    except ParseError:
+        return is_standard
+    for node in nodes:
+        name, value, _ = setting(node) or _set_config(node) or ("", None, "")
+        if name == "standard_conforming_strings" or (name, value) == ("all", None):
+            is_standard = value != "off"
+    return is_standard
+
+
+def _set_config(node: Node) -> tuple[str, str | None, str] | None:
+    """Return what SELECT set_config('…', '…', …) sets."""
+    targets: Node = getattr(node, "targetList", None) or ()
+    call = targets[0].val if len(targets) == 1 else None
+    if not isinstance(call, FuncCall):
+        return None
+    function: Node = call
+    if function.funcname[-1].sval != "set_config":
+        return None
+    name, value, _ = (getattr(argument, "val", None) for argument in function.args)
+    return getattr(name, "sval", ""), getattr(value, "sval", None), "session"
 
 
 def _compare_whole(script: bytes, kept: Sequence[tuple[int, int]]) -> Iterator[str]:
@@ -196,13 +230,19 @@ class ObedientServer:
         stream.flush()
 
     def _answer(self, stream: io.BufferedRWPair) -> None:
+        is_standard = True
         while (header := stream.read(5)) and header[:1] != b"X":
             body = stream.read(struct.unpack("!i", header[1:])[0] - 4)
             if header[:1] != b"Q":
                 continue
             text = body[:-1]
             self.sent.append(Sent(text, self._take_copy_data(stream, text)))
-            stream.write(_message(b"C", b"DONE\0") + _message(b"Z", b"I"))
+            stream.write(_message(b"C", b"DONE\0"))
+            is_standard = _standard_after(text, is_standard=is_standard)
+            value = b"on\0" if is_standard else b"off\0"
+            # psql reads strings as the server says that it does.
+            stream.write(_message(b"S", b"standard_conforming_strings\0" + value))
+            stream.write(_message(b"Z", b"I"))
             stream.flush()
 
     def _take_copy_data(self, stream: io.BufferedRWPair, text: bytes) -> bytes | None:
@@ -242,6 +282,7 @@ def sent_by_psql(script: bytes, psql: str, server: ObedientServer) -> list[Sent]
                 psql,
                 *("-Xqd", f"host=127.0.0.1 port={server.port} sslmode=disable"),
                 *("-c", "\\unset USER", "-c", "\\unset DBNAME"),
+                *("-c", "\\unset LAST_ERROR_MESSAGE"),
                 *("-f", file.name),
             ],
             env={"PGUSER": "x", "PGDATABASE": "x", "PGCLIENTENCODING": "UTF8"},
@@ -275,19 +316,46 @@ def _one_line(text: bytes) -> bytes:
     return b" ".join(text[position:].split())
 
 
+# Why a script that psql takes is refused, or is not compared.
+REFUSALS = {
+    "psql command inside a statement": r"\gset and the like, or MySQL's strings",
+    "COPY data without end": "psql takes the end of the file for it",
+    "text behind COPY ... FROM STDIN on the same line": "psql runs it after the data",
+    "unterminated quoted string": "an error for PostgreSQL too",
+    "not UTF-8": "a migration is UTF-8",
+}
+
+
 def main() -> int:
     """Compare every script in the folders given; return 1 when judges disagree."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    arguments.add_argument("--psql", help="path of psql, to compare with it too")
+    arguments.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    arguments.add_argument("--psql", help="path of psql", default=tool("psql"))
     options = arguments.parse_args()
     counts: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    folders = options.folders or fetch(CACHE / "differential")
     with ObedientServer() as server:
-        for path in _scripts(options.folders):
-            for line in _judge(path, options.psql, server, counts):
+        for path in _scripts(folders):
+            for line in _judge(path, options.psql, server, counts, refused):
                 print(f"{path}: {line}")  # noqa: T201 - the report
-    print(dict(counts))  # noqa: T201
-    return 1 if counts["disagreements"] else 0
+    for line in _report(counts, refused):
+        print(line)  # noqa: T201
+    unexplained = refused.keys() - REFUSALS.keys()
+    return 1 if counts["disagreements"] or unexplained else 0
+
+
+def _report(counts: Counter[str], refused: Counter[str]) -> Iterator[str]:
+    yield (
+        f"{counts['files']} files, {counts['bytes'] / 1e6:.1f} MB, "
+        f"{counts['statements']} statements, {counts['disagreements']} disagreements"
+    )
+    yield (
+        f"{counts['unparsed']} statements are no SQL to the grammar: another "
+        "database's or version's, or meant to fail; cut as psql cuts them"
+    )
+    for problem, count in sorted(refused.items()):
+        yield f"{count} files not compared: {problem} ({REFUSALS.get(problem)})"
 
 
 def _scripts(folders: Sequence[Path]) -> Iterator[Path]:
@@ -303,24 +371,26 @@ def _has_psql_commands(script: bytes) -> bool:
 
 
 def _judge(
-    path: Path, psql: str | None, server: ObedientServer, counts: Counter[str]
+    path: Path,
+    psql: str,
+    server: ObedientServer,
+    counts: Counter[str],
+    refused: Counter[str],
 ) -> Iterator[str]:
     script = path.read_bytes()
     try:
         script.decode()
     except UnicodeDecodeError:
-        counts["not UTF-8"] += 1
+        refused["not UTF-8"] += 1
         return
     if _has_psql_commands(script):
         script = without_psql_commands(script)
     findings = compare_with_grammar(script)
     if findings.refused is not None:
-        counts[f"refused: {findings.refused}"] += 1
-        yield f"refused: {findings.refused}"
+        refused[findings.refused] += 1
         return
     disagreements = list(findings.disagreements)
-    if psql:
-        disagreements += compare_with_psql(script, psql, server)
+    disagreements += compare_with_psql(script, psql, server)
     counts["files"] += 1
     counts["bytes"] += len(script)
     counts["statements"] += findings.statements

@@ -2,8 +2,8 @@
 Scripts cut into statements, and what each statement is. Pure; bytes in, offsets out.
 
 Reading order: `forms` (where each lexical form ends), `tokens` (the first ones of a
-statement), `splitting` (the pieces), `places`, then what the tokens say: `names`,
-`transactions`, `session`, `recognition`.
+statement), `statement` and what its tokens say: `names`, `session`; `splitting` (the
+pieces), `places`, then `transactions`, `recognition`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from migration_gate.statements.recognition import (
     psql_command,
     tables_written,
 )
-from migration_gate.statements.session import SettingChange, setting_changed
-from migration_gate.statements.splitting import Statement, iter_statements, split
+from migration_gate.statements.session import (
+    SettingChange,
+    setting_changed,
+    string_syntax_set,
+)
+from migration_gate.statements.splitting import iter_statements, split
+from migration_gate.statements.statement import Statement
 from migration_gate.statements.transactions import (
     TransactionControl,
     forbids_transaction,
@@ -43,6 +48,7 @@ __all__ = [
     "psql_command",
     "setting_changed",
     "split",
+    "string_syntax_set",
     "tables_written",
     "transaction_control",
 ]

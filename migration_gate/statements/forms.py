@@ -1,8 +1,8 @@
 """
 The lexical forms of SQL: where each begins and ends, as psqlscan.l and scan.l say.
 
-Works on bytes and offsets only. `standard_conforming_strings` is on, bytes from 0x80 up
-are letters (UTF-8), and where psql and the server differ the server is followed.
+Works on bytes and offsets only. Bytes from 0x80 up are letters (UTF-8), and where psql
+and the server differ the server is followed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import mmap
 import re
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 
@@ -35,14 +36,17 @@ _COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 _DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
 _QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 
+_PLAIN: Final = rb"' [^']*+ (?: ' (?:%b)?+ ' [^']*+ )*+ '" % _JOINT
+_ESCAPED: Final = rb"' (?: [^'\\]++ | \\. | ' (?:%b)?+ ' )*+ '" % _JOINT
+
 # The next form behind what is blank: group 1 when it is an unquoted word, else group 2.
 # An operator counts byte by byte: what ends one early is a comment.
-_FORM: Final = re.compile(
-    rb"""
+_FORM: Final = rb"""
     %(blank)b
     (?: ( (?! [eE]' | [bBnNxX]' | [uU]&['"] ) %(word)b )
-    | ( (?: [bBnNxX] | [uU]& )?+ ' [^']*+ (?: ' (?:%(joint)b)?+ ' [^']*+ )*+ '
-      | [eE] ' (?: [^'\\]++ | \\. | ' (?:%(joint)b)?+ ' )*+ '
+    | ( (?: [bBxX] | [uU]& ) %(plain)b
+      | [nN]?+ %(unmarked)b
+      | [eE] %(escaped)b
       | (?: [uU]& )?+ " [^"]*+ (?: "" [^"]*+ )*+ "
       | [0-9]++ (?: \.(?!\.) [0-9]*+ )?+ | \.[0-9]++
       | \$[0-9]++
@@ -50,9 +54,6 @@ _FORM: Final = re.compile(
       )
     )
     """
-    % {b"blank": _FLAT_BLANK, b"word": _WORD, b"joint": _JOINT},
-    re.DOTALL | re.VERBOSE,
-)
 
 _IS_WORD: Final = 1
 
@@ -61,19 +62,56 @@ _IS_WORD: Final = 1
 # reads as two strings that touch, which ends at the same place.
 _ATOM: Final = rb"""
       [^A-Za-z_\x80-\xff'"$\\();/\-]++
-    | (?! [eE]' ) %(word)b
-    | '[^']*+'
+    | (?! %(marked)b ) %(word)b
+    | %(unmarked)b
     | "[^"]*+"
     | %(line_comment)b | -
     | %(flat_comment)b | / (?!\*)
-    """ % {
-    b"word": _WORD,
-    b"line_comment": _LINE_COMMENT,
-    b"flat_comment": _FLAT_COMMENT,
-}
-_GROUP: Final = rb"\( (?: %b )*+ \)" % _ATOM
-_NESTED_GROUP: Final = rb"\( (?: %b | %b )*+ \)" % (_ATOM, _GROUP)
-_RUN: Final = re.compile(rb"(?: %b | %b )*+" % (_ATOM, _NESTED_GROUP), re.VERBOSE)
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    How an unmarked string is read: one of two ways, by standard_conforming_strings.
+
+    Attributes:
+        form: matches white space and the next form.
+        run: matches everything up to where a statement may end, or a look is needed.
+    """
+
+    form: re.Pattern[bytes]
+    run: re.Pattern[bytes]
+
+
+def _reading(form_string: bytes, run_string: bytes, marked: bytes) -> Reading:
+    form = _FORM % {
+        b"blank": _FLAT_BLANK,
+        b"word": _WORD,
+        b"plain": _PLAIN,
+        b"escaped": _ESCAPED,
+        b"unmarked": form_string,
+    }
+    atom = _ATOM % {
+        b"word": _WORD,
+        b"marked": marked,
+        b"unmarked": run_string,
+        b"line_comment": _LINE_COMMENT,
+        b"flat_comment": _FLAT_COMMENT,
+    }
+    group = rb"\( (?: %b )*+ \)" % atom
+    nested_group = rb"\( (?: %b | %b )*+ \)" % (atom, group)
+    return Reading(
+        form=re.compile(form, re.DOTALL | re.VERBOSE),
+        run=re.compile(
+            rb"(?: %b | %b )*+" % (atom, nested_group), re.DOTALL | re.VERBOSE
+        ),
+    )
+
+
+# psqlscan.l: xqstart begins an escape string when std_strings is off; so does xnstart.
+STANDARD: Final = _reading(_PLAIN, rb"'[^']*+'", rb"[eE]'")
+BACKSLASHES: Final = _reading(_ESCAPED, rb"'(?:[^'\\]++|\\.)*+'", rb"[bBeExX]'|[uU]&'")
 
 
 class ScriptError(Exception):
@@ -124,19 +162,19 @@ def skip_block_comment(data: ScriptBytes, position: int) -> int:
     )
 
 
-def skip_run(data: ScriptBytes, position: int) -> int:
+def skip_run(data: ScriptBytes, position: int, reading: Reading) -> int:
     """Return the offset of the next byte that may end a statement, or needs a look."""
-    return _skip(_RUN, data, position)
+    return _skip(reading.run, data, position)
 
 
-def end_of_form(data: ScriptBytes, position: int) -> int:
+def end_of_form(data: ScriptBytes, position: int, reading: Reading) -> int:
     """
     Return the offset behind the form at `position`, which is not blank.
 
     Raises:
         ScriptError: a quoted form has no end.
     """
-    form = _FORM.match(data, position)
+    form = reading.form.match(data, position)
     if form:
         return form.end()
     if data[position] == ord("$"):
@@ -144,7 +182,9 @@ def end_of_form(data: ScriptBytes, position: int) -> int:
     raise _unterminated(data, position)
 
 
-def forms(data: ScriptBytes, position: int) -> Iterator[tuple[int, int, bool]]:
+def forms(
+    data: ScriptBytes, position: int, reading: Reading = STANDARD
+) -> Iterator[tuple[int, int, bool]]:
     """
     Yield start, end and "is an unquoted word" of each form from `position` on.
 
@@ -153,7 +193,7 @@ def forms(data: ScriptBytes, position: int) -> Iterator[tuple[int, int, bool]]:
     """
     size = len(data)
     while position < size:
-        form = _FORM.match(data, position)
+        form = reading.form.match(data, position)
         if form:
             kind = form.lastindex or 0
             yield form.start(kind), form.end(), kind == _IS_WORD
@@ -161,7 +201,7 @@ def forms(data: ScriptBytes, position: int) -> Iterator[tuple[int, int, bool]]:
             continue
         blank_end = skip_blank(data, position)
         if blank_end == position:
-            end = end_of_form(data, position)
+            end = end_of_form(data, position, reading)
             yield position, end, False
             position = end
         else:

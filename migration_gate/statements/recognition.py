@@ -9,7 +9,7 @@ from typing import Literal
 
 from migration_gate.statements.copying import copies_with_client
 from migration_gate.statements.names import TokenReader
-from migration_gate.statements.splitting import Statement
+from migration_gate.statements.statement import Statement
 from migration_gate.statements.transactions import (
     is_true,
     read_options,

@@ -13,7 +13,7 @@ from migration_gate.statements.names import (
     name_value,
     string_value,
 )
-from migration_gate.statements.splitting import Statement
+from migration_gate.statements.statement import Statement
 
 
 SettingChange: TypeAlias = tuple[str, str | None, Literal["session", "local", "reset"]]
@@ -30,6 +30,8 @@ _SPECIAL_NAMES: Final = {
 }
 _ASSIGNS: Final = frozenset({b"=", b"to", b"."})
 _DEFAULTS: Final = (b"default",), (b"local",), ()
+_CHANGING: Final = frozenset({(b"set",), (b"reset",), (b"select",), (b"discard",)})
+_RESETS: Final = frozenset({"standard_conforming_strings", "all"})
 
 
 def setting_changed(statement: Statement) -> SettingChange | None:
@@ -48,6 +50,36 @@ def setting_changed(statement: Statement) -> SettingChange | None:
     if reader.take_any("select set_config (", "select pg_catalog . set_config ("):
         return _read_set_config(reader)
     return None
+
+
+def string_syntax_set(
+    statement: Statement,
+) -> Literal["standard", "backslashes", "unknown"] | None:
+    """
+    Return how unmarked strings are read from the next statement on; None: as before.
+
+    That is what standard_conforming_strings says. Its default is taken to be on.
+    """
+    if statement.tokens[:1] not in _CHANGING:
+        return None
+    if statement.tokens[:2] == (b"discard", b"all"):
+        return "standard"
+    change = setting_changed(statement)
+    if change is None or change[0] not in _RESETS:
+        return None
+    _, value, reach = change
+    if value is None:
+        is_default = reach == "reset" or statement.tokens[0] == b"set"
+        return "standard" if is_default else "unknown"
+    return "backslashes" if _is_off(value) else "standard"
+
+
+def _is_off(value: str) -> bool:
+    """Read a boolean as the server does (bool.c: parse_bool_with_len)."""
+    text = value.strip().lower()
+    return text != "" and (
+        "false".startswith(text) or "no".startswith(text) or text in {"of", "off", "0"}
+    )
 
 
 def _read_set(reader: TokenReader) -> SettingChange | None:
@@ -85,7 +117,9 @@ def _read_value(tokens: tuple[bytes, ...]) -> str | None:
     for token in tokens:
         if token == b",":
             listed.append("")
-        elif not listed[-1] or listed[-1] in {"+", "-"}:
+        elif token == b"+":
+            continue  # gram.y: NumericOnly leaves it out
+        elif not listed[-1] or listed[-1] == "-":
             listed[-1] += _constant(token)
         else:
             listed[-1] += f" {_constant(token)}"

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from migration_gate.statements.copying import copies_with_client, read_copy_data
 from migration_gate.statements.forms import (
+    BACKSLASHES,
     BYTE_ORDER_MARK,
+    STANDARD,
+    Reading,
     ScriptBytes,
     ScriptError,
     end_of_form,
@@ -23,6 +25,8 @@ from migration_gate.statements.forms import (
     skip_blank,
     skip_run,
 )
+from migration_gate.statements.session import string_syntax_set
+from migration_gate.statements.statement import Statement
 from migration_gate.statements.tokens import read_tokens
 
 
@@ -32,30 +36,6 @@ _EMPTY_STATEMENTS: Final = re.compile(rb"[ \t\n\r\f\v;]++")
 _ATOMIC: Final = re.compile(rb"atomic", re.IGNORECASE)
 # psqlscanslash.l: an unquoted backslash begins the next command.
 _PSQL_COMMAND: Final = re.compile(rb"\\(?:\\|[^\s\\]*+)[^\n\r\\]*+(?:\r?\n|\r)?+")
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """
-    One piece of a script: a statement with its inline data, or a psql command.
-
-    Attributes:
-        number: counts statements from 1, as the server counts its answers; 0 for a psql
-            command.
-        start: the byte where the piece begins, which is where the one before it ended.
-        first: the byte of its first token.
-        end: the byte behind its ";", behind the line that ends its COPY data, or behind
-            the line of the psql command.
-        copy_data: the byte range of inline COPY data, without its terminator.
-        tokens: the first tokens; never logged.
-    """
-
-    number: int
-    start: int
-    first: int
-    end: int
-    copy_data: tuple[int, int] | None
-    tokens: tuple[bytes, ...] = field(repr=False)
 
 
 def split(data: ScriptBytes) -> tuple[Statement, ...]:
@@ -80,6 +60,7 @@ def iter_statements(data: ScriptBytes) -> Iterator[Statement]:
     """
     size = len(data)
     start = number = 0
+    reading = STANDARD
     while (first := _first_of_piece(data, start)) < size:
         command = _PSQL_COMMAND.match(data, first)
         if command:
@@ -87,7 +68,10 @@ def iter_statements(data: ScriptBytes) -> Iterator[Statement]:
             piece = Statement(0, start, first, command.end(), None, words)
         else:
             number += 1
-            piece = _statement(data, start, first, number)
+            piece = _statement(data, start, first, number, reading)
+            syntax = string_syntax_set(piece)
+            if syntax is not None:
+                reading = STANDARD if syntax == "standard" else BACKSLASHES
         yield piece
         start = piece.end
 
@@ -104,14 +88,16 @@ def _first_of_piece(data: ScriptBytes, start: int) -> int:
         position = empty.end()
 
 
-def _statement(data: ScriptBytes, start: int, first: int, number: int) -> Statement:
-    tokens = read_tokens(data, first)
-    end = _end_of_statement(data, first)
+def _statement(
+    data: ScriptBytes, start: int, first: int, number: int, reading: Reading
+) -> Statement:
+    tokens = read_tokens(data, first, reading)
+    end = _end_of_statement(data, first, reading)
     copy_data = None
     kind = tokens[:1]
     if kind == (b"create",) and _is_routine(tokens):
         if _ATOMIC.search(data, first, end):
-            end = _end_of_routine(data, first)
+            end = _end_of_routine(data, first, reading)
     elif kind == (b"copy",) and copies_with_client(tokens, b"from"):
         copy_data, end = read_copy_data(data, first, end)
     return Statement(number, start, first, end, copy_data, tokens)
@@ -122,11 +108,11 @@ def _is_routine(tokens: tuple[bytes, ...]) -> bool:
     return kind in {(b"function",), (b"procedure",)}
 
 
-def _end_of_statement(data: ScriptBytes, first: int) -> int:
+def _end_of_statement(data: ScriptBytes, first: int, reading: Reading) -> int:
     depth = opened_at = 0
     size = len(data)
     position = first
-    while (position := skip_run(data, position)) < size:
+    while (position := skip_run(data, position, reading)) < size:
         byte = data[position]
         if byte == _SEMICOLON:
             position += 1
@@ -144,13 +130,13 @@ def _end_of_statement(data: ScriptBytes, first: int) -> int:
         elif byte == _SLASH:
             position = skip_blank(data, position)
         else:
-            position = end_of_form(data, position)
+            position = end_of_form(data, position, reading)
     if depth:
         raise _unclosed_parenthesis(opened_at)
     return size
 
 
-def _end_of_routine(data: ScriptBytes, first: int) -> int:
+def _end_of_routine(data: ScriptBytes, first: int, reading: Reading) -> int:
     """
     Return the end of a CREATE FUNCTION or PROCEDURE, past its BEGIN ATOMIC body.
 
@@ -159,7 +145,7 @@ def _end_of_routine(data: ScriptBytes, first: int) -> int:
     """
     depth = bodies = opened_at = body_at = 0
     before, before_at = b"", first
-    for position, end, is_word in forms(data, first):
+    for position, end, is_word in forms(data, first, reading):
         token = data[position:end].lower() if is_word else data[position : position + 1]
         if token == b";" and depth == 0 and bodies == 0:
             return end

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from migration_gate.statements.forms import ScriptBytes, forms
+from migration_gate.statements.forms import STANDARD, Reading, ScriptBytes, forms
 
 
 TOKEN_LIMIT: Final = 24
@@ -35,7 +35,7 @@ _PLAIN_INSERT: Final = re.compile(
 )
 
 
-def read_tokens(data: ScriptBytes, first: int) -> tuple[bytes, ...]:
+def read_tokens(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
     """
     Return the first tokens of the statement at `first`, up to its first ";".
 
@@ -52,18 +52,18 @@ def read_tokens(data: ScriptBytes, first: int) -> tuple[bytes, ...]:
     if insert:
         # A dump repeats the same few heads a million times.
         return _insert_tokens(insert[0])
-    return _read(data, first)
+    return _read(data, first, reading)
 
 
 @lru_cache(maxsize=1024)
 def _insert_tokens(head: bytes) -> tuple[bytes, ...]:
-    return _read(head, 0)
+    return _read(head, 0, STANDARD)
 
 
-def _read(data: ScriptBytes, first: int) -> tuple[bytes, ...]:
+def _read(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
     tokens: list[bytes] = []
     limit = _SHORT_LIMIT
-    for start, end, is_word in forms(data, first):
+    for start, end, is_word in forms(data, first, reading):
         token = data[start : min(end, start + TOKEN_BYTES)]
         if token in _STOP:
             break

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from migration_gate.statements.names import TokenReader, is_string, string_value
-from migration_gate.statements.splitting import Statement
+from migration_gate.statements.statement import Statement
 
 
 TransactionControl = Literal[

@@ -1,0 +1,31 @@
+"""
+One piece of a script, as the rest of the program knows it. A value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """
+    One piece of a script: a statement with its inline data, or a psql command.
+
+    Attributes:
+        number: counts statements from 1, as the server counts its answers; 0 for a psql
+            command.
+        start: the byte where the piece begins, which is where the one before it ended.
+        first: the byte of its first token.
+        end: the byte behind its ";", behind the line that ends its COPY data, or behind
+            the line of the psql command.
+        copy_data: the byte range of inline COPY data, without its terminator.
+        tokens: the first tokens; never logged.
+    """
+
+    number: int
+    start: int
+    first: int
+    end: int
+    copy_data: tuple[int, int] | None
+    tokens: tuple[bytes, ...] = field(repr=False)
