@@ -30,7 +30,7 @@ from migration_gate.connect import (
 )
 from migration_gate.database import shown
 from migration_gate.history_table import quote_name
-from migration_gate.lock import lock_key
+from migration_gate.lock import lock_keys
 from migration_gate.logs import DATABASE_CREATED, Log
 from migration_gate.settings import Settings
 
@@ -139,7 +139,7 @@ def _take_turn(conn: LimitedConnection, name: str) -> None:
     """
     if conn.info.dbname != TEMPLATE:
         return
-    key = lock_key(TEMPLATE, "create_database")
+    key = lock_keys(TEMPLATE, "create_database").lock
     if conn.execute(LOCK, (key,)).fetchall() != [(True,)]:
         raise NotReadyError(BEING_CREATED, f'another gate makes database "{name}"')
 

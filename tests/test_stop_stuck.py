@@ -6,6 +6,7 @@ Signals reach the process from outside its namespaces, as a runtime sends them.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import select
@@ -200,6 +201,15 @@ def test_as_pid_1_a_signal_while_it_loads_is_kept(bare: Bare) -> None:
     os.kill(child_of(process.pid), signal.SIGTERM)
     assert end(process) == 1
     assert bare.verdict["reason"] == "interrupted"
+
+
+def test_nothing_is_loaded_before_signals_are_held() -> None:
+    """Until then PID 1 loses them, and each module takes its milliseconds."""
+    module = ast.parse((ROOT / "entrypoint.py").read_text("utf-8"))
+    first = [node for node in module.body if isinstance(node, ast.Import)]
+    names = {alias.name for node in first for alias in node.names}
+    assert names - {"os"} <= set(sys.builtin_module_names)  # os is there already
+    assert not [node for node in module.body if isinstance(node, ast.ImportFrom)]
 
 
 def child_of(pid: int) -> int:
