@@ -7,6 +7,8 @@ translated text gets the general remedy.
 
 from __future__ import annotations
 
+import re
+
 from migration_gate.errors import SqlFailure
 
 
@@ -34,6 +36,9 @@ BY_STATE = {
     "53100": "The database server's disk is full: free or add space there, then "
     "start the gate again. Nothing of this file is left.",
     "53200": "The database server is out of memory; nothing of this file is left.",
+    "53400": "A limit in the server's configuration is reached, such as "
+    "temp_file_limit: raise it, or do less in one statement. Nothing of this file "
+    "is left.",
     "54000": "A limit of PostgreSQL is reached; split the file.",
     "55006": "Other sessions use the object; end them or wait, then start the gate "
     "again.",
@@ -47,6 +52,8 @@ BY_STATE = {
     "22P05": "The database's encoding has no such character: write the text without "
     "it, or use a database whose encoding is UTF8. Nothing of this file is left.",
 }
+# 22023 is Amazon RDS's own: https://github.com/avances123/dynamodb_fdw/issues/1
+EXTENSION_STATES = frozenset({"0A000", "22023", "42501", "58P01"})
 CONSTRAINT_STATES = frozenset({"23502", "23503", "23505", "23514", "23P01"})
 EXTENSION_PROVIDERS = (
     "On Azure add it to the server parameter azure.extensions, on AWS to "
@@ -65,7 +72,7 @@ def find_remedy(failure: SqlFailure) -> str:
         return "The connection was lost; start the gate again."
     if "uuid_generate" in message or "uuid-ossp" in message:
         return UUID_REMEDY
-    if "extension" in message.lower() and sqlstate in {"0A000", "42501", "58P01"}:
+    if "extension" in message.lower() and sqlstate in EXTENSION_STATES:
         return _extension_remedy(sqlstate, message)
     if sqlstate in CONSTRAINT_STATES:
         return _constraint_remedy(failure.constraint, failure.table)
@@ -84,8 +91,11 @@ def _extension_remedy(sqlstate: str, message: str) -> str:
             "Add the extension to the server parameter azure.extensions, and let a "
             "member of azure_pg_admin create it."
         )
-    if "rds" in message:
-        return "Add the extension to the parameter rds.allowed_extensions."
+    if re.search(r"\brds\b|rds\.", message, re.IGNORECASE):
+        return (
+            "Amazon RDS takes the extensions that SHOW rds.extensions lists and its "
+            "parameter rds.allowed_extensions allows, from a member of rds_superuser."
+        )
     if sqlstate == "42501":
         return (
             "Only trusted extensions can be created with CREATE on the database: "

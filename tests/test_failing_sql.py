@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import tempfile
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dev.postgres import give
+from migration_gate.cleaning import clean_message
 from tests.fix_gate import Event, Gate, Run
-from tests.fix_postgres import Database
+from tests.fix_postgres import Database, NewServer, database_of
 from tests.history_tables import tables
 
 
@@ -23,6 +30,10 @@ EXISTS = (
     "If the objects of this file exist already, say so with the command resolve "
     "VERSION --applied; if only some do, drop them, or write IF NOT EXISTS, and start "
     "the gate again."
+)
+DISK = (
+    "The database server's disk is full: free or add space there, then start the gate "
+    "again. Nothing of this file is left."
 )
 UUID = (
     "gen_random_uuid() is built into PostgreSQL 13 and later: use it instead of "
@@ -204,22 +215,6 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             hint=UUID,
         ),
     ),
-    "extension of Azure": (
-        (
-            'DO $$ BEGIN RAISE EXCEPTION \'extension "hstore" is not allow-listed for '
-            "users in Azure Database for PostgreSQL' USING ERRCODE = '0A000'; END $$;"
-        ),
-        said(
-            1,
-            1,
-            "0A000",
-            error_message='extension "hstore" is not allow-listed for users in Azure '
-            "Database for PostgreSQL",
-            error_context="PL/pgSQL function inline_code_block line 1",
-            hint="Add the extension to the server parameter azure.extensions, and let "
-            "a member of azure_pg_admin create it.",
-        ),
-    ),
     "disk full": (
         (
             'DO $$ BEGIN RAISE EXCEPTION \'could not extend file "base/1/2": No space '
@@ -233,8 +228,23 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             error_message='could not extend file "base/1/2": No space left on device',
             error_hint="Check free disk space.",
             error_context="PL/pgSQL function inline_code_block line 1",
-            hint="The database server's disk is full: free or add space there, then "
-            "start the gate again. Nothing of this file is left.",
+            hint=DISK,
+        ),
+    ),
+    "temporary files": (
+        (
+            "SET temp_file_limit = '64kB';\nSET work_mem = '64kB';\n"
+            "SELECT count(*) FROM (SELECT g FROM generate_series(1, 99999) AS g"
+            " ORDER BY g DESC) AS x;"
+        ),
+        said(
+            3,
+            1,
+            "53400",
+            error_message="temporary file size exceeds temp_file_limit (64kB)",
+            hint="A limit in the server's configuration is reached, such as "
+            "temp_file_limit: raise it, or do less in one statement. Nothing of this "
+            "file is left.",
         ),
     ),
     "statement timeout": (
@@ -363,6 +373,120 @@ def test_a_missing_right_reads_well(gate: Gate, database: Database) -> None:
     extension = words(runs["extension"])
     assert extension["sqlstate"] in {"42501", "0A000", "58P01"}
     assert "azure.extensions" in extension["hint"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """Return a folder for a tablespace, on a file system of 4 MiB of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        disk = Path(name)
+        give(disk)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", name]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+            pytest.skip("a file system can be mounted by root only")
+        try:
+            folder = disk / "tablespace"
+            folder.mkdir()
+            give(folder)
+            yield folder
+        finally:
+            umount = ["umount", "--lazy", name]
+            subprocess.run(umount, check=True)
+
+
+def test_a_full_disk_reads_well(
+    gate: Gate, new_server: NewServer, small_disk: Path
+) -> None:
+    """The real thing: nothing is left, and with room a restart goes on."""
+    database = database_of(new_server())
+    database.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    files = {
+        "1_a.sql": "CREATE TABLE a ();",
+        "2_b.sql": "CREATE TABLE b (v text) TABLESPACE small;\n"
+        "INSERT INTO b SELECT repeat('x', 1000) FROM generate_series(1, 8000);",
+    }
+    run = gate(database=database, migrations=files)
+    assert run.verdict["applied"] == ["1_a.sql"], run.output
+    message = run.verdict["error_message"]
+    assert re.fullmatch(
+        r'could not extend file "\S+".*: No space left on device', message
+    )
+    assert words(run) == said(
+        2,
+        1,
+        "53100",
+        error_message=message,
+        error_hint="Check free disk space.",
+        hint=DISK,
+    )
+    assert tables(database) == ["a"]
+    remount = ["mount", "-o", "remount,size=64m", str(small_disk.parent)]
+    subprocess.run(remount, check=True)
+    assert gate(database=database, migrations=files).verdict["applied"] == ["2_b.sql"]
+
+
+AZURE = (
+    "Add the extension to the server parameter azure.extensions, and let a member of "
+    "azure_pg_admin create it."
+)
+# What a provider's own check says, where CREATE EXTENSION stands.
+REFUSED = {
+    "Azure": (
+        "0A000",
+        (
+            'extension "hstore" is not allow-listed for users in Azure Database for '
+            "PostgreSQL"
+        ),
+        AZURE,
+    ),
+    "Azure's members": (
+        "42501",
+        'Only members of "azure_pg_admin" are allowed to use CREATE EXTENSION',
+        AZURE,
+    ),
+    "RDS": (
+        "22023",
+        'Extension "hstore" is not supported by Amazon RDS',
+        (
+            "Amazon RDS takes the extensions that SHOW rds.extensions lists and its "
+            "parameter rds.allowed_extensions allows, from a member of rds_superuser."
+        ),
+    ),
+    "uuid-ossp": (
+        "0A000",
+        (
+            'extension "uuid-ossp" is not allow-listed for users in Azure Database for '
+            "PostgreSQL"
+        ),
+        UUID,
+    ),
+}
+
+
+@pytest.mark.parametrize("provider", REFUSED)
+def test_an_extension_that_a_provider_refuses_reads_well(
+    gate: Gate, database: Database, provider: str
+) -> None:
+    """Refused at the statement itself, whose place is told."""
+    sqlstate, message, hint = REFUSED[provider]
+    database.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" RAISE EXCEPTION '%', $x${message}$x$ USING ERRCODE = '{sqlstate}'; END $$;"
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start"
+        " WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION refuse();"
+    )
+    run = gate(
+        database=database,
+        migrations={"1_x.sql": "SELECT 1;\n  CREATE EXTENSION IF NOT EXISTS hstore;"},
+    )
+    assert words(run) == said(
+        2,
+        3,
+        sqlstate,
+        error_message=clean_message(sqlstate, message),
+        error_context="PL/pgSQL function refuse() line 1",
+        hint=hint,
+    )
 
 
 def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:

@@ -71,6 +71,7 @@ def test_uuid_ossp_points_to_the_built_in_function(sqlstate: str, message: str) 
             "azure.extensions",
         ),
         ("0A000", 'extension "x" is not in rds.allowed_extensions', "rds.allowed"),
+        ("0A000", 'extension "words" is not available', "install its package"),
         ("42501", 'permission denied to create extension "x"', "trusted extensions"),
         ("0A000", 'extension "postgis" is not available', "install its package"),
         ("58P01", 'could not open extension control file "x"', "install its package"),
