@@ -38,6 +38,7 @@ from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session
 from migration_gate.settlement import Settlement
+from migration_gate.statements import string_syntax_set
 from migration_gate.task import Task
 from migration_gate.watch import Watch
 
@@ -139,12 +140,13 @@ class Applier:
         run: list[Task] = []
         size = 0
         for task in tasks[:RUN_MAX_FILES]:
-            script = leave_out_unknown(self.worker, task.script, self.log)
-            size += len(script.content)
-            if run and (size > RUN_MAX_BYTES or not _goes_along(script)):
+            is_alone = not _goes_along(task.script)
+            size += len(task.script.content)
+            if run and (is_alone or size > RUN_MAX_BYTES):
                 break
+            script = leave_out_unknown(self.worker, task.script, self.log)
             run.append(replace(task, script=script))
-            if not _goes_along(script):
+            if is_alone:
                 break
         return run
 
@@ -214,7 +216,7 @@ class Applier:
                 raise
 
     def _log_start(self, script: Script, attempt: int) -> None:
-        """Report an attempt at a migration, once: a message may have to be sent anew."""
+        """Report an attempt at a migration, once, however often it has to be sent."""
         version = script.migration.version
         if (version, attempt) in self.started:
             return
@@ -244,7 +246,11 @@ def _goes_along(script: Script) -> bool:
     return (
         script.in_transaction
         and len(script.content) <= RUN_MAX_BYTES
-        and not any(s.copy_data for unit in script.units for s in unit.statements)
+        and not any(
+            statement.copy_data or string_syntax_set(statement)
+            for unit in script.units
+            for statement in unit.statements
+        )
     )
 
 

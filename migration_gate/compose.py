@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import psycopg
@@ -21,7 +22,7 @@ from migration_gate.parts import Message, Own, OwnName, Part, part_end, single
 from migration_gate.records import finish_row, insert_row
 from migration_gate.script import Script
 from migration_gate.settings import Settings
-from migration_gate.statements import Statement
+from migration_gate.statements import Statement, string_syntax_set
 from migration_gate.task import Task
 
 
@@ -31,7 +32,7 @@ MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before i
 MARKS_MAX: Final = 50  # of a migration in a message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Worker:
     """
     The connection that runs files, and what is the same for each of them.
@@ -97,12 +98,21 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     after: Sequence[Own],
     place: int = 0,
 ) -> list[Message]:
-    """Spread statements over as many messages as their size asks for."""
-    groups = list(_cut(statements)) or [()]
-    parts: list[list[Part]] = [[*_mark(worker, group, place)] for group in groups]
-    parts[0][:0] = before
-    parts[-1] += after
-    return [single(task, each) for each in parts]
+    """
+    Spread statements over as many messages as they need.
+
+    One is not larger than it may be, and ends where strings begin to read otherwise.
+
+    Args:
+        before: With the mark for the first statement; see ``begin``.
+    """
+    first, *others = list(_cut(statements)) or [()]
+    groups: list[list[Part]] = [
+        [*before, *first[:1], *_mark(worker, first[1:], place)],
+        *([*_mark(worker, group, place)] for group in others),
+    ]
+    groups[-1] += after
+    return [single(task, parts) for parts in groups]
 
 
 def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
@@ -115,6 +125,10 @@ def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
             group, size = [], 0
         group.append(statement)
         size += length
+        if string_syntax_set(statement) is not None:
+            # A message is read whole, by what is set when it comes.
+            yield tuple(group)
+            group, size = [], 0
     if group:
         yield tuple(group)
 
@@ -126,14 +140,13 @@ def _mark(
     Put marks between statements, by which others see how far the message is.
 
     The server sends no answer before the message is done; a session's application_name
-    is seen at once. A single statement needs none.
+    is seen at once.
     """
     step = max(1, len(statements) // MARKS_MAX)
     for index, statement in enumerate(statements):
-        if len(statements) > 1 and index % step == 0:
-            name = to_mark(place, statement.number)
-            set_name = sql.SQL("SET LOCAL application_name = {}").format(name)
-            yield own(worker, "mark", set_name)
+        if index % step == 0:
+            mark = sql.Literal(to_mark(place, statement.number)).as_bytes(worker.conn)
+            yield Own("mark", b"SET LOCAL application_name = " + mark)
         yield statement
 
 
@@ -146,14 +159,22 @@ def begin(
     worker: Worker, script: Script, modes: bytes = b"", *, mark: str | None = None
 ) -> list[Own]:
     """Begin a transaction with its limits, and say by a mark how far the message is."""
-    calls = limit_calls(worker, script, is_local=True)
+    limits = _limits_text(worker, *_timeouts_s(worker, script))
     if mark is not None:
-        calls.append(set_config("application_name", mark, is_local=True))
-    calls.append(work_key_call(worker, is_local=True))
+        set_name = set_config("application_name", mark, is_local=True)
+        limits += b", " + set_name.as_bytes(worker.conn)
     return [
         Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
-        own(worker, "limits", select(calls)),
+        Own("limits", limits),
     ]
+
+
+# The same for each file, unless its directives say otherwise: composed once.
+@cache
+def _limits_text(worker: Worker, lock_s: float, statement_s: float) -> bytes:
+    calls = limit_calls(worker, lock_s, statement_s, is_local=True)
+    calls.append(work_key_call(worker, is_local=True))
+    return select(calls).as_bytes(worker.conn)
 
 
 def become_role(worker: Worker) -> list[Own]:
@@ -166,7 +187,7 @@ def become_role(worker: Worker) -> list[Own]:
 
 
 # What a file leaves is cleared inside its transaction. Deferred constraints are checked
-# first, while the role is still the file's. DISCARD ALL cannot run in a transaction, and
+# first, while the role is still the file's. DISCARD ALL cannot run in a transaction;
 # RESET ALL undoes neither role nor session authorization.
 CLEAN_UP: Final = (
     "SET CONSTRAINTS ALL IMMEDIATE",
@@ -180,35 +201,39 @@ CLEAN_UP: Final = (
 DISCARD: Final = ("DISCARD TEMP", "DISCARD SEQUENCES")
 
 
-def clean_up(worker: Worker, script: Script) -> list[Own]:
+def clean_up(worker: Worker, script: Script) -> tuple[Own, ...]:
     """Clear whatever the file's statements may have left in the session."""
+    return _clean_up(worker, *_timeouts_s(worker, script))
+
+
+@cache
+def _clean_up(worker: Worker, lock_s: float, statement_s: float) -> tuple[Own, ...]:
     calls = [
         sql.SQL("pg_catalog.pg_advisory_unlock_all()"),
-        *limit_calls(worker, script, is_local=True),  # RESET ALL has undone them
+        # RESET ALL has undone them.
+        *limit_calls(worker, lock_s, statement_s, is_local=True),
         *keep_calls(worker),
     ]
-    return [
+    return (
         *(Own("clean up", text.encode()) for text in CLEAN_UP),
         own(worker, "clean up", select(calls)),
         *(Own("clean up", text.encode()) for text in DISCARD),
-    ]
+    )
 
 
 def limit_calls(
-    worker: Worker, script: Script, *, is_local: bool, lock_timeout: bool = True
+    worker: Worker, lock_s: float, statement_s: float, *, is_local: bool
 ) -> list[sql.Composable]:
     """
     Return the calls that set the timeouts, whatever role and database say.
 
     Args:
+        lock_s: PostgreSQL's lock_timeout; 0 is none.
+        statement_s: PostgreSQL's statement_timeout; 0 is none.
         is_local: For the transaction alone, else for the session.
-        lock_timeout: False lets a statement wait whose waiting blocks no query.
     """
-    settings, directives = worker.settings, script.directives
-    lock_s = _first(directives.lock_timeout_s, settings.ddl_lock_timeout_s)
-    statement_s = _first(directives.statement_timeout_s, settings.statement_timeout_s)
     values = {
-        "lock_timeout": _milliseconds(lock_s if lock_timeout else 0.0),
+        "lock_timeout": _milliseconds(lock_s),
         "statement_timeout": _milliseconds(statement_s),
         "idle_in_transaction_session_timeout": "0",
     }
@@ -248,8 +273,31 @@ def select(calls: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
 
 
-def _first(directive_s: float | None, setting_s: float) -> float:
-    return setting_s if directive_s is None else directive_s
+def session_limits(
+    worker: Worker, script: Script, *, lock_timeout: bool
+) -> sql.Composed:
+    """
+    Return the statement that sets the limits of a session that runs a statement alone.
+
+    Args:
+        lock_timeout: False lets a statement wait whose waiting blocks no query.
+    """
+    lock_s, statement_s = _timeouts_s(worker, script)
+    calls = limit_calls(
+        worker, lock_s if lock_timeout else 0.0, statement_s, is_local=False
+    )
+    calls.append(work_key_call(worker, is_local=False))
+    return select(calls)
+
+
+def _timeouts_s(worker: Worker, script: Script) -> tuple[float, float]:
+    """Return lock_timeout and statement_timeout: the file's own, or the settings'."""
+    settings, directives = worker.settings, script.directives
+    lock_s, statement_s = directives.lock_timeout_s, directives.statement_timeout_s
+    return (
+        settings.ddl_lock_timeout_s if lock_s is None else lock_s,
+        settings.statement_timeout_s if statement_s is None else statement_s,
+    )
 
 
 def _milliseconds(seconds: float) -> str:

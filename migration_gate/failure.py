@@ -36,7 +36,16 @@ COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
 class AlreadyAppliedError(Exception):
-    """The history has the row: another gate was faster, or a lost COMMIT happened."""
+    """
+    The history has the row: another gate was faster, or a lost COMMIT happened.
+
+    ``constraint`` is the one that the row would violate.
+    """
+
+    def __init__(self, version: str, constraint: str | None = None) -> None:
+        super().__init__(version)
+        self.version = version
+        self.constraint = constraint
 
 
 class LocksNotFreeError(Exception):
@@ -105,7 +114,7 @@ def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Ex
 def _judge_row(worker: Worker, failure: SqlFailure, version: str) -> Exception:
     table = worker.table
     if failure.sqlstate == "23505":
-        return AlreadyAppliedError(version)
+        return AlreadyAppliedError(version, failure.constraint)
     if failure.sqlstate == "42501":
         facts = {"login_role": worker.login_role}
         right = missing_right("SELECT, INSERT, UPDATE", table.schema, table.name, facts)

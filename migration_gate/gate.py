@@ -16,7 +16,7 @@ from migration_gate.compose import Worker
 from migration_gate.connect import current_parameters, open_connection
 from migration_gate.create_database import with_database
 from migration_gate.database import shown
-from migration_gate.errors import DatabaseUnreachableError
+from migration_gate.errors import DatabaseUnreachableError, GateError, HistoryError
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.folder import check_texts, read_folder, read_scripts
 from migration_gate.history import Look, require_readable
@@ -80,7 +80,7 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
         except (ConnectionLostError, AlreadyAppliedError) as error:
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
-                raise _lost_too_often(tally) from error
+                raise _in_vain(error, tally) from error
         else:
             return
 
@@ -278,7 +278,17 @@ def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]
         yield start_worker(conn, held, table)
 
 
-def _lost_too_often(tally: Tally) -> DatabaseUnreachableError:
+def _in_vain(
+    error: ConnectionLostError | AlreadyAppliedError, tally: Tally
+) -> GateError:
+    """Say what kept the run from going on, however often it began anew."""
+    if isinstance(error, AlreadyAppliedError):
+        return HistoryError(
+            f'could not record "{error.version}": duplicate key value violates unique '
+            f'constraint "{error.constraint}", but the history has no such row',
+            hint="The sequence of column id may be behind its rows, as after a restore "
+            "of the data alone: set it with setval() to the highest id.",
+        )
     versions = tuple(tally.in_doubt)
     during = f' while applying "{versions[0]}"' if versions else ""
     return DatabaseUnreachableError(

@@ -126,12 +126,10 @@ def send_message(
 def is_alive(conn: psycopg.Connection[Any]) -> bool:
     """Tell, without a round trip, whether the server has closed an idle connection."""
     pgconn = conn.pgconn
-    if pgconn.status != pq.ConnStatus.OK:
-        return False
-    if not _wait(pgconn, select.POLLIN, 0):
-        return True
     try:
-        pgconn.consume_input()
+        # A server that ends a session says why, and then closes: read on to the end.
+        while pgconn.status == pq.ConnStatus.OK and _wait(pgconn, select.POLLIN, 0):
+            pgconn.consume_input()
     except psycopg.OperationalError:
         return False
     return pgconn.status == pq.ConnStatus.OK

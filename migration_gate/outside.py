@@ -17,16 +17,15 @@ from migration_gate.compose import (
     become_role,
     begin,
     clean_up,
-    limit_calls,
     own,
-    select,
+    session_limits,
     to_messages,
-    work_key_call,
 )
 from migration_gate.errors import FileFault, GateError, MigrationFilesError
 from migration_gate.exchange import Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import Log
+from migration_gate.marks import to_mark
 from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.parts import Own, single
@@ -174,7 +173,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         worker,
         run.task,
         before=(
-            *begin(worker, script, unit.modes),
+            *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
             own(worker, "row", row),
             *become_role(worker),
             *_replay(run),
@@ -236,9 +235,8 @@ def _prepare_session(run: _Run, unit: Unit) -> None:
     """Give the session the limits, the role and the settings of the file so far."""
     worker, script = run.worker, run.task.script
     waits = waits_harmlessly(unit)
-    calls = limit_calls(worker, script, is_local=False, lock_timeout=not waits)
-    calls.append(work_key_call(worker, is_local=False))
-    parts = [own(worker, "limits", select(calls))]
+    limits = session_limits(worker, script, lock_timeout=not waits)
+    parts = [own(worker, "limits", limits)]
     role = worker.settings.role
     if role is not None:
         become = sql.SQL("SET ROLE {}").format(sql.Identifier(role))
