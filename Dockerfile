@@ -8,11 +8,11 @@ RUN pip install --no-cache-dir --no-compile --no-deps --only-binary :all: \
     --require-hashes --root-user-action ignore --target packages \
     -r requirements/run.txt
 COPY image image
-COPY entrypoint.py source/
+COPY LICENSE entrypoint.py source/
 COPY migration_gate source/migration_gate
 # The time of every file; given by a build that must be repeatable.
 ARG SOURCE_DATE_EPOCH=0
-RUN python -I image/rootfs.py packages source /rootfs
+RUN python -I -X no_debug_ranges image/rootfs.py packages source /rootfs
 
 # Nothing but the interpreter and what it can import: no shell, no package manager.
 FROM scratch
@@ -28,9 +28,11 @@ USER 65532:65532
 # The environment is the gate's, not the interpreter's (-E); there is no site to look for
 # (-S); a module is loaded when it is first used (bench/README.md says what that buys).
 ENTRYPOINT ["/usr/local/bin/python3", "-E", "-S", "-X", "utf8", "-X", "lazy_imports=all", "/app/entrypoint.pyc"]
-ARG VERSION=0.1.0 REVISION=
+ARG PYTHON VERSION=0.1.0 REVISION= SOURCE=
 LABEL org.opencontainers.image.title="migration-gate" \
       org.opencontainers.image.description="Waits for PostgreSQL, applies plain-SQL migrations, exits 0 or 1" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="docker.io/library/${PYTHON}"

@@ -104,6 +104,8 @@ def main(packages: Path, source: Path, output: Path) -> None:
     extensions = [found.source for found in modules if is_extension(found.source)]
     copy_libraries([interpreter, *extensions], packages, base)
     copy_metadata(packages, base)
+    copy(STDLIB / "LICENSE.txt", base / STDLIB.relative_to("/") / "LICENSE.txt")
+    copy(source / "LICENSE", gate / APP / "migration_gate/LICENSE")
     write_etc(base)
     (gate / "migrations").mkdir()
     for part in (base, gate):
@@ -192,8 +194,22 @@ def lazy_package(module: Found) -> str:
     return LAZY_PACKAGE.format(places=places)
 
 
+def without_inspect(module: Found) -> str:
+    """
+    Return dataclasses with its one call of inspect.unwrap() written out.
+
+    Each class with slots makes that call, and inspect is large. A Python that does it
+    in another way is left as it is.
+    """
+    return module.source.read_text().replace(
+        "import inspect\n            member = inspect.unwrap(member)",
+        "while hasattr(member, '__wrapped__'): member = member.__wrapped__",
+    )
+
+
 REWRITTEN: Final[Mapping[str, Callable[[Found], str]]] = {
     "asyncio": lazy_package,
+    "dataclasses": without_inspect,
     "psycopg.version": version_constant,
     "psycopg_binary.version": version_constant,
 }
@@ -253,7 +269,11 @@ def write_package_records(libraries: Iterable[Path], root: Path) -> None:
     for library in libraries:
         for path in {library, Path(os.path.realpath(library))}:
             owner = query("-S", str(path)) or query("-S", f"*{path}")
-            packages.update(line.split(": ")[0] for line in owner.splitlines())
+            packages.update(
+                line.split(": ")[0]
+                for line in owner.splitlines()
+                if not line.startswith("diversion ")
+            )
     folder = root / "var/lib/dpkg/status.d"
     folder.mkdir(parents=True)
     for package in sorted(packages):
