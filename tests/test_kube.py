@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fix_image import BUILD_S, IMAGE, ROOT
+from tests.fix_image import BUILD_S, IMAGE, ROOT, docker
 
 
 pytestmark = [
@@ -32,10 +32,9 @@ pytestmark = [
 
 K8S = ROOT / "k8s"
 LAB_KUBE = ROOT.parent / "shared/lab/kube"
-VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36")
-NEEDS_1_31 = {"image-volume.yaml"}
 GOOD = {"001_first.sql": "CREATE TABLE first (id int);\n"}
 BROKEN = GOOD | {"002_broken.sql": "SELECT nothing FROM nowhere;\n"}
+EXAMPLE = {file.name: file.read_text() for file in (K8S / "example").glob("*.sql")}
 CHECK_ROLE = """
 CREATE ROLE shop_check LOGIN PASSWORD '{password}';
 GRANT USAGE ON SCHEMA public TO shop_check;
@@ -73,6 +72,8 @@ def read(name: str) -> list[Document]:
 
 def for_podman(document: Document) -> Document:
     """Take out what podman does not have."""
+    if document["kind"] == "ConfigMap":
+        return document
     pod = document["spec"]
     if "template" in pod:
         pod = pod["template"]["spec"]
@@ -86,6 +87,13 @@ def for_podman(document: Document) -> Document:
         if "secret" in volume:
             volume["secret"]["defaultMode"] = 0o444
     return document
+
+
+def set_wait_timeout(deployment: Document, timeout: str) -> None:
+    """Let its check give up sooner than in the manifest."""
+    check = deployment["spec"]["template"]["spec"]["initContainers"][0]
+    (variable,) = [each for each in check["env"] if each["name"] == "GATE_WAIT_TIMEOUT"]
+    variable["value"] = timeout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,10 +263,7 @@ def test_a_newer_pod_does_not_start_before_its_job(cluster: Cluster) -> None:
     newer = GOOD | {"002_second.sql": "CREATE TABLE second (id int);\n"}
 
     (deployment,) = read("deployment.yaml")
-    check = deployment["spec"]["template"]["spec"]["initContainers"][0]
-    for variable in check["env"]:
-        if variable["name"] == "GATE_WAIT_TIMEOUT":
-            variable["value"] = "2s"
+    set_wait_timeout(deployment, "2s")
     assert cluster.play(newer, deployment).returncode == 1
     assert cluster.state("shop-pod-app") == ("created", 0)
     verdict = cluster.verdict("shop-pod-check")
@@ -271,13 +276,49 @@ def test_a_newer_pod_does_not_start_before_its_job(cluster: Cluster) -> None:
     assert cluster.state("shop-pod-app") == ("running", 0)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_manifests_are_valid(version: str) -> None:
-    """Strictly, for each version that is still in use."""
-    names = sorted(file.name for file in K8S.glob("*.yaml"))
-    valid = [name for name in names if version != "1.30" or name not in NEEDS_1_31]
-    paths = [str(K8S / name) for name in valid]
-    kube("validate", "-k", version, *paths, str(K8S / "example"))
+def test_the_component_holds_any_deployment_back(cluster: Cluster) -> None:
+    """What kustomize makes of k8s/example, closed before its Job and open behind it."""
+    documents = list(yaml.safe_load_all(kube("kustomize", str(K8S / "example")).stdout))
+    (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
+    maps = [each for each in documents if each["kind"] == "ConfigMap"]
+    cluster.play(GOOD, *read("job.yaml"))
+    wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
+    cluster.execute(CHECK_ROLE.format(password=cluster.check_password))
+    set_wait_timeout(deployment, "2s")
+
+    closed = cluster.play(GOOD, *maps, deployment)
+    assert closed.returncode == 1
+    assert cluster.state("shop-pod-app") == ("created", 0)
+    assert cluster.verdict("shop-pod-check")["reason"] == "incomplete"
+
+    job = cluster.play(EXAMPLE, *read("job.yaml"))
+    assert job.returncode == 0, job.stderr
+    wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
+    opened = cluster.play(GOOD, *maps, deployment)
+    assert opened.returncode == 0, opened.stderr
+    assert cluster.state("shop-pod-app") == ("running", 0)
+
+
+def test_migrations_may_come_from_an_image_of_their_own(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Two lines make it, as image-volume.yaml says."""
+    (pod,) = read("image-volume.yaml")
+    reference = pod["spec"]["volumes"][0]["image"]["reference"]
+    folder = tmp_path / "image"
+    (folder / "migrations").mkdir(parents=True)
+    for name, text in GOOD.items():
+        (folder / "migrations" / name).write_text(text)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY migrations /\n")
+    docker("build", "--quiet", "--tag", reference, str(folder))
+    kube("load", reference)
+    try:
+        played = cluster.play({"001_unused.sql": ""}, pod)
+        assert played.returncode == 0, played.stderr
+        wait_for_end(cluster, "shop-migrate-gate")
+        assert cluster.verdict("shop-migrate-gate")["applied"] == ["001_first.sql"]
+    finally:
+        docker("rmi", reference)
 
 
 def test_the_component_comes_first_and_keeps_what_was_there(tmp_path: Path) -> None:
