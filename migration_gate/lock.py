@@ -98,8 +98,8 @@ def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Tria
     READ COMMITTED and idle, holds no snapshot, and so stops no CONCURRENTLY.
     """
     version = conn.info.server_version
+    limits = {"idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
     if pooled:
-        limits = {"idle_in_transaction_session_timeout": "0"}
         if version >= TRANSACTION_TIMEOUT_MIN_VERSION:
             limits["transaction_timeout"] = "0"
         conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -107,7 +107,7 @@ def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Tria
         if not trial.taken:
             conn.execute("ROLLBACK")
         return trial
-    limits = {"idle_in_transaction_session_timeout": "0", **SERVER_KEEPALIVES}
+    limits |= SERVER_KEEPALIVES
     if version >= IDLE_SESSION_TIMEOUT_MIN_VERSION:
         limits["idle_session_timeout"] = "0"
     return _call(conn, "pg_try_advisory_lock", keys, limits, local=False)

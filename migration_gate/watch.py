@@ -11,6 +11,7 @@ import math
 import time
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,6 +66,7 @@ class Watch:
     _blocks_queries: bool = True
     _on_place: Callable[[int], None] = lambda _: None
     _place: int = 0
+    _number: int | None = None
     _ticked_s: float = 0.0
     _reported_s: float = 0.0
     _pid: int | None = None
@@ -101,39 +103,47 @@ class Watch:
             self.attempt, self._reported_s = Attempt(now), now
         self._message, self._blocks_queries = message, blocks_queries
         self._on_place = on_place
-        self._place, self._ticked_s = 0, now
+        self._place, self._number, self._ticked_s = 0, None, now
         # Through a pooler each transaction may have another backend.
         pooled = self.held.is_pooled
         self._pid = None if pooled else self.worker.conn.info.backend_pid
 
     def tick(self) -> None:
-        """Look once; cancel what has waited too long, report what takes long."""
+        """
+        Look once; cancel what has waited too long, report what takes long.
+
+        That the lock is lost is for ``start`` to say: what runs may come to its end.
+        """
         if not self.held.is_alive or self._message is None:
-            return  # noticed before the next message; this one runs to its end
-        now = time.monotonic()
+            return
+        with suppress(ConnectionLostError), translated_loss():
+            self._look(self._message, time.monotonic())
+
+    def _look(self, message: Message, now: float) -> None:
+        conn = self.held.conn
         passed_s, self._ticked_s = now - self._ticked_s, now
-        with translated_loss():
-            if self._pid is None:
-                pids = find_workers(self.held.conn, self.worker.work_key, pooled=True)
-                self._pid = pids[0] if pids else None
-            if self._pid is None:
-                return
-            seen = observe(self.held.conn, self._pid, pooled=self.held.is_pooled)
-            share, number = self._find_place(self._message, seen, now)
-            self._judge_wait(self._pid, seen, share, passed_s)
-            if now - self._reported_s >= self.held.settings.heartbeat_s:
-                self._reported_s = now
-                self._report(self._pid, seen, share, number, now)
+        if self._pid is None:
+            pids = find_workers(conn, self.worker.work_key, pooled=True)
+            self._pid = pids[0] if pids else None
+        if self._pid is None:
+            return
+        seen = observe(conn, self._pid, pooled=self.held.is_pooled)
+        share, number = self._find_place(message, seen, now)
+        self._judge_wait(self._pid, seen, share, passed_s)
+        if now - self._reported_s >= self.held.settings.heartbeat_s:
+            self._reported_s = now
+            self._report(self._pid, seen, share, number, now)
 
     def _find_place(
         self, message: Message, seen: Activity, now: float
     ) -> tuple[Share, int | None]:
         """Return the migration that the message is at, and the statement if known."""
-        index, number = seen.mark or (self._place, None)
-        if self._place < index < len(message.shares):
-            self._place, self.attempt = index, Attempt(now)
-            self._on_place(index)
-        return message.shares[self._place], number
+        if seen.mark is not None:  # there is none while the session is cleared
+            index, self._number = seen.mark
+            if self._place < index < len(message.shares):
+                self._place, self.attempt = index, Attempt(now)
+                self._on_place(index)
+        return message.shares[self._place], self._number
 
     def _judge_wait(
         self, pid: int, seen: Activity, share: Share, passed_s: float
