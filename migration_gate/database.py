@@ -609,8 +609,9 @@ def _add_value_fault(reading: _Reading, keyword: str, rule: str) -> None:
     remedy = _HOST_ALONE if keyword == "host" else ""
     if origin.startswith("DATABASE_URL"):
         part = _PARTS.get(keyword, f"parameter {keyword}")
-        rule = f"has a {part} that {rule}"
         remedy = _ENCODE if keyword in ("host", "port") else ""
+        remedy = _QUOTING if "semicolon" in rule else remedy
+        rule = f"has a {part} that {rule}"
     reading.fault(origin, rule, remedy)
 
 
@@ -642,6 +643,8 @@ def _broken_integer(text: str) -> str:
 
 
 def _broken_name(text: str) -> str:
+    if re.search(_PAIR_BEHIND_SEMICOLON, text):
+        return "contains a semicolon and a key=value pair"
     return "" if text == text.strip(_SPACE) else "has white space around it"
 
 
@@ -652,8 +655,11 @@ def _broken_choice(words: tuple[str, ...], text: str) -> str:
 _PARTS: Final[Mapping[str, str]] = MappingProxyType(
     {"host": "host", "port": "port", "user": "user", "dbname": "database"}
 )
+# As in a connection string of .NET; what is shown of a connection would show the rest.
+_PAIR_BEHIND_SEMICOLON: Final = r";\s*[\w ]*="
 _HOST_RULES: Final = (
     ("://", "is a URL"),
+    (_PAIR_BEHIND_SEMICOLON, "contains a semicolon and a key=value pair"),
     ("[@/]", 'contains an "@" or a "/"'),
     (r"\s", "contains white space"),
     (r"^\[", "has brackets around it"),

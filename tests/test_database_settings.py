@@ -464,6 +464,8 @@ def test_a_host_is_required() -> None:
         ("POSTGRES_HOST", "h\n", "contains white space"),
         ("POSTGRES_HOST", "h,[::1]", "has brackets around it"),
         ("POSTGRES_HOST", "h:5432", "contains a port"),
+        ("POSTGRES_HOST", "h;user=u", "contains a semicolon and a key=value pair"),
+        ("POSTGRES_USER", "u;pwd=p", "contains a semicolon and a key=value pair"),
         ("POSTGRES_USER", "u\n", "has white space around it"),
         ("POSTGRES_DB", " d", "has white space around it"),
         ("POSTGRES_PASSWORD", "\udcff", "is not UTF-8 text"),
@@ -672,6 +674,18 @@ def test_the_variables_of_the_postgres_image_are_no_slips() -> None:
         (
             "Host=h;Username=u",
             "has keywords that libpq does not know: the first (libpq's word is host)",
+        ),
+        (
+            "host=h;password=p user=u",
+            "has a host that contains a semicolon and a key=value pair",
+        ),
+        (
+            "host=h user=u;password=p",
+            "has a user that contains a semicolon and a key=value pair",
+        ),
+        (
+            "user=u host=h dbname=d;Password=p",
+            "has a database that contains a semicolon and a key=value pair",
         ),
         ("host=h user=u password=a b", 'has no "=" in its fourth key=value pair'),
         ("host=h password='a", "has a single quote that is not closed"),

@@ -10,7 +10,7 @@ import pytest
 from migration_gate.settings import from_environ
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
-from tests.test_failing_sql import run_all
+from tests.test_failing_sql import BATCH, run_all
 
 
 pytestmark = pytest.mark.server
@@ -151,6 +151,52 @@ def test_the_password_is_not_shown(gate: Gate, database: Database) -> None:
         assert run.exit_code == 1
         assert leaks(run.output, SECRET) == [], run.output
         assert leaks(run.output, password[-16:]) == [], run.output
+
+
+# What people write, with the part of the rule that explains it.
+MALFORMED = {
+    "postgresql://app:{s}@{s}@db/shop": 'has two "@" before its path',
+    "postgresql://app:{s}/{s}@db/shop": 'has an "@" or a "/" in its database',
+    "postgresql://app:{s}%{s}@db/shop": 'has a "%" in its password',
+    "postgresql://app:{s}#{s}/{s}@db/shop": 'has an "@" or a "/" in its database',
+    "postgresql://app:{s} {s}@db/shop": "contains white space",
+    " postgresql://app:{s}@db/shop": "has white space around it",
+    "postgresql://app:{s}@db/shop\n": "has white space around it",
+    '"postgresql://app:{s}@db/shop"': "has quotes around it",
+    "'postgresql://app:{s}@db/shop'": "has quotes around it",
+    "postgresql://app:{s}@db/shop?schema=public": 'does not know: "schema"',
+    "postgresql://app:{s}@db:{s}/shop": "has a port that is not a number",
+    "postgresql+psycopg://app:{s}@[db/shop": "not written as [address]",
+    "postgres:app:{s}@db/shop": 'has no "//" after its scheme',
+    "mysql://app:{s}@db/shop": 'has the scheme "mysql"',
+    "app:{s}@db/shop": 'does not begin with "postgresql://"',
+    "{s}": "is neither a URL nor a key=value string",
+    "host=db user=app password={s} {s}": 'has no "=" in its fourth',
+    "host=db user=app password='{s}": "has a single quote that is not closed",
+    "host=db;user=app;password={s}": "has no user",
+    "host=db;password={s} user=app": "has a host that contains a semicolon",
+    "host=db user=app;password={s}": "has a user that contains a semicolon",
+    "host=db user=app dbname=shop;password={s}": "has a database that contains",
+}
+
+
+@pytest.mark.timeout(60)
+def test_a_malformed_url_is_explained_without_a_piece_of_it(gate: Gate) -> None:
+    """The rule that is broken, at once, and nothing else of what was written."""
+    urls = list(MALFORMED)
+    for start in range(0, len(urls), BATCH):
+        batch = urls[start : start + BATCH]
+        processes = [
+            gate.start(
+                env={"DATABASE_URL": url.format(s=SECRET), "GATE_LOG_LEVEL": "debug"}
+            )
+            for url in batch
+        ]
+        for url, process in zip(batch, processes, strict=True):
+            run = process.wait()
+            assert (run.exit_code, run.verdict["reason"]) == (1, "settings"), url
+            assert MALFORMED[url] in run.verdict["error_message"], url
+            assert leaks(run.output, SECRET) == [], url
 
 
 def test_the_password_is_in_no_process_list_and_no_repr(
