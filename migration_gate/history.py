@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -157,8 +157,8 @@ SELECT pg_catalog.json_build_object(
             'can_alter', pg_catalog.pg_has_role(owner, 'USAGE'))
         FROM described)
 )::text, (
-    SELECT pg_catalog.string_agg(
-        pg_catalog.substr(word, pg_catalog.strpos(word, '[')), ',')
+    SELECT '[' || pg_catalog.string_agg(
+        pg_catalog.substr(word, pg_catalog.strpos(word, '[')), ',') || ']'
     FROM described, pg_catalog.ts_stat(
         CASE WHEN relkind = 'r' AND relpersistence <> 't' AND NOT relhasrules
                   AND NOT has_triggers AND NOT relrowsecurity AND owner_is_trusted
@@ -224,11 +224,7 @@ def look(
         role=sql.Literal(role),
         rows=sql.Literal(ROWS),
     )
-    row = conn.execute(query).fetchone()
-    if row is None:
-        message = "a SELECT without FROM gave no row"
-        raise AssertionError(message)
-    facts: Mapping[str, Any] = json.loads(row[0])
+    facts, rows = _ask(conn, query)
     table = facts["table"]
     return Look(
         backend_pid=facts["backend_pid"],
@@ -239,7 +235,7 @@ def look(
         schema_exists=facts["schema_exists"],
         hidden_schema=facts["hidden_schema"] if table is None else None,
         table=None if table is None else judge_table(table),
-        history=_parse_rows(row[1]),
+        history=_to_history(rows),
     )
 
 
@@ -392,8 +388,19 @@ def _add_columns(
     )
 
 
-def _parse_rows(rows: str | None) -> tuple[AppliedMigration, ...]:
-    """Read the rows, JSON arrays in any order; the oldest comes first."""
+def _ask(
+    conn: psycopg.Connection[Any], query: sql.Composed
+) -> tuple[Mapping[str, Any], list[list[Any]]]:
+    """Return the facts and the rows; their texts, perhaps large, are let go of."""
+    row = conn.execute(query).fetchone()
+    if row is None:
+        message = "a SELECT without FROM gave no row"
+        raise AssertionError(message)
+    return json.loads(row[0]), json.loads(row[1] or "[]")
+
+
+def _to_history(rows: Iterable[Sequence[Any]]) -> tuple[AppliedMigration, ...]:
+    """Make records of rows in any order; the oldest comes first."""
     history = [
         AppliedMigration(
             version=version,
@@ -401,7 +408,7 @@ def _parse_rows(rows: str | None) -> tuple[AppliedMigration, ...]:
             applied_at=applied_at or "",
             duration_ms=duration_ms,
         )
-        for version, checksum, applied_at, duration_ms in json.loads(f"[{rows or ''}]")
+        for version, checksum, applied_at, duration_ms in rows
     ]
     return tuple(sorted(history, key=_age))
 

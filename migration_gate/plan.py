@@ -6,7 +6,7 @@ Decides; never reads a folder or a database.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -143,10 +143,9 @@ def require_agreement(
 
 def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
     """Return the versions whose number another migration has too, sorted."""
-    by_number = defaultdict(list)
-    for migration in sorted(migrations, key=lambda m: m.order):
-        by_number[migration.number].append(migration.version)
-    return tuple(v for group in by_number.values() if len(group) > 1 for v in group)
+    counts = Counter(migration.number for migration in migrations)
+    shared = (migration for migration in migrations if counts[migration.number] > 1)
+    return tuple(m.version for m in sorted(shared, key=lambda m: m.order))
 
 
 def _subject(versions: Sequence[str]) -> str:
@@ -168,9 +167,11 @@ def _is_changed(migration: Migration, rows: Iterable[AppliedMigration]) -> bool:
 
 
 def _find_lookalikes(
-    migrations: Iterable[Migration], strangers: Iterable[AppliedMigration]
+    migrations: Iterable[Migration], strangers: Sequence[AppliedMigration]
 ) -> tuple[tuple[str, str], ...]:
     """Pair rows that no file explains with files that differ in case or space only."""
+    if not strangers:
+        return ()
     files = {_fold(migration.version): migration.version for migration in migrations}
     pairs = ((row.version, files.get(_fold(row.version))) for row in strangers)
     return tuple((row, file) for row, file in pairs if file is not None)
@@ -181,10 +182,10 @@ def _fold(version: str) -> str:
 
 
 def _newest_order(
-    applied: Iterable[Migration], strangers: Iterable[AppliedMigration]
+    applied: Sequence[Migration], strangers: Iterable[AppliedMigration]
 ) -> tuple[int, bytes]:
-    """Return the highest place in the order that the history has reached."""
-    reached = [migration.order for migration in applied]
+    """Return the highest place that the history has reached; ``applied`` is sorted."""
+    reached = [migration.order for migration in applied[-1:]]
     for row in strangers:
         name = parse_name(row.version.removesuffix(".sql") + ".sql")
         if name is not None:
