@@ -7,124 +7,44 @@ Signals reach the process from outside its namespaces, as a runtime sends them.
 from __future__ import annotations
 
 import ast
-import json
 import os
 import select
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dev.postgres import find_free_port
-from tests.fix_gate import ROOT, write_migrations
+from tests.bare import (
+    NAMESPACE,
+    SLOW,
+    STOP_LIMIT_S,
+    Bare,
+    child_of,
+    end,
+    needs_namespaces,
+    read_until,
+    signal_child,
+    until,
+)
+from tests.fix_gate import ROOT
 from tests.fix_postgres import Database
 
 
-STOP_LIMIT_S = 5.0
-POLL_S = 0.01
-FILES = {"001_create.sql": "CREATE TABLE made (id int);"}
-SLOW = {"001_slow.sql": "CREATE TABLE made (id int); SELECT pg_sleep(60);"}
 # Of each process its own: tests run side by side.
 RESOLVER = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 2}"
-ENTRYPOINT = (sys.executable, str(ROOT / "entrypoint.py"))
-# The path of unshare(1) and the right to use it are a matter of the machine.
-NAMESPACE = ("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc")
-
-
-class Bare:
-    """A gate whose command line and standard output are the test's."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.termination_log = folder / "termination-log"
-        self.termination_log.touch()
-
-    def start(
-        self,
-        environ: Mapping[str, str],
-        *,
-        before: tuple[str, ...] = (),
-        command: tuple[str, ...] = (),
-        migrations: Mapping[str, str] = FILES,
-        stdout: int = subprocess.PIPE,
-    ) -> subprocess.Popen[bytes]:
-        """Start it; the caller ends it."""
-        written = write_migrations(self.folder / "migrations", dict(migrations))
-        return subprocess.Popen(
-            [*before, *ENTRYPOINT, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env={
-                "PATH": os.environ["PATH"],
-                "GATE_TERMINATION_LOG": str(self.termination_log),
-                "GATE_MIGRATIONS": str(written),
-                **environ,
-            },
-        )
-
-    @property
-    def verdict(self) -> dict[str, Any]:
-        """The verdict in the termination log."""
-        verdict: dict[str, Any] = json.loads(self.termination_log.read_text("utf-8"))
-        return verdict
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Bare:
     """Return what starts a gate without the usual pipes."""
     return Bare(tmp_path)
-
-
-def end(process: subprocess.Popen[bytes], timeout: float = STOP_LIMIT_S) -> int:
-    """Wait for its end, and return its exit code; kill one that goes on."""
-    try:
-        return process.wait(timeout)
-    finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-
-
-def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(POLL_S)
-
-
-def read_until(process: subprocess.Popen[bytes], event: str) -> None:
-    """Read the log up to an event."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line)["event"] == event:
-            return
-    pytest.fail(f"ended without {event}")
-
-
-def can_unshare() -> bool:
-    """Whether this machine lets us have namespaces."""
-    if shutil.which(NAMESPACE[0]) is None:
-        return False
-    probe = subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True)
-    return probe.returncode == 0
-
-
-needs_namespaces = pytest.mark.skipif(
-    not can_unshare(), reason="namespaces are not allowed here"
-)
 
 
 @contextmanager
@@ -159,37 +79,15 @@ def test_a_stop_while_a_name_is_resolved_ends_in_time(
     if number is None:
         environ["GATE_TIMEOUT"] = "3s"
     with silent_resolver() as resolver:
-        process = bare.start(environ, before=(*NAMESPACE[:3], "sh", "-c", script, "sh"))
+        process = bare.start(environ, before=(*NAMESPACE, "sh", "-c", script, "sh"))
         assert select.select([resolver], [], [], 10)[0], "nobody asked for the name"
         started_at = time.monotonic()
         if number is not None:
-            process.send_signal(number)
+            signal_child(process, number)
         assert end(process) == 1
     assert time.monotonic() - started_at < STOP_LIMIT_S
     assert bare.verdict["reason"] == reason
     assert bare.verdict["duration_ms"] < (5000 if number else 3000)
-
-
-@needs_namespaces
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("phase", ["waiting", "applying"])
-def test_as_pid_1_a_signal_ends_it(
-    bare: Bare, database: Database, number: signal.Signals, phase: str
-) -> None:
-    """The kernel gives PID 1 no signal that it has no handler for."""
-    environ = database.environ()
-    if phase == "waiting":
-        environ["POSTGRES_PORT"] = str(find_free_port())
-    process = bare.start(environ, before=NAMESPACE, migrations=SLOW)
-    read_until(
-        process,
-        "database.retry_scheduled" if phase == "waiting" else "migration.started",
-    )
-    os.kill(child_of(process.pid), number)
-    assert end(process) == 1
-    assert bare.verdict["reason"] == "interrupted"
-    sessions = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'migration-%'"
-    until(lambda: not database.fetch(f"{sessions} AND datname = current_database()"))
 
 
 @needs_namespaces
@@ -198,7 +96,7 @@ def test_as_pid_1_a_signal_while_it_loads_is_kept(bare: Bare) -> None:
     url = f"postgresql://u:p@127.0.0.1:{find_free_port()}/d"
     process = bare.start({"DATABASE_URL": url}, before=NAMESPACE)
     until(lambda: holds_sigterm(process.pid))
-    os.kill(child_of(process.pid), signal.SIGTERM)
+    signal_child(process, signal.SIGTERM)
     assert end(process) == 1
     assert bare.verdict["reason"] == "interrupted"
 
@@ -210,12 +108,6 @@ def test_nothing_is_loaded_before_signals_are_held() -> None:
     names = {alias.name for node in first for alias in node.names}
     assert names - {"os"} <= set(sys.builtin_module_names)  # os is there already
     assert not [node for node in module.body if isinstance(node, ast.ImportFrom)]
-
-
-def child_of(pid: int) -> int:
-    """Return the only child of unshare: the process that is PID 1 for itself."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    return int(child)
 
 
 def holds_sigterm(pid: int) -> bool:
