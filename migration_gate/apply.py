@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
@@ -33,11 +33,13 @@ from migration_gate.messages import Answers, send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
+from migration_gate.plan import Plan
 from migration_gate.preamble import leave_out_unknown
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session
 from migration_gate.settlement import Settlement
+from migration_gate.shelf import Shelf
 from migration_gate.statements import string_syntax_set
 from migration_gate.task import Task
 from migration_gate.watch import Watch
@@ -105,14 +107,15 @@ class Applier:
 
     worker: Worker
     held: Session
+    shelf: Shelf
     watch: Watch
     settlement: Settlement
     log: Log
     started: set[tuple[str, int]] = field(default_factory=set)  # version, attempt
 
-    def apply_all(self, tasks: Sequence[Task]) -> None:
+    def apply_all(self, plan: Plan) -> None:
         """
-        Apply migrations in order; each is told of once it is known to be committed.
+        Apply what is pending, in order; each is told of once it is committed.
 
         Raises:
             MigrationFailedError: Nothing of a transactional migration is left, and all
@@ -122,30 +125,31 @@ class Applier:
             AlreadyAppliedError: The history had its row.
             ConnectionLostError: It may have been applied: look at the history.
         """
-        rest = list(tasks)
-        while rest:
-            run = self._take_run(rest)
-            del rest[: len(run)]
+        done = 0
+        while done < len(plan.pending):
+            run = self._take_run(plan, done)
+            done += len(run)
             if run[0].script.in_transaction:
                 self._apply_run(run)
             else:
                 self._apply_outside(run[0])
 
-    def _take_run(self, tasks: Sequence[Task]) -> list[Task]:
+    def _take_run(self, plan: Plan, start: int) -> list[Task]:
         """
-        Take from the front what goes in one message: one, or several small migrations.
+        Take what goes in one message: one pending migration, or several small ones.
 
         Each still commits alone. Each is without the settings that the server lacks.
         """
         run: list[Task] = []
         size = 0
-        for task in tasks[:RUN_MAX_FILES]:
-            is_alone = not _goes_along(task.script)
-            size += len(task.script.content)
+        for migration in plan.pending[start : start + RUN_MAX_FILES]:
+            script = self.shelf.take(migration)
+            is_alone = not _goes_along(script)
+            size += len(script.content)
             if run and (is_alone or size > RUN_MAX_BYTES):
                 break
-            script = leave_out_unknown(self.worker, task.script, self.log)
-            run.append(replace(task, script=script))
+            script = leave_out_unknown(self.worker, script, self.log)
+            run.append(Task(script=script, version=plan.version_to_record(migration)))
             if is_alone:
                 break
         return run

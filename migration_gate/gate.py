@@ -18,7 +18,7 @@ from migration_gate.create_database import with_database
 from migration_gate.database import shown
 from migration_gate.errors import DatabaseUnreachableError, GateError, HistoryError
 from migration_gate.failure import AlreadyAppliedError
-from migration_gate.folder import check_texts, read_folder, read_scripts
+from migration_gate.folder import check_texts, read_folder
 from migration_gate.history import Look, require_readable
 from migration_gate.logs import (
     CHANGED_MIGRATIONS,
@@ -40,11 +40,10 @@ from migration_gate.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.script import Script
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
-from migration_gate.task import Task
+from migration_gate.shelf import Shelf
 from migration_gate.turn import take_turn
 from migration_gate.verdict import Tally
 from migration_gate.wait import Patience, wait_for
@@ -101,9 +100,8 @@ def bring_up_to_date(
         log_plan(plan, log)
         if not plan.pending:
             return
-        scripts = read_scripts(
-            settings.migrations, plan.pending, settings.history_table
-        )
+        shelf = Shelf(settings.migrations, settings.history_table)
+        shelf.judge(plan.pending)
 
         def is_done(seen: Look) -> bool:
             return not make_plan(migrations, seen.history).pending
@@ -111,35 +109,20 @@ def bring_up_to_date(
         with take_turn(session, is_done, log, tally) as held:
             if held is not None:
                 plan = agree(settings, migrations, held, log, tally)
-                apply_pending(
-                    settings, to_tasks(settings, plan, scripts), held, log, tally
-                )
-
-
-def to_tasks(
-    settings: Settings, plan: Plan, scripts: Sequence[Script]
-) -> tuple[Task, ...]:
-    """Give each pending migration its script, read only if it was not read before."""
-    read = {script.migration.key: script for script in scripts}
-    missing = [migration for migration in plan.pending if migration.key not in read]
-    for script in read_scripts(settings.migrations, missing, settings.history_table):
-        read[script.migration.key] = script
-    return tuple(
-        Task(script=read[migration.key], version=plan.version_to_record(migration))
-        for migration in plan.pending
-    )
+                apply_pending(plan, shelf, held, log, tally)
 
 
 def apply_pending(
-    settings: Settings, tasks: Sequence[Task], held: Session, log: Log, tally: Tally
+    plan: Plan, shelf: Shelf, held: Session, log: Log, tally: Tally
 ) -> None:
     """Go through steps 6 and 7 of ``migrate``, holding the lock."""
+    shelf.judge(plan.pending)
     if held.is_pooled:
-        require_no_session(tasks)
-    with open_worker(settings, held, log) as worker:
+        require_no_session(shelf.take(migration) for migration in plan.pending)
+    with open_worker(held.settings, held, log) as worker:
         watch = Watch(held, worker, log)
         settlement = Settlement(tally, log)
-        Applier(worker, held, watch, settlement, log).apply_all(tasks)
+        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)
 
 
 def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:

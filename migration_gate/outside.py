@@ -7,7 +7,7 @@ intent written before, and is judged from the catalogue when its end was not see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from psycopg import sql
@@ -43,6 +43,7 @@ from migration_gate.progress import (
 )
 from migration_gate.records import insert_row, to_text
 from migration_gate.retry import retry_while_locked
+from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import Statement, place, setting_changed
 from migration_gate.task import Task
@@ -100,7 +101,7 @@ def apply_outside(
     return _record(run)
 
 
-def require_no_session(tasks: Sequence[Task]) -> None:
+def require_no_session(scripts: Iterable[Script]) -> None:
     """
     Refuse, behind a pooler, statements that need a session of their own.
 
@@ -108,7 +109,7 @@ def require_no_session(tasks: Sequence[Task]) -> None:
         MigrationFilesError: Lists every such statement.
     """
     faults = []
-    for script in (task.script for task in tasks):
+    for script in scripts:
         for unit in script.units:
             if unit.alone:
                 line, column = place(script.content, unit.statements[0].first)

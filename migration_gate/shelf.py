@@ -1,0 +1,66 @@
+"""
+The scripts of what is pending: all are judged before the first is applied.
+
+Each is read again at its turn; only those stay in memory that take long to split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from migration_gate.errors import FileFault, MigrationFilesError
+from migration_gate.folder import read_scripts
+from migration_gate.migration import Migration
+from migration_gate.script import Script
+from migration_gate.settings import HistoryTableName
+
+
+KEEP_MIN_BYTES: Final = 1 << 18
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Where the scripts of pending migrations come from. Reads the disk."""
+
+    folder: Path
+    history: HistoryTableName
+    _judged: set[str] = field(default_factory=set)
+    _kept: dict[str, Script] = field(default_factory=dict)
+
+    def judge(self, migrations: Iterable[Migration]) -> None:
+        """
+        Read and split the files that were not judged before.
+
+        Raises:
+            MigrationFilesError: Lists every fault of every file.
+        """
+        faults: list[FileFault] = []
+        for migration in migrations:
+            if migration.version in self._judged:
+                continue
+            try:
+                script = self.take(migration)
+            except MigrationFilesError as error:
+                faults += error.faults
+                continue
+            self._judged.add(migration.version)
+            if len(script.content) >= KEEP_MIN_BYTES:
+                self._kept[migration.version] = script
+        if faults:
+            raise MigrationFilesError(faults)
+
+    def take(self, migration: Migration) -> Script:
+        """
+        Return a migration's script.
+
+        Raises:
+            MigrationFilesError: The file changed meanwhile, or cannot be used.
+        """
+        kept = self._kept.get(migration.version)
+        if kept is not None:
+            return kept
+        (script,) = read_scripts(self.folder, [migration], self.history)
+        return script
