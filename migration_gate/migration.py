@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from migration_gate.durations import parse_duration, parse_positive_duration
 from migration_gate.errors import FileFault
 
 
@@ -126,8 +127,11 @@ def checksum(content: Content) -> str:
 
 
 DIRECTIVE = re.compile(r"--\s*gate:(.*)", re.DOTALL | re.IGNORECASE)
-DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
-UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+# A lock timeout of 0 would be none: PostgreSQL would wait without end.
+TIMEOUTS = {
+    "lock-timeout": parse_positive_duration,
+    "statement-timeout": parse_duration,
+}
 KNOWN = "no-transaction, transaction, lock-timeout=10s, statement-timeout=1h"
 
 
@@ -169,9 +173,11 @@ def _parse_directive(text: str) -> tuple[str, object] | str:
     if text == "transaction":
         return "transaction", "inside"
     name, equals, value = (part.strip() for part in text.partition("="))
-    if name not in {"lock-timeout", "statement-timeout"}:
+    if name not in TIMEOUTS:
         return "unknown directive"
-    duration = DURATION.fullmatch(value)
-    if not equals or duration is None:
-        return f'directive "{name}" has no duration such as 10s, 5m or 500ms'
-    return name.replace("-", "_") + "_s", float(duration[1]) * UNIT_S[duration[2]]
+    if not equals:
+        return f'directive "{name}" has no "=" and no duration'
+    try:
+        return name.replace("-", "_") + "_s", TIMEOUTS[name](value)
+    except ValueError as broken:
+        return f'value of directive "{name}" {broken}'

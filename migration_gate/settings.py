@@ -19,6 +19,7 @@ from migration_gate.database import (
     database_settings,
     is_service_link,
 )
+from migration_gate.durations import parse_duration, parse_positive_duration
 from migration_gate.errors import SettingFault, SettingsError
 
 
@@ -37,9 +38,6 @@ LogDetail = Literal["safe", "full"]
 
 PREFIX: Final = "GATE_"
 IDENTIFIER_BYTES_MAX: Final = 63
-# PostgreSQL's timeouts are 32-bit numbers of milliseconds.
-DURATION_MS_MAX: Final = 2**31 - 1
-UNITS_MS: Final = {"ms": 1, "s": 1_000, "": 1_000, "m": 60_000, "h": 3_600_000}
 
 _QUOTED: Final = r'"(?:[^"]|"")*"'
 _PART: Final = rf'{_QUOTED}|[^".\s]+'
@@ -113,31 +111,6 @@ class Setting(Generic[T]):
     parse: Callable[[str], T]
     remedy: str
     meaning: str
-
-
-def parse_duration(text: str) -> float:
-    """
-    Return seconds; 0 is a duration.
-
-    Raises:
-        ValueError: with the rule that the text breaks.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)", text.strip())
-    if match is None:
-        raise ValueError("is not a duration")
-    duration_ms = float(match[1]) * UNITS_MS[match[2]]
-    if 0 < duration_ms < 1:
-        raise ValueError("is shorter than a millisecond")
-    if duration_ms > DURATION_MS_MAX:
-        raise ValueError("is longer than 24 days")
-    return duration_ms / 1000
-
-
-def _parse_positive_duration(text: str) -> float:
-    duration_s = parse_duration(text)
-    if not duration_s:
-        raise ValueError("is 0")
-    return duration_s
 
 
 def _parse_limit(text: str) -> float | None:
@@ -269,7 +242,7 @@ LOCK_WAIT_TIMEOUT: Final[Setting[float]] = Setting(
 DDL_LOCK_TIMEOUT: Final[Setting[float]] = Setting(
     name="GATE_DDL_LOCK_TIMEOUT",
     default="2s",
-    parse=_parse_positive_duration,
+    parse=parse_positive_duration,
     remedy=_DURATION_REMEDY,
     meaning="how long one attempt at a migration may wait for locks, together",
 )
@@ -339,7 +312,7 @@ LOG_DETAIL: Final[Setting[LogDetail]] = Setting(
 HEARTBEAT: Final[Setting[float]] = Setting(
     name="GATE_HEARTBEAT",
     default="10s",
-    parse=_parse_positive_duration,
+    parse=parse_positive_duration,
     remedy=_DURATION_REMEDY,
     meaning="how often a long statement or a long wait reports",
 )

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from migration_gate.settings import from_environ, parse_duration
+from migration_gate.durations import parse_duration
+from migration_gate.settings import from_environ
 
 
 models = pytest.importorskip("azure.mgmt.appcontainers.models")

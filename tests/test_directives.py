@@ -25,7 +25,7 @@ def fault(line: int, problem: str) -> FileFault:
         ("--   GATE:   no-transaction  ", Directives(transaction="outside")),
         ("-- gate: lock-timeout=10s", Directives(lock_timeout_s=10)),
         ("-- gate: lock-timeout = 500ms", Directives(lock_timeout_s=0.5)),
-        ("-- gate: lock-timeout=0", Directives(lock_timeout_s=0)),
+        ("-- gate: statement-timeout=0", Directives(statement_timeout_s=0)),
         ("-- gate: statement-timeout=1h", Directives(statement_timeout_s=3600)),
         ("-- gate: statement-timeout=1.5m", Directives(statement_timeout_s=90)),
         ("-- gate: statement-timeout=30", Directives(statement_timeout_s=30)),
@@ -62,17 +62,22 @@ def test_every_malformed_directive_is_reported_with_its_line() -> None:
         (8, "-- gate: transaction"),
         (9, "-- gate: no-transaction"),
         (10, "-- gate: no-transaction; lock-timeout=1s"),
+        (11, "-- gate: lock-timeout=0s"),
+        (12, "-- gate: lock-timeout=600h"),
+        (13, "-- gate: statement-timeout="),
     ]
-    no_duration = "has no duration such as 10s, 5m or 500ms"
     assert parse_directives("x.sql", comments) == (
         Directives(transaction="inside", statement_timeout_s=1),
         (
             fault(1, "unknown directive"),
             fault(2, "unknown directive"),
-            fault(4, f'directive "lock-timeout" {no_duration}'),
-            fault(5, f'directive "lock-timeout" {no_duration}'),
+            fault(4, 'directive "lock-timeout" has no "=" and no duration'),
+            fault(5, 'value of directive "lock-timeout" is not a duration'),
             fault(7, "directive is given twice"),
             fault(9, "directive is given twice"),
             fault(10, "unknown directive"),
+            fault(11, 'value of directive "lock-timeout" is 0'),
+            fault(12, 'value of directive "lock-timeout" is longer than 24 days'),
+            fault(13, 'value of directive "statement-timeout" is not a duration'),
         ),
     )

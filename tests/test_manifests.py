@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from migration_gate.database import POSTGRES_VARIABLES
-from migration_gate.settings import POD_FIELDS, SETTINGS, from_environ, parse_duration
+from migration_gate.durations import parse_duration
+from migration_gate.settings import POD_FIELDS, SETTINGS, from_environ
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,11 +15,12 @@ import yaml
 from dev.postgres import VERSION
 from migration_gate.commands import FLAGS, OPERANDS
 from migration_gate.database import PG_VARIABLES, POSTGRES_VARIABLES
+from migration_gate.durations import parse_duration
 from migration_gate.errors import GateError
 from migration_gate.logs import EVENTS, VERDICTS
 from migration_gate.migration import KNOWN, parse_directives, parse_name
 from migration_gate.new import TEMPLATE
-from migration_gate.settings import POD_FIELDS, SETTINGS, Setting, parse_duration
+from migration_gate.settings import POD_FIELDS, SETTINGS, Setting
 from migration_gate.verdict import Tally, closed, opened
 from tests.test_pages import (
     MODULES,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from migration_gate.database import DatabaseSettings, Source
+from migration_gate.durations import parse_duration
 from migration_gate.errors import SettingFault, SettingsError
 from migration_gate.settings import (
     SETTINGS,
@@ -16,7 +17,6 @@ from migration_gate.settings import (
     Settings,
     from_environ,
     log_settings,
-    parse_duration,
 )
 
 
