@@ -6,7 +6,7 @@ Decides; never reads a folder or a database.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -62,14 +62,18 @@ def make_plan(
         migrations: In any order; no two share a key.
         history: Oldest row first.
     """
-    rows = defaultdict(list)
-    for row in history:
-        rows[version_to_key(row.version)].append(row)
     ordered = sorted(migrations, key=lambda migration: migration.order)
+    files = {migration.key: migration for migration in ordered}
+    rows: dict[str, tuple[AppliedMigration, ...]] = {}
+    strangers = []
+    for row in history:
+        file = files.get(version_to_key(row.version))
+        if file is None:
+            strangers.append(row)
+        else:
+            rows[file.key] = (*rows.get(file.key, ()), row)
     applied = tuple(m for m in ordered if m.key in rows)
     pending = tuple(m for m in ordered if m.key not in rows)
-    known = {migration.key for migration in ordered}
-    strangers = [row for row in history if version_to_key(row.version) not in known]
     lookalikes = _find_lookalikes(ordered, strangers)
     alike = {row for row, _ in lookalikes}
     newest = _newest_order(applied, strangers)
