@@ -8,7 +8,7 @@ intent written before, and is judged from the catalogue when its end was not see
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -21,7 +21,12 @@ from migration_gate.compose import (
     session_limits,
     to_messages,
 )
-from migration_gate.errors import FileFault, GateError, MigrationFilesError
+from migration_gate.errors import (
+    FileFault,
+    GateError,
+    MigrationFailedError,
+    MigrationFilesError,
+)
 from migration_gate.exchange import Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import Log
@@ -42,12 +47,16 @@ from migration_gate.progress import (
     write_intent,
 )
 from migration_gate.records import insert_row, to_text
+from migration_gate.replay import settings_after
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss
-from migration_gate.statements import Statement, place, setting_changed
+from migration_gate.statements import Statement, place, string_syntax_set
 from migration_gate.task import Task
 from migration_gate.unfinished import (
+    REFUSED_INSIDE,
+    alone,
+    is_done_in_steps,
     judge,
     note_before,
     require_valid,
@@ -67,7 +76,7 @@ class _Run:
     held: Session
     watch: Watch
     log: Log
-    settings_made: list[Statement] = field(default_factory=list)
+    settings_made: tuple[Statement, ...] = ()
 
     @property
     def file(self) -> str:
@@ -97,7 +106,7 @@ def apply_outside(
             _perform(run, unit)
         elif row.state == "started":
             _settle(run, unit, row)
-        run.settings_made += [s for s in unit.statements if setting_changed(s)]
+        run.settings_made = settings_after(run.settings_made, unit.statements)
     return _record(run)
 
 
@@ -158,10 +167,34 @@ def _perform(run: _Run, unit: Unit) -> None:
     def attempt(_number: int) -> None:
         if unit.alone:
             _run_alone(run, unit)
-        else:
+            return
+        try:
             _run_in_transaction(run, unit)
+        except MigrationFailedError as error:
+            if not _may_run_alone(run, unit, error):
+                raise
+            _run_alone(run, alone(unit))
 
-    retry_while_locked(run.file, run.watch, run.log, attempt)
+    try:
+        retry_while_locked(run.file, run.watch, run.log, attempt)
+    except MigrationFailedError as error:
+        error.hint = _keep_what_ran(error.hint)
+        raise
+
+
+def _may_run_alone(run: _Run, unit: Unit, error: MigrationFailedError) -> bool:
+    """Tell whether a statement was refused only for the transaction around it."""
+    is_single = len(unit.statements) == 1 and not unit.is_block
+    is_refused = error.error.sqlstate in REFUSED_INSIDE
+    return is_refused and is_single and not run.held.is_pooled
+
+
+def _keep_what_ran(hint: str) -> str:
+    """Say in a remedy what is left of a file that runs outside a transaction."""
+    return hint.replace(
+        "othing of this file is left",
+        "othing of this statement is left, and what ran before it stays",
+    )
 
 
 def _run_in_transaction(run: _Run, unit: Unit) -> None:
@@ -170,15 +203,21 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
     digest = digest_unit(script, unit)
     row = insert_finished(worker.table, version, unit.number, digest)
     finish = finish_finished(worker.table, version, unit.number)
-    messages = to_messages(
+    before = (
+        *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
+        own(worker, "row", row),
+        *become_role(worker),
+        *_replay(run),
+    )
+    messages = []
+    if any(map(string_syntax_set, run.settings_made)):
+        # How strings are read is settled for a whole message when it is parsed.
+        messages.append(single(run.task, before))
+        before = ()
+    messages += to_messages(
         worker,
         run.task,
-        before=(
-            *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
-            own(worker, "row", row),
-            *become_role(worker),
-            *_replay(run),
-        ),
+        before=before,
         statements=unit.statements,
         after=(
             *clean_up(worker, script),
@@ -221,15 +260,30 @@ def _run_alone(run: _Run, unit: Unit) -> None:
         exchange(worker, message, run.watch, blocks_queries=blocks)
         with translated_loss():
             require_valid(worker.conn, run.task.script, unit, before)
-    except (GateError, LocksNotFreeError):
-        _forget_session(worker)
+    except (GateError, LocksNotFreeError) as error:
+        if is_done_in_steps(unit):
+            _forget_session(worker)
+            raise _leave_unfinished(error, version) from error
         with translated_loss():
             tidy(worker.conn, unit, before)
             held.conn.execute(delete_units(worker.table, version, [unit.number]))
+        _forget_session(worker)
         raise
     with translated_loss():
         held.conn.execute(finish_unit(worker.table, version, unit.number))
     _forget_session(worker)
+
+
+def _leave_unfinished(error: GateError | LocksNotFreeError, version: str) -> GateError:
+    """Return the error of a statement that may have committed a part of its work."""
+    if not isinstance(error, LocksNotFreeError | MigrationFailedError):
+        return error
+    return MigrationFailedError(
+        error.error,
+        hint="It may have committed a part of its work. Look what it has done, then "
+        f"say so: resolve {version} --applied when nothing of it is left to do, "
+        "resolve --not-applied when it is to run again.",
+    )
 
 
 def _prepare_session(run: _Run, unit: Unit) -> None:
@@ -255,12 +309,15 @@ def _forget_session(worker: Worker) -> None:
 def _settle(run: _Run, unit: Unit, row: Progress) -> None:
     """Judge a statement whose end was not seen, and finish what it left."""
     worker, held, version = run.worker, run.held, run.task.version
+    unit = alone(unit)
+    _prepare_session(run, unit)
     with translated_loss():
         is_done = judge(worker.conn, run.task.script, unit, row.before)
         if is_done:
             held.conn.execute(finish_unit(worker.table, version, unit.number))
-            return
-    _perform(run, unit)
+    _forget_session(worker)
+    if not is_done:
+        _perform(run, unit)
 
 
 def _record(run: _Run) -> AppliedMigration:

@@ -23,6 +23,7 @@ OUTSIDE = (
 )
 BY_STATE = {
     "25001": OUTSIDE,
+    "2D000": OUTSIDE,
     "25006": "The transaction is read-only: check default_transaction_read_only of "
     "the role and the database.",
     "42P07": ALREADY_EXISTS,

@@ -13,6 +13,7 @@ from migration_gate.statements import (
     Statement,
     is_copy_to_stdout,
     psql_command,
+    reads_as_off,
     setting_changed,
     string_syntax_set,
     tables_written,
@@ -56,6 +57,12 @@ def _find_settings(statement: Statement) -> Iterator[ScriptError]:
             "standard_conforming_strings is computed, which leaves open how the rest "
             "of the file reads",
             "Set it to on or off.",
+        )
+    if name == "transaction_read_only" and not reads_as_off(value or "on"):
+        yield ScriptError(
+            statement.first,
+            "READ ONLY transaction in a migration, which has to be recorded",
+            "Take the SET out.",
         )
     if name == "client_encoding" and (value or "utf8").lower() not in UTF8:
         yield ScriptError(

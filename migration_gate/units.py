@@ -23,6 +23,10 @@ MODE_WORDS: Final = frozenset(
     b"isolation level serializable repeatable read committed uncommitted write "
     b"not deferrable ,".split()
 )
+BEFORE_MODES: Final = frozenset(
+    b"begin start set session local transaction work".split()
+)
+READ_ONLY: Final = "READ ONLY transaction in a migration, which has to be recorded"
 TAKE_OUT: Final = "Take it out: the gate runs each file in a transaction of its own."
 
 
@@ -31,12 +35,14 @@ class Unit:
     """
     Statements that are done as a whole or not at all.
 
-    ``modes`` are those of the file's own BEGIN. ``alone`` says why PostgreSQL refuses
-    its one statement in a transaction; empty where it runs in one.
+    ``modes`` are those of the file's own BEGIN and SET TRANSACTION; ``is_block`` tells
+    that it has such a BEGIN. ``alone`` says why PostgreSQL refuses its one statement in
+    a transaction; empty where it runs in one.
     """
 
     statements: tuple[Statement, ...]
     modes: bytes = field(default=b"", repr=False)
+    is_block: bool = False
     alone: str = ""
 
     @property
@@ -66,12 +72,44 @@ def group_inside(
             continue
         left_out |= {block.begin, block.end}
     kept = [s for index, s in enumerate(statements) if index not in left_out]
+    kept, modes = _take_modes(kept, modes)
+    faults += [*_find_read_only(statements)]
     faults += [
         _control_fault(s)
         for s in kept
         if transaction_control(s) not in SAVEPOINTS | {None, "set_transaction"}
     ]
     return Unit(statements=tuple(kept), modes=modes), tuple(faults)
+
+
+def _take_modes(
+    statements: Sequence[Statement], modes: bytes
+) -> tuple[list[Statement], bytes]:
+    """
+    Take SET TRANSACTION out of a transaction's first statements, as modes of its BEGIN.
+
+    PostgreSQL takes it before any query only, and the gate's own come first.
+    """
+    kept: list[Statement] = []
+    found = [modes] if modes else []
+    for index, statement in enumerate(statements):
+        if transaction_control(statement) == "set_transaction":
+            set_modes, problem = _read_modes(statement)
+            if not problem:
+                found.append(set_modes)
+                continue
+        elif setting_changed(statement) is None and not _reads_settings(statement):
+            return kept + list(statements[index:]), b" ".join(found)
+        kept.append(statement)
+    return kept, b" ".join(found)
+
+
+def _find_read_only(statements: Sequence[Statement]) -> Iterator[ScriptError]:
+    for statement in statements:
+        if transaction_control(statement) == "set_transaction":
+            _, problem = _read_modes(statement)
+            if problem == READ_ONLY:
+                yield _control_fault(statement, problem)
 
 
 def group_outside(
@@ -89,6 +127,7 @@ def group_outside(
             control = transaction_control(statement)
             if control is not None and control != "set_transaction":
                 faults.append(_control_fault(statement))
+            faults += _find_read_only([statement])
             alone = forbids_transaction(statement) or ""
             units.append(Unit(statements=(statement,), alone=alone))
             index += 1
@@ -97,9 +136,11 @@ def group_outside(
         modes, problem = _read_modes(statements[block.begin])
         if problem:
             faults.append(_control_fault(statements[block.begin], problem))
-        faults += list(_find_block_faults(inner))
+        faults += [*_find_block_faults(inner), *_find_read_only(inner)]
+        inner, modes = _take_modes(inner, modes)
         if inner:
-            units.append(Unit(statements=tuple(inner), modes=modes))
+            unit = Unit(statements=tuple(inner), modes=modes, is_block=True)
+            units.append(unit)
         index = block.end + 1
     return tuple(units), tuple(faults)
 
@@ -159,13 +200,12 @@ def _find_block_faults(inner: Sequence[Statement]) -> Iterator[ScriptError]:
 
 
 def _read_modes(begin: Statement) -> tuple[bytes, str]:
-    """Return the modes of a BEGIN, or what is wrong with them."""
+    """Return the modes of a BEGIN or SET TRANSACTION, or what is wrong with them."""
     words = [token for token in begin.tokens if token != b";"]
-    words = words[2:] if words[0] == b"start" else words[1:]
-    if words[:1] and words[0] in {b"transaction", b"work"}:
+    while words and words[0] in BEFORE_MODES:
         words = words[1:]
     if b"only" in words:
-        return b"", "READ ONLY transaction in a migration, which has to be recorded"
+        return b"", READ_ONLY
     if not MODE_WORDS.issuperset(words):
         return b"", "unknown transaction mode"
     return b" ".join(words).upper(), ""

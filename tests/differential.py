@@ -43,6 +43,7 @@ PSQL_SENDS = re.compile(
 PSQL_COPY = re.compile(rb"^\\(copy\b[^\n]*)", re.MULTILINE)
 PSQL_LINE = re.compile(rb"^[ \t]*\\(?![.N])[^\n]*", re.MULTILINE)
 
+CHANGES_STRINGS = re.compile(rb"standard_conforming_strings|reset\s+all", re.IGNORECASE)
 COPY_TERMINATOR = re.compile(rb"(?:(?<=\n)|\A)\\\.\r?\n\Z")
 
 # Frontend/backend protocol, version 3.
@@ -142,6 +143,8 @@ def compare_with_grammar(script: bytes) -> Findings:
 
 def _standard_after(text: bytes, *, is_standard: bool) -> bool:
     """Tell whether strings are standard behind a statement, as the grammar says."""
+    if not CHANGES_STRINGS.search(text):
+        return is_standard
     try:
         nodes = [raw.stmt for raw in parse_sql(text.decode())]
     except ParseError:

@@ -20,6 +20,7 @@ from migration_gate.statements.recognition import (
 )
 from migration_gate.statements.session import (
     SettingChange,
+    reads_as_off,
     setting_changed,
     string_syntax_set,
 )
@@ -28,6 +29,7 @@ from migration_gate.statements.statement import Statement
 from migration_gate.statements.transactions import (
     TransactionControl,
     forbids_transaction,
+    savepoint_name,
     transaction_control,
 )
 
@@ -46,6 +48,8 @@ __all__ = [
     "leading_comments",
     "place",
     "psql_command",
+    "reads_as_off",
+    "savepoint_name",
     "setting_changed",
     "split",
     "string_syntax_set",

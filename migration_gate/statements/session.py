@@ -71,10 +71,10 @@ def string_syntax_set(
     if value is None:
         is_default = reach == "reset" or statement.tokens[0] == b"set"
         return "standard" if is_default else "unknown"
-    return "backslashes" if _is_off(value) else "standard"
+    return "backslashes" if reads_as_off(value) else "standard"
 
 
-def _is_off(value: str) -> bool:
+def reads_as_off(value: str) -> bool:
     """Read a boolean as the server does (bool.c: parse_bool_with_len)."""
     text = value.strip().lower()
     return text != "" and (

@@ -7,7 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from migration_gate.statements.names import TokenReader, is_string, string_value
+from migration_gate.statements.names import (
+    TokenReader,
+    is_name,
+    is_string,
+    string_value,
+)
 from migration_gate.statements.statement import Statement
 
 
@@ -55,6 +60,19 @@ def transaction_control(statement: Statement) -> TransactionControl | None:
             return "rollback_and_chain"
         return "rollback_to" if reader.take_words("to") else "rollback"
     return _by_its_object(reader)
+
+
+def savepoint_name(statement: Statement) -> str | None:
+    """Return the name in SAVEPOINT, RELEASE or ROLLBACK TO."""
+    reader = TokenReader(statement.tokens)
+    if reader.take_any("rollback", "abort"):
+        reader.take_any("work", "transaction")
+        reader.take_words("to")
+    else:
+        reader.take_any("savepoint", "release")
+    if reader.peek() == b"savepoint" and is_name(reader.peek(1)):
+        reader.take()
+    return reader.take_name()
 
 
 def _by_its_object(reader: TokenReader) -> TransactionControl | None:
