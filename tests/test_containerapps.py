@@ -4,19 +4,22 @@ containerapps/ has the form that Azure's own SDK knows.
 
 from __future__ import annotations
 
+import re
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from azure.mgmt.appcontainers import models
+
 from migration_gate.durations import parse_duration
 from migration_gate.settings import from_environ
 
 
-models = pytest.importorskip("azure.mgmt.appcontainers.models")
-
-FOLDER = Path(__file__).resolve().parent.parent / "containerapps"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "containerapps"
 MODELS = {"app.yaml": models.ContainerApp, "job.yaml": models.Job}
 
 
@@ -83,3 +86,22 @@ def test_every_mount_and_secret_is_there(name: str) -> None:
     for mount in gate["volumeMounts"]:
         wanted = {each["secretRef"] for each in volumes[mount["volumeName"]]["secrets"]}
         assert wanted <= secrets
+
+
+def test_the_pipeline_knows_every_end_of_an_execution() -> None:
+    """What it asks about has an end in each state that the platform does not leave."""
+    page = (ROOT / "docs/orchestrators.md").read_text()
+    (bad,) = re.findall(r"^ *([\w |]+)\) exit 1 ;;$", page, re.MULTILINE)
+    (good,) = re.findall(r"^ *(\w+)\) break ;;$", page, re.MULTILINE)
+    goes_on = {"Running", "Processing", "Unknown"}
+    states = {state.value for state in models.JobExecutionRunningState}
+    assert {good, *bad.split(" | ")} == states - goes_on
+    execution = models.JobExecution({"properties": {"status": good}})
+    assert execution.status == good
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_file_holds_a_secret(name: str) -> None:
+    """Each is read from the vault by the platform."""
+    for secret in read(name)["properties"]["configuration"]["secrets"]:
+        assert secret.keys() == {"name", "keyVaultUrl", "identity"}

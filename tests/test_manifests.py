@@ -4,7 +4,9 @@ k8s/, containerapps/ and compose.yaml agree with the settings, and are hardened.
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +127,52 @@ def test_the_gate_ends_before_the_platform_ends_it(file: Path) -> None:
         if "GATE_WAIT_TIMEOUT" in values:
             wait_s = parse_duration(values["GATE_WAIT_TIMEOUT"])
             assert wait_s < parse_duration(values["GATE_TIMEOUT"])
+
+
+def hooks(heading: str) -> dict[str, Any]:
+    """Return the metadata that k8s/hooks.md adds to the Job, as YAML reads it."""
+    page = (ROOT / "k8s/hooks.md").read_text()
+    section = re.split(r"^## ", page, flags=re.MULTILINE)
+    (text,) = [part for part in section if part.startswith(heading)]
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    rendered = re.sub(r"\{\{ \.Release\.Name \}\}", "shop", snippet)
+    metadata: dict[str, Any] = yaml.safe_load(rendered)["metadata"]
+    return metadata
+
+
+def test_the_hooks_are_what_helm_and_argo_cd_know() -> None:
+    """Words of their documentation, and values that are strings, as annotations are."""
+    helm = hooks("Helm")
+    assert helm["name"] == "shop-migrate"
+    assert helm["annotations"] == {
+        "helm.sh/hook": "post-install,pre-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+        "helm.sh/hook-weight": "0",
+    }
+    assert hooks("Argo CD")["annotations"] == {
+        "argocd.argoproj.io/hook": "PreSync",
+        "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
+        "argocd.argoproj.io/sync-wave": "0",
+    }
+
+
+def test_the_snippet_for_ecs_lets_the_application_wait() -> None:
+    """For the gate's success; and a gate that ends must not end the task."""
+    page = (ROOT / "docs/orchestrators.md").read_text()
+    (snippet,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    gate, app = json.loads(snippet)["containerDefinitions"]
+    assert app["dependsOn"] == [{"containerName": gate["name"], "condition": "SUCCESS"}]
+    assert (gate["essential"], app["essential"]) == (False, True)
+    environ = {each["name"]: each["value"] for each in gate["environment"]}
+    assert from_environ(environ).timeout_s == 600
+
+
+def test_what_pyproject_names_is_what_is_locked() -> None:
+    """At the same version, in the file of its group."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = {"run": project["project"]["dependencies"], **project["dependency-groups"]}
+    for group, requirements in groups.items():
+        lock = (ROOT / f"requirements/{group}.txt").read_text()
+        for requirement in requirements:
+            pinned = re.sub(r"\[\w+\]", "", requirement)
+            assert re.search(rf"^{re.escape(pinned)}[ \\]", lock, re.MULTILINE), pinned
