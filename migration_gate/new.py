@@ -5,6 +5,7 @@ The command new: the next numbered file, from a template.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,9 @@ def create_migration(folder: Path, name: str) -> Path:
     Raises:
         MigrationFilesError: The name has no word, or the folder cannot be used.
     """
-    words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    letters = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    words = re.sub(r"[^a-z0-9]+", "_", plain.casefold()).strip("_")
     if not words:
         raise MigrationFilesError([_fault(name, "name has no letter or digit")])
     migrations = read_folder(folder, allow_empty=True)

@@ -7,12 +7,13 @@ import json
 import re
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from dev.postgres import VERSION
+from migration_gate.answers import State
 from migration_gate.commands import FLAGS, OPERANDS
 from migration_gate.database import PG_VARIABLES, POSTGRES_VARIABLES
 from migration_gate.durations import parse_duration
@@ -116,6 +117,12 @@ def test_the_commands_are_those_of_the_code() -> None:
         command: (flags, [OPERANDS[command]] if command in OPERANDS else [])
         for command, flags in FLAGS.items()
     }
+
+
+def test_the_states_are_those_of_the_code() -> None:
+    """What `status` says of a migration."""
+    (line,) = re.findall(r"^In the answer to `status` .*$", read(PAGE), re.MULTILINE)
+    assert sorted(read_code(line)[1:]) == sorted(get_args(State))
 
 
 def test_the_exit_codes_are_those_of_the_verdict() -> None:

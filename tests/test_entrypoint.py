@@ -1,0 +1,104 @@
+"""The process as a shell or a runtime sees it: arguments, streams, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from pathlib import Path
+
+import pytest
+
+from migration_gate import __version__
+from migration_gate.answers import HELP
+from tests.fix_gate import ROOT, Gate, write_migrations
+from tests.fix_postgres import Database
+from tests.history_tables import TWO, versions
+
+
+ENTRYPOINT = [sys.executable, str(ROOT / "entrypoint.py")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["status", "--help"]])
+def test_help_is_an_answer(gate: Gate, arguments: list[str]) -> None:
+    """On stdout, with exit code 0 and no setting needed."""
+    run = gate(*arguments)
+    assert (run.exit_code, run.stdout, run.stderr) == (0, HELP, "")
+
+
+def test_the_version_is_an_answer(gate: Gate) -> None:
+    """One line."""
+    run = gate("--version")
+    assert (run.exit_code, run.stdout) == (0, f"migration-gate {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["migrat"], "unknown command"),
+        (["--json"], "unknown command"),
+        (["migrate", "now"], "command migrate does not take these arguments"),
+        (["migrate", "--json"], "command migrate does not take these arguments"),
+        (["status", "--yaml"], "command status does not take these arguments"),
+        (["new"], "command new does not take these arguments"),
+        (["new", "a", "b"], "command new does not take these arguments"),
+        (["resolve", "1_a"], "command resolve does not take these arguments"),
+        (
+            ["resolve", "1_a", "--applied", "--not-applied"],
+            "command resolve does not take these arguments",
+        ),
+    ],
+)
+def test_wrong_arguments_close_the_gate(
+    gate: Gate, arguments: list[str], message: str
+) -> None:
+    """A usage error is exit code 1 too, and says so like every other end."""
+    run = gate(*arguments, env={"PGHOST": "h"})
+    assert run.exit_code == 1
+    verdict = json.loads(run.termination_log)
+    assert (verdict["event"], verdict["reason"]) == ("gate.closed", "settings")
+    assert verdict["error_message"] == message
+    assert run.stderr.startswith(f"migration-gate: closed: {message}. ")
+
+
+def test_without_a_command_it_migrates(gate: Gate, database: Database) -> None:
+    """As a container that is given no arguments does."""
+    run = gate(database=database, migrations=TWO)
+    assert run.one("gate.started")["command"] == "migrate"
+    assert versions(database) == list(TWO)
+
+
+@pytest.mark.parametrize(
+    "redirection", [">&- 2>&-", "> /dev/full 2> /dev/full", "| true", "<&- >&- 2>&-"]
+)
+@pytest.mark.parametrize(("sql", "code"), [("SELECT 1;", 0), ("SELEC;", 1)])
+def test_a_log_that_cannot_be_written_changes_no_exit_code(
+    database: Database, tmp_path: Path, redirection: str, sql: str, code: int
+) -> None:
+    """Closed streams, a full disk, a reader that is gone."""
+    folder = write_migrations(tmp_path / "migrations", {"1_a.sql": sql})
+    end = "; exit ${PIPESTATUS[0]}"
+    ended = subprocess.run(
+        ["/bin/bash", "-c", f'"$@" {redirection}{end}', "bash", *ENTRYPOINT],
+        check=False,
+        capture_output=True,
+        env={
+            "PATH": os.environ["PATH"],
+            "GATE_MIGRATIONS": str(folder),
+            **database.environ(),
+        },
+    )
+    assert ended.returncode == code
+    if code == 0:
+        assert versions(database) == ["1_a.sql"]
+
+
+@pytest.mark.parametrize("variable", ["PGSSLMODE", "PGTZ", "PGOPTIONS", "PGPORT"])
+def test_an_empty_variable_of_libpq_is_unset(
+    gate: Gate, database: Database, variable: str
+) -> None:
+    """Manifests set them empty; libpq itself would refuse some."""
+    run = gate(database=database, migrations=TWO, env={variable: ""})
+    assert run.exit_code == 0, run.output
