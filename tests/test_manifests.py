@@ -49,6 +49,16 @@ FROM_CONFIG_MAP = {
     "POSTGRES_USER": "shop_check",
 }
 LIMITS_NEED = {"memory"}
+REASONED = (
+    *("activeDeadlineSeconds:", "args:", "automountServiceAccountToken:"),
+    *("backoffLimit:", "defaultMode:", "enableServiceLinks:", "fsGroup:"),
+    *("imagePullPolicy:", "limits:", "maxSurge:", "maxUnavailable:"),
+    *("- name: GATE_TIMEOUT", "- name: POD_NAME", "- name: POSTGRES_PASSWORD_FILE"),
+    *("- onPodConditions:", "podReplacementPolicy:", "progressDeadlineSeconds:"),
+    *("- action: Ignore", "readOnlyRootFilesystem:", "requests:", "restartPolicy:"),
+    *("securityContext:", "terminationGracePeriodSeconds:"),
+    *("terminationMessagePolicy:", "ttlSecondsAfterFinished:"),
+)
 
 
 def named(file: Path) -> set[str]:
@@ -102,6 +112,16 @@ def test_every_gate_shows_why_it_is_closed(file: Path) -> None:
         assert gate["imagePullPolicy"] == "IfNotPresent"
         passwords = [each for each in gate["env"] if "PASSWORD" in each["name"]]
         assert [each["name"] for each in passwords] == ["POSTGRES_PASSWORD_FILE"]
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_every_line_that_is_no_default_has_its_reason(file: Path) -> None:
+    """Above it, at least where it stands for the first time in a file."""
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    for key in REASONED:
+        found = [number for number, line in enumerate(lines) if line.startswith(key)]
+        if found:
+            assert lines[found[0] - 1].startswith("# "), key
 
 
 @pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
