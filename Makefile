@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
-.PHONY: run test lint coverage lock image venv
+.PHONY: run test lint faults coverage lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
@@ -12,6 +12,9 @@ test: venv  ## the whole suite, on an embedded PostgreSQL; ARGS="-k lock" for a 
 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint
+
+faults: venv  ## every fault at every message: points tried and survived; an hour
+	@.venv/bin/python -m tests.faults $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
 	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" --cov $(ARGS)

@@ -57,14 +57,14 @@ Kind = Literal[
 EVERY: Final[Mapping[Kind, int]] = MappingProxyType(
     {
         "cut": 1,
-        "cut both": 3,
-        "reset": 3,
-        "freeze": 12,
+        "cut both": 1,
+        "reset": 1,
+        "freeze": 2,
         "SIGKILL": 1,
         "SIGTERM": 1,
-        "terminate": 3,
-        "restart": 4,
-        "failover": 5,
+        "terminate": 1,
+        "restart": 1,
+        "failover": 4,
     }
 )
 # At these, the message is held back in one run and passed on before in another.
@@ -94,6 +94,26 @@ def note(what: str) -> str:
     return f"INSERT INTO public.log (what) VALUES ('{what}');\n"
 
 
+def slowly(what: str) -> str:
+    """
+    Return a statement that goes on for a moment after its first word.
+
+    PostgreSQL sends a notice at once: a fault at it meets a statement that still runs.
+    """
+    return f"DO $$ BEGIN RAISE NOTICE '{what}'; PERFORM pg_sleep(0.1); END $$;\n"
+
+
+# An index of it is built slowly, and says so in between.
+SLOW: Final = """
+CREATE FUNCTION slow(id integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF id % 25 = 0 THEN
+        RAISE NOTICE 'row %', id;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END IF;
+    RETURN id;
+END $$;
+"""
 OUTSIDE: Final = (
     "SET search_path = app;\n"
     + note("004 a")
@@ -148,13 +168,31 @@ SCENARIOS: Final = (
         },
     ),
     Scenario(
+        name="opens slowly",
+        files={
+            "001_log.sql": LOG + TABLE + SLOW + note("001") + slowly("001"),
+            "002_batch.sql": note("002") + slowly("002"),
+            "003_batch.sql": slowly("003") + note("003"),
+            "004_index.sql": "CREATE INDEX CONCURRENTLY t_slow ON t (slow(id));\n"
+            + note("004 a")
+            + slowly("004")
+            + "REINDEX INDEX CONCURRENTLY t_slow;\n"
+            + note("004 b"),
+            "005_last.sql": note("005") + slowly("005"),
+        },
+    ),
+    Scenario(
         name="a statement fails",
         files={
-            "001_log.sql": LOG + TABLE + note("001"),
-            "002_fails.sql": note("002") + "SELECT 1 / (SELECT count(*) - 50 FROM t);",
+            "001_log.sql": LOG + TABLE + SLOW + note("001"),
+            "002_before.sql": note("002") + slowly("002"),
+            "003_fails.sql": note("003")
+            + slowly("003")
+            + "SELECT 1 / (SELECT count(*) - 50 FROM t);",
+            "004_after.sql": note("004"),
         },
         reason="migration_failed",
-        mended={"002_fails.sql": note("002") + "SELECT 1;"},
+        mended={"003_fails.sql": note("003") + "SELECT 1;"},
     ),
     Scenario(
         name="an index fails",
@@ -184,8 +222,9 @@ SELECT 'schema', nspname, nspowner::regrole::text, NULL, NULL
 FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
 UNION ALL
 SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod),
-       attnotnull::text
+       attnotnull || coalesce(' ' || pg_get_expr(adbin, adrelid), '')
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 WHERE attnum > 0 AND NOT attisdropped AND c.relnamespace IN (SELECT oid
     FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)')
 UNION ALL
@@ -193,6 +232,14 @@ SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid),
        indisvalid::text, indisready::text
 FROM pg_index JOIN pg_class c ON c.oid = indexrelid
 WHERE c.relnamespace IN (SELECT oid FROM pg_namespace
+    WHERE nspname !~ '^(pg_|information_schema)')
+UNION ALL
+SELECT 'constraint', conname, conrelid::regclass::text, pg_get_constraintdef(oid), NULL
+FROM pg_constraint WHERE connamespace IN (SELECT oid FROM pg_namespace
+    WHERE nspname !~ '^(pg_|information_schema)')
+UNION ALL
+SELECT 'function', p.oid::regprocedure::text, proowner::regrole::text, NULL, NULL
+FROM pg_proc p WHERE pronamespace IN (SELECT oid FROM pg_namespace
     WHERE nspname !~ '^(pg_|information_schema)')
 UNION ALL
 SELECT 'setting', setconfig::text, NULL, NULL, NULL FROM pg_db_role_setting
@@ -694,7 +741,7 @@ def say(text: str) -> None:
 
 def show(campaign: Campaign) -> None:
     """Print the table."""
-    say("fault       tried  survived  alone  missed       s")
+    say("fault       tried  survived  alone  missed  seconds")
     everything = Score()
     for kind, score in campaign.scores.items():
         show_score(kind, score)
@@ -708,7 +755,7 @@ def show_score(name: str, score: Score) -> None:
     """Print a line of the table."""
     say(
         f"{name:<10} {score.tried:>6} {score.survived:>9} {score.alone:>6} "
-        f"{score.missed:>7} {score.seconds:>7.0f}"
+        f"{score.missed:>7} {score.seconds:>8.0f}"
     )
 
 
@@ -720,7 +767,7 @@ def main() -> int:
         "--scenario", action="append", choices=[s.name for s in SCENARIOS]
     )
     parser.add_argument("--every", type=int, default=1, help="of the points, each Nth")
-    parser.add_argument("--labs", type=int, default=2)
+    parser.add_argument("--labs", type=int, default=2 * (os.cpu_count() or 1))
     wanted = parser.parse_args()
     started_s = time.monotonic()
     with ExitStack() as stack:
