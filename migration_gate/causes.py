@@ -147,7 +147,7 @@ READ_ONLY: Final = Cause(
 # Of the SQLSTATE alone: which of them it is, the text says in the server's language.
 LOGIN_OR_HBA: Final = Cause(
     kind="refused",
-    reason="login_refused",
+    reason="login_not_allowed",
     remedy="The role is missing or NOLOGIN, or the server's pg_hba.conf does not allow "
     "it from here, perhaps for want of TLS: check the user, set "
     "POSTGRES_SSL_MODE=require, better verify-full, or add the login there.",

@@ -36,7 +36,7 @@ FIRST_WAIT_S: Final = 0.05
 FIRST_WAIT_EARLY_S: Final = 0.25
 LONGEST_WAIT_S: Final = 1.0
 REFUSED_WAIT_S: Final = 2.0
-WAIT_PER_WAITED: Final = 0.0125
+WAIT_PER_WAITED: Final = 0.01
 JITTER: Final = 1.2
 # Between the choice of a last pause and the question whether it is too long.
 ROUNDING_S: Final = 0.01

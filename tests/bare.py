@@ -13,9 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from tests.fix_gate import ROOT, write_migrations
 
 
 STOP_LIMIT_S = 5.0
-POLL_S = 0.01
 FILES = {"001_create.sql": "CREATE TABLE made (id int);"}
 SLOW = {"001_slow.sql": "CREATE TABLE made (id int); SELECT pg_sleep(60);"}
 ENTRYPOINT = (sys.executable, str(ROOT / "entrypoint.py"))
@@ -82,14 +80,6 @@ def end(process: subprocess.Popen[bytes], timeout: float = STOP_LIMIT_S) -> int:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-
-
-def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(POLL_S)
 
 
 def read_until(process: subprocess.Popen[bytes], event: str) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import time
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal, Self
 
@@ -33,7 +33,7 @@ LAB = ROOT.parent / "shared" / "lab" / "pgbouncer"
 APT_GET = ("apt-get", "-q", "-y", "--no-install-recommends")
 INI = """
 [databases]
-* = host={host} port={port}
+{name} = host={host} port={port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {listen_port}
@@ -54,8 +54,9 @@ class PgBouncer:
     host = "127.0.0.1"
 
     def __init__(
-        self, folder: Path, database: Database, settings: Mapping[str, str]
+        self, folder: Path, database: Database, settings: Mapping[str, str], name: str
     ) -> None:
+        self.name = name
         self.port = find_free_port()
         self._folder = folder
         self._database = database
@@ -67,6 +68,7 @@ class PgBouncer:
         self._folder.parent.chmod(0o755)
         (self._folder / "ini").write_text(
             INI.format(
+                name=self.name,
                 host=self._database.conninfo["host"],
                 port=self._database.conninfo["port"],
                 listen_port=self.port,
@@ -89,6 +91,11 @@ class PgBouncer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def command(self, text: str) -> None:
+        """Give a command at its console; needs the setting `admin_users`."""
+        with closing(self.through(self._database).connect(dbname="pgbouncer")) as conn:
+            conn.execute(text)
 
     @property
     def log(self) -> str:
@@ -177,12 +184,21 @@ class PgBouncers:
         self._folder = folder
         self._stack = stack
 
-    def __call__(self, mode: Mode, database: Database, **settings: str) -> PgBouncer:
-        """Start one in front of a database's server, stopped after the test."""
+    def __call__(
+        self, mode: Mode, database: Database, name: str = "*", **settings: str
+    ) -> PgBouncer:
+        """
+        Start one in front of a database's server, stopped after the test.
+
+        Args:
+            name: of the only database that it knows; by default it knows all.
+            settings: lines of its section pgbouncer.
+        """
         pooler = PgBouncer(
             self._folder / f"{mode}-{find_free_port()}",
             database,
             {"pool_mode": mode, **settings},
+            name,
         )
         return self._stack.enter_context(pooler)
 

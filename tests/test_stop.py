@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -16,9 +16,9 @@ from tests.ends import require_no_secret
 from tests.fix_gate import Gate, Process, Run
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
+from tests.polling import until
 
 
-POLL_S = 0.01
 STOP_LIMIT_S = 5.0
 FILES = {"001_create.sql": "CREATE TABLE made (id int);"}
 SLOW = {"001_slow.sql": "CREATE TABLE made (id int); SELECT pg_sleep(60);"}
@@ -41,14 +41,6 @@ SELECT pid FROM pg_locks JOIN pg_database d ON d.oid = database
 WHERE locktype = 'advisory' AND datname = current_database()
 """
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-
-
-def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(POLL_S)
 
 
 def stop(process: Process, *numbers: signal.Signals) -> Run:

@@ -35,10 +35,10 @@ from tests.bare import (
     needs_namespaces,
     read_until,
     signal_child,
-    until,
 )
 from tests.fix_postgres import Database, Databases
 from tests.fix_proxy import Proxy
+from tests.polling import until
 from tests.test_stop import SLOW_COMMIT, is_sleeping, lock_taken, require_nothing_left
 
 

@@ -31,10 +31,10 @@ from tests.bare import (
     needs_namespaces,
     read_until,
     signal_child,
-    until,
 )
 from tests.fix_gate import ROOT
 from tests.fix_postgres import Database
+from tests.polling import until
 
 
 # Of each process its own: tests run side by side.

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -20,19 +19,11 @@ from tests.ends import FILES, cause, close, require_no_secret
 from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.fix_proxy import Proxy
+from tests.polling import until
 
 
-POLL_S = 0.01
 UNUSED = "postgresql://u:Xq7-Zv9.kR2@{place}/d"
 SECRET = "Xq7-Zv9.kR2"
-
-
-def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(POLL_S)
 
 
 def test_a_port_that_nobody_listens_on_is_waited_for(gate: Gate) -> None:

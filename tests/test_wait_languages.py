@@ -1,8 +1,8 @@
 """
 A server that speaks another language is understood by its SQLSTATE, or waited for.
 
-German, French and Japanese are as PostgreSQL 15 says them; the server here is a small
-one that can refuse, and nothing else.
+German, French and Japanese are as PostgreSQL 15 says them (its wheel here has English
+only); the server is a small one that can refuse, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +33,28 @@ TEXTS = {
         "la base de données « d » n'existe pas",
         'データベース"d"は存在しません',
     ),
+    "28000": (
+        "Rolle »u« existiert nicht",
+        'ロール"u"は存在しません',
+        "pg_hba.conf lehnt Verbindung ab für Host »::1«, Benutzer »u«, Datenbank »d«",
+    ),
+    "42501": (
+        "keine Berechtigung für Datenbank »d«",
+        'データベース"d"へのアクセスが拒否されました',
+    ),
+    "55000": (
+        "Datenbank »d« akzeptiert gegenwärtig keine Verbindungen",
+        '現在データベース"d"は接続を受け付けません',
+    ),
+    "53300": (
+        "tut mir leid, schon zu viele Verbindungen",
+        "zu viele Verbindungen von Rolle »u«",
+        "現在クライアント数が多すぎます",
+    ),
+    "42704": (
+        "unbekannter Konfigurationsparameter »x«",
+        '設定パラメータ"x"は不明です',
+    ),
     "57P03": (
         "das Datenbanksystem startet",
         "le système de bases de données se lance",
@@ -43,6 +65,11 @@ TEXTS = {
 REASONS = {
     "28P01": "login_refused",
     "3D000": "no_database",
+    "28000": "login_not_allowed",
+    "42501": "no_connect_right",
+    "55000": "no_connect_right",
+    "53300": "too_many_connections",
+    "42704": "startup_parameter",
     "57P03": "starting_up",
     "XX123": "unknown",
 }

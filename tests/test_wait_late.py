@@ -7,9 +7,14 @@ import statistics
 
 from datetime import datetime
 
+import pytest
+
 from dev.postgres import find_free_port
-from migration_gate.wait import LONGEST_WAIT_S
-from tests.ends import FILES, times
+from migration_gate.gate import new_patience
+from migration_gate.logs import Log
+from migration_gate.settings import from_environ
+from migration_gate.wait import LONGEST_WAIT_S, Patience
+from tests.ends import FILES, cause, times
 from tests.fix_gate import Gate
 from tests.fix_postgres import NewServer, database_of
 
@@ -58,3 +63,54 @@ def test_the_pauses_grow_with_the_time_waited(gate: Gate) -> None:
     assert pauses[0] < pauses[-1] < LONGEST_WAIT_S
     attempts = [event["attempt"] for event in retries]
     assert attempts[-1] < 7 / 0.05
+
+
+def patience(*, waited_s: float, timeout_s: float, reason: str) -> Patience:
+    """Return one that has waited so long, and for that reason."""
+    environ = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/d"}
+    settings = from_environ(environ)
+    log = Log(fd=2)
+    waiting = new_patience(settings, log, timeout_s)
+    waiting.started_s -= waited_s
+    waiting.cause = cause(reason)
+    return waiting
+
+
+@pytest.mark.parametrize(
+    ("reason", "waited_s", "shortest_s", "longest_s"),
+    [
+        ("connection_refused", 0, 0.05, 0.06),
+        ("connection_refused", 5, 0.05, 0.06),
+        ("connection_refused", 30, 0.3, 0.37),
+        ("connection_refused", 300, 1.0, 1.2),
+        ("starting_up", 2, 0.05, 0.06),
+        ("hot_standby", 2, 0.25, 0.3),
+        ("hot_standby", 300, 1.0, 1.2),
+        ("login_refused", 0, 2.0, 2.4),
+        ("login_refused", 300, 2.0, 2.4),
+    ],
+)
+def test_a_pause_is_as_long_as_its_reason_and_the_time_ask_for(
+    reason: str, waited_s: float, shortest_s: float, longest_s: float
+) -> None:
+    """50 ms at first, a second after minutes, and two where an account may lock."""
+    waiting = patience(waited_s=waited_s, timeout_s=3600, reason=reason)
+    pauses = [waiting.next_wait_s() for _ in range(100)]
+    assert shortest_s <= min(pauses) < max(pauses) <= longest_s
+
+
+def test_the_last_attempt_is_made_when_the_wait_ends() -> None:
+    """What comes in its last second is not missed."""
+    waiting = patience(waited_s=300, timeout_s=300.5, reason="connection_refused")
+    pause_s = waiting.next_wait_s()
+    assert 0.4 < pause_s <= 0.5
+    assert not waiting.is_over(pause_s)
+    over = patience(waited_s=300, timeout_s=300.01, reason="connection_refused")
+    assert over.is_over(over.next_wait_s())
+
+
+def test_a_refused_login_is_not_tried_sooner_for_the_end_of_the_wait() -> None:
+    """Two seconds are two seconds."""
+    waiting = patience(waited_s=300, timeout_s=301, reason="login_refused")
+    assert waiting.next_wait_s() >= 2
+    assert waiting.is_over(waiting.next_wait_s())

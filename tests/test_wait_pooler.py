@@ -59,6 +59,65 @@ def test_a_role_that_the_server_behind_refuses_is_refused(
     assert "is not permitted to log in" in run.verdict["error_message"]
 
 
+def test_a_database_that_the_pooler_does_not_know_is_refused(
+    gate: Gate, database: Database, pgbouncer: PgBouncers
+) -> None:
+    """It has a list of its own, and says so in its own words."""
+    pooled = pgbouncer("transaction", database, "other").through(database)
+    run = close(gate, "no_database", database=pooled)
+    assert "no such database" in run.verdict["error_message"]
+
+
+def test_a_database_that_the_pooler_has_disabled_is_refused(
+    gate: Gate, database: Database, pgbouncer: PgBouncers
+) -> None:
+    """DISABLE at its console, as for maintenance; within the grace it may come back."""
+    pooler = pgbouncer("transaction", database, admin_users=database.user)
+    pooled = pooler.through(database)
+    pooler.command(f"DISABLE {database.name}")
+    run = close(gate, "no_connect_right", database=pooled)
+    assert "is disabled" in run.verdict["error_message"]
+    process = gate.start(database=pooled, migrations=FILES)
+    process.wait_for("database.retry_scheduled")
+    pooler.command(f"ENABLE {database.name}")
+    assert process.wait().exit_code == 0
+
+
+def test_a_pooler_that_is_paused_is_waited_for(
+    gate: Gate, database: Database, pgbouncer: PgBouncers
+) -> None:
+    """PAUSE, as for a fail-over: logins are taken, queries wait."""
+    pooler = pgbouncer(
+        "transaction", database, admin_users=database.user, query_wait_timeout="1"
+    )
+    pooled = pooler.through(database)
+    pooled.fetch("SELECT 1")
+    pooler.command(f"PAUSE {database.name}")
+    process = gate.start(database=pooled, migrations=FILES)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "pooler"
+    pooler.command(f"RESUME {database.name}")
+    assert process.wait().exit_code == 0
+
+
+def test_a_pooler_that_wants_tls_refuses_a_login_without(
+    gate: Gate, database: Database, new_server: NewServer, pgbouncer: PgBouncers
+) -> None:
+    """The remedy names the setting; with TLS the same login is let in."""
+    certificates = new_server(tls=True).data
+    pooler = pgbouncer(
+        "transaction",
+        database,
+        client_tls_sslmode="require",
+        client_tls_key_file=str(certificates / "server.key"),
+        client_tls_cert_file=str(certificates / "server.crt"),
+    )
+    pooled = pooler.through(database)
+    run = close(gate, "tls_required", database=pooled)
+    assert "POSTGRES_SSL_MODE=require" in run.verdict["hint"]
+    encrypted = pooled.changed(sslmode="require")
+    assert gate(database=encrypted, migrations=FILES).exit_code == 0
+
+
 def test_a_startup_parameter_that_the_pooler_does_not_take_closes_at_once(
     gate: Gate, database: Database, pgbouncer: PgBouncers
 ) -> None:

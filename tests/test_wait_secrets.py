@@ -67,6 +67,25 @@ def test_a_url_in_a_file_is_read_at_each_attempt(
     require_no_secret(run, database.password)
 
 
+def test_libpqs_own_password_may_be_in_a_file_too(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """PGPASSWORD_FILE is rotated like the others."""
+    file = tmp_path / "password"
+    write(file, "wr0ng-Pa55phrase")
+    env = {
+        "PGHOST": database.conninfo["host"],
+        "PGPORT": database.conninfo["port"],
+        "PGUSER": database.user,
+        "PGDATABASE": database.name,
+        "PGPASSWORD_FILE": str(file),
+    }
+    process = gate.start("wait", env=env)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "login_refused"
+    write(file, database.password)
+    assert process.wait().exit_code == 0
+
+
 @pytest.mark.parametrize("state", ["empty", "gone"])
 def test_a_file_that_is_missing_for_a_moment_is_waited_for(
     gate: Gate, database: Database, tmp_path: Path, state: str
