@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from migration_gate.database import (
     DatabaseSettings,
-    closest,
     database_settings,
     is_service_link,
 )
 from migration_gate.durations import parse_duration, parse_positive_duration
 from migration_gate.errors import SettingFault, SettingsError
+from migration_gate.spelling import closest
 
 
 if TYPE_CHECKING:

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg.pq
 import pytest
 
+from migration_gate.connection_string import parse_connection_string
 from migration_gate.database import (
-    KEYWORDS,
-    PG_VARIABLES,
     DatabaseSettings,
     Source,
-    closest,
     connection_parameters,
     database_settings,
     empty_variables,
-    parse_connection_string,
     shown,
 )
 from migration_gate.errors import SettingFault, SettingsError
+from migration_gate.libpq import KEYWORDS, PG_VARIABLES
+from migration_gate.spelling import closest
 
 
 if TYPE_CHECKING:

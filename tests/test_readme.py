@@ -15,9 +15,10 @@ import yaml
 from dev.postgres import VERSION
 from migration_gate.answers import State
 from migration_gate.commands import FLAGS, OPERANDS
-from migration_gate.database import PG_VARIABLES, POSTGRES_VARIABLES
+from migration_gate.database import POSTGRES_VARIABLES
 from migration_gate.durations import parse_duration
 from migration_gate.errors import GateError
+from migration_gate.libpq import PG_VARIABLES
 from migration_gate.logs import EVENTS, VERDICTS
 from migration_gate.migration import KNOWN, parse_directives, parse_name
 from migration_gate.new import TEMPLATE

@@ -1,0 +1,304 @@
+"""
+A connection string, taken apart by libpq's rules. Pure.
+
+libpq's own parse errors quote the string, so the gate reads it before libpq does. No
+error holds a piece of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from migration_gate.libpq import KEYWORDS, SPACE
+from migration_gate.spelling import closest
+
+
+_FOREIGN_SCHEMES: Final = (
+    "cockroachdb",
+    "file",
+    "http",
+    "https",
+    "jdbc",
+    "mariadb",
+    "mongodb",
+    "mssql",
+    "mysql",
+    "oracle",
+    "pgsql",
+    "postgis",
+    "prisma",
+    "psql",
+    "redis",
+    "sqlite",
+    "sqlserver",
+    "tcp",
+)
+_FOREIGN_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "database": "dbname",
+        "databasename": "dbname",
+        "db": "dbname",
+        "hostname": "host",
+        "pass": "password",
+        "passwd": "password",
+        "pwd": "password",
+        "server": "host",
+        "ssl": "sslmode",
+        "ssl_mode": "sslmode",
+        "timeout": "connect_timeout",
+        "uid": "user",
+        "user_name": "user",
+        "username": "user",
+    }
+)
+# What follows such a key in a connection string may be a piece of its value.
+_SECRET_KEY: Final = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
+ENCODE: Final = (
+    "Percent-encode the password (@ is %40, / is %2F, % is %25),"
+    " or give it in POSTGRES_PASSWORD."
+)
+FORM: Final = "Write postgresql://user@host:5432/database."
+QUOTING: Final = (
+    "Separate key=value pairs by white space, not semicolons,"
+    " and put a value that contains white space in single quotes."
+)
+_QUOTES: Final = ('"', "'", "`")
+
+
+def parse_connection_string(text: str) -> dict[str, str]:
+    """
+    Parse a libpq URI or key=value string into libpq's keywords and values.
+
+    What libpq refuses is refused, and a few things that it takes as something nobody
+    meant: white space in a URI, an ``@`` or ``/`` in its host or database.
+
+    Raises:
+        MalformedError: names the part and the remedy, never a piece of the text.
+    """
+    bare = text.strip(SPACE)
+    if bare.startswith(_QUOTES):
+        raise MalformedError("has quotes around it", "Remove the quotes.")
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9.-]*)(\+[A-Za-z0-9_.+-]*)?:", bare)
+    if scheme is None:
+        return dict(_parse_pairs(text))
+    after_scheme = bare[scheme.end() :]
+    if scheme[1] not in ("postgres", "postgresql") or not after_scheme.startswith("//"):
+        raise _wrong_scheme(scheme[1].lower(), after_scheme)
+    _refuse_wrapping(text)
+    return _parse_uri(after_scheme.removeprefix("//"))
+
+
+class MalformedError(ValueError):
+    """A connection string that cannot be used: the rule it breaks, the remedy."""
+
+    def __init__(self, rule: str, remedy: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.remedy = remedy
+
+
+def _wrong_scheme(scheme: str, after_scheme: str) -> MalformedError:
+    if scheme in ("postgres", "postgresql"):
+        if after_scheme.startswith("//"):
+            return MalformedError("has a scheme in upper case", FORM)
+        return MalformedError('has no "//" after its scheme', FORM)
+    if scheme in _FOREIGN_SCHEMES and (after_scheme[:2] == "//" or scheme == "jdbc"):
+        return MalformedError(f'has the scheme "{scheme}", not "postgresql"', FORM)
+    if after_scheme.startswith("//"):
+        return MalformedError('has a scheme other than "postgresql"', FORM)
+    return MalformedError(
+        'does not begin with "postgresql://" and is no key=value string', FORM
+    )
+
+
+def _refuse_wrapping(uri: str) -> None:
+    if uri != uri.strip(SPACE):
+        raise MalformedError(
+            "has white space around it", "Remove it; mind a newline at the end."
+        )
+    if uri.endswith(_QUOTES):
+        raise MalformedError("has a quote at its end", "Remove the quotes.")
+    if any(character in SPACE for character in uri):
+        raise MalformedError(
+            "contains white space", f"Percent-encode a space as %20. {ENCODE}"
+        )
+
+
+def _parse_uri(rest: str) -> dict[str, str]:
+    """Parse what follows the two slashes (fe-connect.c, conninfo_uri_parse_options)."""
+    parameters: dict[str, str] = {}
+    if "@" in rest.partition("/")[0]:
+        credentials, _, rest = rest.partition("@")
+        user, _, password = credentials.partition(":")
+        _store(parameters, "user", user)
+        _store(parameters, "password", password)
+    hosts, ports, rest = _cut_hosts(rest)
+    path, _, query = rest.partition("?")
+    if path.count("/") > 1 or "@" in path:
+        raise MalformedError('has an "@" or a "/" in its database', ENCODE)
+    _store(parameters, "host", hosts)
+    _store(parameters, "port", ports)
+    _store(parameters, "dbname", path.removeprefix("/"))
+    parameters.update(_parse_query(query))
+    return parameters
+
+
+def _store(parameters: dict[str, str], keyword: str, text: str) -> None:
+    if text:
+        parameters[keyword] = _percent_decode(text, keyword)
+
+
+def _cut_hosts(rest: str) -> tuple[str, str, str]:
+    """Return hosts and ports as comma lists, and what follows them."""
+    if "@" in re.split("[/?]", rest, maxsplit=1)[0]:
+        raise MalformedError('has two "@" before its path', ENCODE)
+    hosts, ports = [], []
+    while True:
+        host, rest = _cut_host(rest)
+        port, rest = _cut(rest[1:], "/?,") if rest.startswith(":") else ("", rest)
+        hosts.append(host)
+        ports.append(port)
+        if not rest.startswith(","):
+            return ",".join(hosts), ",".join(ports), rest
+        rest = rest[1:]
+
+
+def _cut_host(rest: str) -> tuple[str, str]:
+    if not rest.startswith("["):
+        return _cut(rest, ":/?,")
+    address, bracket, rest = rest[1:].partition("]")
+    if not bracket or not address or rest[:1] not in ("", ":", "/", "?", ","):
+        raise MalformedError(
+            "has an IPv6 address that is not written as [address]", ENCODE
+        )
+    return address, rest
+
+
+def _cut(text: str, stops: str) -> tuple[str, str]:
+    head = re.split(f"[{stops}]", text, maxsplit=1)[0]
+    return head, text[len(head) :]
+
+
+def _percent_decode(text: str, part: str) -> str:
+    """Decode as libpq does: "+" stays, and every "%" has to begin an escape."""
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        raise MalformedError(
+            f'has a "%" in its {part} that two hexadecimal digits do not follow',
+            ENCODE,
+        )
+    octets = re.sub(
+        rb"%(..)", lambda escape: bytes.fromhex(escape[1].decode()), text.encode()
+    )
+    if b"\0" in octets:
+        raise MalformedError(f"has a %00 in its {part}", "Remove it.")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        pass
+    raise MalformedError(
+        f"has percent escapes in its {part} that are not UTF-8",
+        "Percent-encode the UTF-8 form of the text.",
+    )
+
+
+def _parse_query(query: str) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    unknown = []
+    hidden = False
+    pairs = query.removesuffix("&").split("&") if query else []
+    for place, pair in enumerate(pairs, start=1):
+        key, value = _parse_parameter(pair, place)
+        if key in KEYWORDS:
+            parameters[key] = value
+        else:
+            at_behind = "@" in "&".join(pairs[place - 1 :])
+            unknown.append(_name_key(key, place, hidden=hidden or at_behind))
+        hidden = hidden or bool(_SECRET_KEY.search(key))
+    if unknown:
+        raise MalformedError(
+            f"has parameters that libpq does not know: {', '.join(unknown)}",
+            "Remove them; ALTER ROLE ... SET search_path sets a schema,"
+            " sslmode the encryption.",
+        )
+    return parameters
+
+
+def _parse_parameter(pair: str, place: int) -> tuple[str, str]:
+    if pair.count("=") != 1:
+        raise MalformedError(
+            f'does not have exactly one "=" in its {_ordinal(place)} parameter', ENCODE
+        )
+    key, value = (_percent_decode(side, "parameters") for side in pair.split("="))
+    # Of JDBC: fe-connect.c, conninfo_uri_parse_params.
+    if (key, value) == ("ssl", "true"):
+        return "sslmode", "require"
+    return _translate_requiressl(key, value)
+
+
+def _translate_requiressl(key: str, value: str) -> tuple[str, str]:
+    # An old spelling: fe-connect.c, conninfo_storeval.
+    if key == "requiressl":
+        return "sslmode", "require" if value.startswith("1") else "prefer"
+    return key, value
+
+
+def _name_key(key: str, place: int, *, hidden: bool) -> str:
+    """Name an unknown parameter, by its place where it may be a piece of a secret."""
+    if hidden or not re.fullmatch("[A-Za-z][A-Za-z0-9_.-]{0,39}", key):
+        return f"the {_ordinal(place)}"
+    return f'"{key}"'
+
+
+def _parse_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Parse a key=value string (fe-connect.c, conninfo_parse)."""
+    if "=" not in text:
+        raise MalformedError("is neither a URL nor a key=value string", FORM)
+    unknown = []
+    at, place = 0, 0
+    while text[at:].strip(SPACE):
+        place += 1
+        key, value, at = _next_pair(text, at, place)
+        key, value = _translate_requiressl(key, value)
+        if key not in KEYWORDS:
+            unknown.append(_name_foreign(key, place))
+        yield key, value
+    if unknown:
+        raise MalformedError(
+            f"has keywords that libpq does not know: {', '.join(unknown)}",
+            QUOTING,
+        )
+
+
+def _next_pair(text: str, at: int, place: int) -> tuple[str, str, int]:
+    key = re.compile(r"\s*([^=\s]*)\s*=\s*", re.ASCII).match(text, at)
+    if key is None:
+        raise MalformedError(
+            f'has no "=" in its {_ordinal(place)} key=value pair',
+            QUOTING,
+        )
+    quoted = text[key.end() : key.end() + 1] == "'"
+    pattern = r"'((?:[^'\\]|\\.)*)'" if quoted else r"((?:[^\s\\]|\\.|\\\Z)*)"
+    value = re.compile(pattern, re.ASCII | re.DOTALL).match(text, key.end())
+    if value is None:
+        raise MalformedError(
+            "has a single quote that is not closed",
+            r"Write a quote or backslash inside a value as \' or \\.",
+        )
+    plain = re.sub(r"\\(.?)", r"\1", value[1], flags=re.DOTALL)
+    return key[1], plain, value.end()
+
+
+def _name_foreign(key: str, place: int) -> str:
+    meant = _FOREIGN_KEYWORDS.get(key.lower()) or closest(key, sorted(KEYWORDS))
+    if meant is None:
+        return f"the {_ordinal(place)}"
+    return f"the {_ordinal(place)} (libpq's word is {meant})"
+
+
+def _ordinal(number: int) -> str:
+    words = ("first", "second", "third", "fourth", "fifth")
+    return words[number - 1] if number <= len(words) else f"{number}th"
