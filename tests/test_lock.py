@@ -146,9 +146,9 @@ def test_the_lock_is_on_a_connection_of_its_own(gate: Gate, database: Database) 
         process.wait_for("migration.started")
         sessions = (
             "SELECT state, EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND"
-            " l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted) FROM pg_stat_activity a"
-            " WHERE application_name LIKE 'migration-gate/%%' AND"
-            " datname = current_database() ORDER BY 1, 2"
+            " l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted)"
+            " FROM pg_stat_activity a WHERE application_name LIKE 'migration-gate/%%'"
+            " AND datname = current_database() ORDER BY 1, 2"
         )
         while database.fetch(sessions) != [("active", False), ("idle", True)]:
             assert process.is_running, process.wait().output
