@@ -1,139 +1,111 @@
-"""What happens to the history while the gate runs."""
+"""What others do to the history: restore it, empty it, or drop it under a gate."""
 
 from __future__ import annotations
 
-import threading
+import os
+import subprocess
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 
-from tests.fix_gate import Gate, Process
-from tests.fix_postgres import Database
-from tests.fix_proxy import Message, Proxy
-from tests.history_tables import tables, versions
-from tests.polling import until
+from dev.postgres import conninfo_to_libpq, tool
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database, Databases
+from tests.history_tables import ONE, TWO, tables, versions, why
 
 
 pytestmark = pytest.mark.server
 
-# The second file waits until the test lets it go on.
-HELD = {
-    "1_a.sql": "CREATE TABLE a ();",
-    "2_b.sql": "SELECT pg_advisory_xact_lock_shared(7); CREATE TABLE b ();",
-    "3_c.sql": "CREATE TABLE c ();",
-}
-ENV = {"GATE_DDL_LOCK_TIMEOUT": "60s"}
-CHANGE_WAITS = """
-SELECT count(*) FROM pg_locks
-WHERE relation = 'schema_migrations'::regclass AND NOT granted
-"""
-WAITS = """
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
-"""
+
+def run_tool(database: Database, name: str, *arguments: str, stdin: str = "") -> str:
+    """Run a program of PostgreSQL's against a database and return what it printed."""
+    return subprocess.run(
+        [tool(name), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        input=stdin,
+        env={"PATH": os.environ["PATH"], **conninfo_to_libpq(database.conninfo)},
+    ).stdout
 
 
-@contextmanager
-def held(gate: Gate, database: Database) -> Iterator[Process]:
-    """Give a gate that is in the middle of its second file."""
-    with closing(database.connect()) as other:
-        other.execute("SELECT pg_advisory_lock(7)")
-        process = gate.start(database=database, migrations=HELD, env=ENV)
-        until(lambda: database.fetch(WAITS) == [(1,)])
-        yield process
-
-
-def test_a_row_deleted_meanwhile_is_applied_by_the_next_start(
-    gate: Gate, database: Database
+def test_a_database_restored_from_an_older_backup_catches_up(
+    gate: Gate, database: Database, databases: Databases
 ) -> None:
-    """The run goes on with what it has planned; the row's absence counts later."""
-    with held(gate, database) as process:
-        assert versions(database) == ["1_a.sql"]
-        database.execute("DELETE FROM schema_migrations")
-    run = process.wait()
-    assert run.verdict["applied"] == list(HELD)
-    assert versions(database) == ["2_b.sql", "3_c.sql"]
-    database.execute("DROP TABLE a")
-    assert gate(database=database, migrations=HELD).verdict["applied"] == ["1_a.sql"]
-
-
-def test_a_row_added_meanwhile_is_believed(gate: Gate, database: Database) -> None:
-    """Its file is not applied, and not reported as applied by this gate."""
-    with held(gate, database) as process:
-        database.execute("INSERT INTO schema_migrations (version) VALUES ('3_c.sql')")
-    run = process.wait()
-    assert (run.exit_code, run.verdict["applied"]) == (0, ["1_a.sql", "2_b.sql"])
-    assert tables(database) == ["a", "b"]
-    assert sorted(versions(database)) == sorted(HELD)
-
-
-def test_a_row_of_another_gates_file_is_no_matter(
-    gate: Gate, database: Database
-) -> None:
-    """A newer image is ahead."""
-    with held(gate, database) as process:
-        database.execute("INSERT INTO schema_migrations (version) VALUES ('9_z.sql')")
-    assert process.wait().verdict["applied"] == list(HELD)
-
-
-@pytest.mark.parametrize(
-    "surprise",
-    [
-        "DROP TABLE schema_migrations",
-        "ALTER TABLE schema_migrations RENAME TO elsewhere",
-        "ALTER TABLE schema_migrations DROP COLUMN version",
-    ],
-    ids=["dropped", "renamed", "altered"],
-)
-def test_a_table_that_is_gone_closes_the_gate(
-    gate: Gate, database: Database, surprise: str
-) -> None:
-    """No further file is applied; the reason says what to look at."""
-    change = threading.Thread(target=database.execute, args=(surprise,))
-    with held(gate, database) as process:
-        change.start()
-        # The file's own row is being written: the change comes right behind it.
-        until(lambda: database.fetch(CHANGE_WAITS) == [(1,)])
-    run = process.wait()
-    change.join()
-    assert (run.exit_code, run.verdict["reason"]) == (1, "history"), run.output
-    assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"]
-    assert "schema_migrations" in run.verdict["error_message"]
-    assert tables(database) in (["a", "b"], ["a", "b", "elsewhere"])
-
-
-def test_an_answer_lost_at_commit_is_found_in_the_history(
-    gate: Gate, database: Database, proxy: Proxy
-) -> None:
-    """The server has committed and the gate never hears of it: nothing is repeated."""
-    database.execute("CREATE TABLE calls (what text)")
-    files = {
-        "1_a.sql": "INSERT INTO calls VALUES ('1');",
-        "2_b.sql": "INSERT INTO calls VALUES ('2');",
-    }
-    gate(database=database, migrations={"1_a.sql": files["1_a.sql"]})
-    proxy.when(is_commit, proxy.cut)
-    run = gate(database=proxy.through(database), migrations=files)
+    """What was applied after the backup is pending again, and nothing else."""
+    gate(database=database, migrations=ONE)
+    restored = databases.name()
+    with closing(database.server.connect()) as conn:
+        conn.execute(f"CREATE DATABASE {restored.name} TEMPLATE {database.name}")
+    gate(database=database, migrations=TWO)
+    run = gate(database=restored, migrations=TWO)
     assert run.verdict["applied"] == ["2_b.sql"], run.output
-    assert len(run.all("database.ready")) == 2
-    assert len(run.all("migration.applied")) == 1
-    assert database.fetch("TABLE calls") == [("1",), ("2",)]
+    assert tables(restored) == ["a", "b"]
+    assert versions(restored) == ["1_a.sql", "2_b.sql"]
 
 
-def test_a_commit_that_never_arrived_is_made_up_for(
-    gate: Gate, database: Database, proxy: Proxy
+def test_a_dump_that_is_restored_brings_its_history(
+    gate: Gate, database: Database, databases: Databases
 ) -> None:
-    """The same seen from the gate; here the message did not reach the server."""
-    database.execute("CREATE TABLE calls (what text)")
-    text = "INSERT INTO calls VALUES ('1');"
-    proxy.when(lambda m: m.type == "Q" and b"COMMIT" in m.payload, proxy.cut)
-    run = gate(database=proxy.through(database), migrations={"1_a.sql": text})
-    assert run.verdict["applied"] == ["1_a.sql"], run.output
-    assert len(run.all("database.ready")) == 2
-    assert database.fetch("TABLE calls") == [("1",)]
+    """Table, rows and sequence: nothing is pending, and the next file is next."""
+    if database.server.embedded is None:
+        pytest.skip("pg_dump is that of the embedded server's version")
+    gate(database=database, migrations=ONE)
+    restored = databases.create()
+    dump = run_tool(database, "pg_dump")
+    run_tool(restored, "psql", "-q", "-v", "ON_ERROR_STOP=1", stdin=dump)
+    same = gate(database=restored, migrations=ONE)
+    assert same.names == ["gate.started", "database.ready", "plan.made", "gate.opened"]
+    assert gate(database=restored, migrations=TWO).verdict["applied"] == ["2_b.sql"]
+    assert restored.fetch("SELECT id, version FROM schema_migrations ORDER BY id") == [
+        (1, "1_a.sql"),
+        (2, "2_b.sql"),
+    ]
 
 
-def is_commit(message: Message) -> bool:
-    """Whether it is the server's answer to a COMMIT."""
-    return message.sender == "server" and message.payload == b"COMMIT\0"
+def test_a_schema_restored_without_its_history_is_not_applied_twice(
+    gate: Gate, database: Database
+) -> None:
+    """The first file meets what is there, and the hint says how to declare it."""
+    gate(database=database, migrations=TWO)
+    database.execute("TRUNCATE schema_migrations")
+    run = gate(database=database, migrations=TWO)
+    assert why(run) == (1, "migration_failed", 'relation "a" already exists')
+    assert "resolve VERSION --applied" in run.verdict["hint"]
+    for version in TWO:
+        resolved = gate(
+            "resolve", version, "--applied", database=database, migrations=TWO
+        )
+        assert resolved.exit_code == 0, resolved.output
+    assert gate(database=database, migrations=TWO).verdict["applied"] == []
+
+
+def test_a_table_that_is_dropped_while_the_gate_applies_closes_it(
+    gate: Gate, database: Database
+) -> None:
+    """Nothing is applied that cannot be recorded; a restart finds no history."""
+    files = {
+        "1_a.sql": "CREATE TABLE IF NOT EXISTS a (); SELECT pg_sleep(0.5);",
+        "2_b.sql": "CREATE TABLE b (); SELECT pg_sleep(0.5);",
+    }
+    process = gate.start(database=database, migrations=files)
+    process.wait_for("migration.started")
+    with closing(database.connect()) as other:
+        while not other.execute(
+            "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            " AND datname = current_database()"
+        ).fetchall():
+            assert process.is_running
+        other.execute("DROP TABLE schema_migrations")
+    run = process.wait()
+    assert run.exit_code == 1, run.output
+    assert run.verdict["reason"] == "history"
+    assert run.verdict["error_message"] == (
+        'could not write to table "public.schema_migrations": relation'
+        ' "public.schema_migrations" does not exist (SQLSTATE 42P01)'
+    )
+    assert run.verdict["applied"] == ["1_a.sql"]
+    assert tables(database) == ["a"]
+    again = gate(database=database, migrations=files)
+    assert again.verdict["applied"] == ["1_a.sql", "2_b.sql"], again.output
