@@ -15,17 +15,21 @@ import threading
 import time
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from dev.postgres import Server
 from tests.fix_gate import write_migrations
+from tests.fix_pgbouncer import PgBouncer
 from tests.fix_postgres import Database, Databases, look_at
 from tests.forks import Ended, Forker
 
+
+Route = Literal["direct", "session", "transaction"]
 
 POLL_S: Final = 0.02
 TIMEOUT_S: Final = 60.0
@@ -171,17 +175,11 @@ def new_database(**settings: str) -> Iterator[Database]:
             yield database
 
 
-def show(name: str, database: Database, outcome: Outcome) -> None:
-    """Print a line of the table."""
-    opened = outcome.hows.get((0, None), 0)
-    ((attempts,),) = database.fetch(
-        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempts"
-    )
-    errors = database.server.log.count(" ERROR: ")
-    say(
-        f"{name:<42} {len(outcome.ended):>5} {opened:>6} {attempts:>8} "
-        f"{outcome.connections_max:>11} {errors:>6} {outcome.duration_s:>7.1f}"
-    )
+def count_attempts(database: Database) -> int:
+    """Return how often files were run."""
+    called = "CASE WHEN is_called THEN last_value ELSE 0 END"
+    ((count,),) = database.fetch(f"SELECT {called} FROM attempts")
+    return int(count)
 
 
 def say(text: str) -> None:
@@ -189,24 +187,70 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201  # the command's answer
 
 
-def main() -> int:
-    """Run each herd on a server of its own."""
-    say(f"{'':<42} gates opened attempts connections errors seconds")
-    herds = (
-        ("50 migrations pending", PENDING, 50, "200"),
-        ("50 pending, room for 20 connections", PENDING, 50, "20"),
-        ("nothing pending, room for 100 connections", ONE, 200, "100"),
-        ("the second of three files fails", FAILING, 50, "200"),
+def show(name: str, attempts: int, outcome: Outcome, errors: int) -> None:
+    """Print a line of the table, for a page in Markdown."""
+    opened = outcome.hows.get((0, None), 0)
+    say(
+        f"| {name} | {len(outcome.ended)} | {opened} | {attempts} |"
+        f" {outcome.connections_max} | {errors} | {outcome.duration_s:.1f} |"
     )
-    for name, files, count, room in herds:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            new_database(max_connections=room) as database,
-            closing(Herd(Path(folder) / "herd")) as herd,
-        ):
-            if files is ONE:
-                herd.run(database, files, [database])
-            show(name, database, herd.run(database, files, [database] * count))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A line of the table; `room` is max_connections."""
+
+    name: str
+    files: Mapping[str, str]
+    count: int = 50
+    room: int = 200
+    routes: Sequence[Route] = ("direct",)
+
+
+CASES: Final = (
+    Case(name="50 pending", files=PENDING),
+    Case(name="50 pending, room for 20", files=PENDING, room=20),
+    Case(name="nothing pending, room for 100", files=ONE, count=200, room=100),
+    Case(name="the second of three files fails", files=FAILING),
+    Case(name="50 pending, session pooler", files=PENDING, routes=("session",)),
+    Case(name="50 pending, transaction pooler", files=PENDING, routes=("transaction",)),
+    Case(
+        name="50 pending, direct and both poolers",
+        files=PENDING,
+        routes=("direct", "session", "transaction"),
+    ),
+)
+
+
+def run_case(case: Case, folder: Path) -> None:
+    """Run one herd on a server of its own, and print its line."""
+    with ExitStack() as stack:
+        room = str(case.room)
+        database = stack.enter_context(new_database(max_connections=room))
+        herd = stack.enter_context(closing(Herd(folder / "herd")))
+        routes = []
+        for route in case.routes:
+            reached = database
+            if route != "direct":
+                settings = {"pool_mode": route, "default_pool_size": "60"}
+                pooler = PgBouncer(folder / route / "x", database, settings, "*")
+                reached = stack.enter_context(pooler).through(database)
+            routes.append(reached)
+        if case.files is ONE:
+            herd.run(database, case.files, routes)
+        gates = [route for route, _ in zip(cycle(routes), range(case.count))]
+        outcome = herd.run(database, case.files, gates)
+        errors = database.server.log.count(" ERROR: ")
+        show(case.name, count_attempts(database), outcome, errors)
+
+
+def main() -> int:
+    """Print the table of all herds."""
+    say("| herd | gates | opened | attempts | connections at most | errors | seconds |")
+    say("| --- | --- | --- | --- | --- | --- | --- |")
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            run_case(case, Path(folder))
     return 0
 
 

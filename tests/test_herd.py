@@ -20,7 +20,7 @@ from tests.test_lock import held
 
 pytestmark = pytest.mark.timeout(90)
 
-LATE = r'"event": "lock.waiting".*"waited_s": 1[1-9]'
+LATE = r'"event": "lock.waiting".*"waited_s": ([5-9]|1[0-9])\.'
 
 
 @pytest.fixture
@@ -81,15 +81,15 @@ def test_a_file_that_fails_closes_every_gate_in_turn(
 def test_gates_that_wait_long_give_their_connections_back(
     database: Database, herd: Herd
 ) -> None:
-    """Their looks are more than a second apart by then, and short."""
+    """Their looks are far apart by then, and short."""
     count = 20
     with held(database):
         herd.start(ONE, [database] * count, GATE_HEARTBEAT="1s")
         while not all(re.search(LATE, herd.log(number)) for number in range(count)):
             time.sleep(POLL_S)
         with Census(database) as census:
-            time.sleep(3.0)  # two looks of each
-    assert sum(census.counts) / len(census.counts) < count / 5
+            time.sleep(2.0)  # some looks of each
+    assert sum(census.counts) / len(census.counts) < count / 4
     assert herd.wait(database).hows == {(0, None): count}
 
 
