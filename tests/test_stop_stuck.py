@@ -7,15 +7,17 @@ Signals reach the process from outside its namespaces, as a runtime sends them.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -167,18 +169,68 @@ def test_a_signal_with_a_pipe_that_nobody_reads_ends_in_time(
     assert bare.verdict["reason"] == "interrupted"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_while_the_verdict_is_written_leaves_the_gate_open(
-    bare: Bare, database: Database, number: signal.Signals
-) -> None:
-    """The work was done: 0 is what it stays."""
-    reading, writing = full_pipe()
-    process = bare.start(database.environ(), stdout=writing)
+ENDS = {
+    "gate.opened": ("CREATE TABLE made (id int);", 0),
+    "gate.closed": ("SELECT 1/0;", 1),
+}
+
+
+@contextmanager
+def full_fifo(path: Path) -> Iterator[None]:
+    """Make a named pipe in the place of a file; it takes no more."""
+    path.unlink()
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"\n" * select.PIPE_BUF)
+    yield
     os.close(writing)
-    until(bare.termination_log.read_bytes)
-    process.send_signal(number)
-    assert end(process) == 0
     os.close(reading)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    with suppress(OSError):
+        files = Path(f"/proc/{pid}/fd").iterdir()
+        return any(file.readlink() == path for file in files)
+    return False
+
+
+@needs_namespaces
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("event", ENDS)
+def test_a_signal_while_the_verdict_is_written_changes_nothing(
+    bare: Bare, database: Database, number: signal.Signals, event: str
+) -> None:
+    """What was done is done; the termination log takes a second to be given up."""
+    file, exit_code = ENDS[event]
+    with full_fifo(bare.termination_log):
+        process = bare.start(
+            database.environ(), before=NAMESPACE, migrations={"001_a.sql": file}
+        )
+        gate = child_of_when_there(process)
+        until(lambda: has_open(gate, bare.termination_log))
+        os.kill(gate, number)
+        os.kill(gate, signal.SIGTERM)
+        assert process.stdout is not None
+        verdict = json.loads(process.stdout.readlines()[-1])
+        assert end(process) == exit_code
+    assert verdict["event"] == event
+    assert verdict.get("reason") in {None, "migration_failed"}
+
+
+def child_of_when_there(process: subprocess.Popen[bytes]) -> int:
+    """Return the gate that unshare starts; wait for it."""
+
+    def is_there() -> bool:
+        with suppress(ValueError):
+            return child_of(process.pid) > 0
+        return False
+
+    until(is_there)
+    return child_of(process.pid)
 
 
 def test_a_full_disk_behind_stdout_changes_nothing(

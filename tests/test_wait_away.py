@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from dev.postgres import Server, ServerError, find_free_port, give
+from tests.bare import Bare, end, needs_namespaces, read_until
 from tests.ends import FILES, cause, close, require_no_secret
 from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database, NewServer, database_of
@@ -61,6 +62,37 @@ def test_a_port_that_says_nothing_is_waited_for(
     env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "3s"}
     run = close(gate, "timeout", database=proxy.through(database), env=env)
     assert 1.9 < run.verdict["waited_s"] < 5
+
+
+def test_packets_that_nobody_answers_are_waited_for(gate: Gate) -> None:
+    """A firewall drops them; here a queue that is full does."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0)
+            client.connect_ex(listener.getsockname())
+        url = UNUSED.format(place=f"127.0.0.1:{listener.getsockname()[1]}")
+        env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "3s"}
+        run = close(gate, "timeout", env={"DATABASE_URL": url, **env})
+    assert "connection timeout expired" in run.verdict["error_message"]
+
+
+@needs_namespaces
+def test_a_network_without_a_route_is_waited_for(tmp_path: Path) -> None:
+    """The pod's network is not there yet."""
+    gate = Bare(tmp_path)
+    environ = {
+        "DATABASE_URL": UNUSED.format(place="192.0.2.1:5432"),
+        "GATE_WAIT_TIMEOUT": "300ms",
+    }
+    before = ("unshare", "--map-root-user", "--net")
+    process = gate.start(environ, before=before)
+    read_until(process, "database.retry_scheduled")
+    assert end(process) == 1
+    assert gate.verdict["reason"] == "unreachable"
+    assert gate.verdict["hint"] == cause("no_route").remedy
 
 
 @contextmanager
