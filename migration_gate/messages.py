@@ -54,6 +54,8 @@ class Answers:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             self.failure = self.failure or result_to_failure(result)
         elif result.command_status:  # DO ALSO SELECT of a rule comes without a tag
+            if result.ntuples > 1:  # a file's, that nobody reads: let the memory go
+                result.clear()
             self.results.append(result)
             self.on_answer(self)
 
