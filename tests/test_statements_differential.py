@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hypothesis import given
+from hypothesis import example, given
 from pglast.parser import ParseError, Token, scan
 from pglast.parser import split as parser_split
 
@@ -68,12 +68,19 @@ def test_a_built_script_is_cut_as_the_grammar_cuts_it(built: list[str]) -> None:
 
 
 @given(fragments)
+@example("\\'\n'")
+@example("'a'; SELECT 1 \\'\n'")
 def test_any_text_has_its_forms_where_the_scanner_has_them(text: str) -> None:
     """What the server's scanner takes, ends at the same semicolons."""
     try:
         tokens = scan(text)
     except ParseError:
         return
+    # psqlscan.l: an unquoted backslash begins a command, which the scanner knows not.
+    commands = [token.start for token in tokens if token.name == "ASCII_92"]
+    if commands:
+        text = text[: commands[0]]
+        tokens = [token for token in tokens if token.start < commands[0]]
     pieces = pieces_or_fault(text.encode())
     if isinstance(pieces, ScriptError):
         assert "unterminated" not in pieces.problem
