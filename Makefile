@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
-.PHONY: run test lint faults coverage lock image venv
+.PHONY: run test lint faults coverage bench lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
@@ -18,6 +18,9 @@ faults: venv  ## every fault at every message: points tried and survived; an hou
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
 	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" --cov $(ARGS)
+
+bench: venv  ## side by side with peers; ARGS="--case noop --peer dbmate" for a part
+	@.venv/bin/python -m bench $(ARGS)
 
 lock: venv  ## requirements/*.txt from pyproject.toml
 	@dev/lock

@@ -9,8 +9,6 @@ turn on this machine, without the cost of a container. The least time of all run
 compared: other load only ever adds to it.
 """
 
-# ruff: noqa: INP001 -- a program, not a package
-
 from __future__ import annotations
 
 import os
@@ -78,7 +76,7 @@ def unpack(tag: str, folder: Path) -> Path:
 
 def run_docker(*arguments: str, text: str = "") -> str:
     """Run the client."""
-    return subprocess.run(  # noqa: S603 -- commands are our own
+    return subprocess.run(
         [DOCKER, *arguments], check=True, input=text, text=True, capture_output=True
     ).stdout.strip()
 
