@@ -20,6 +20,7 @@ from migration_gate.failure import (
 )
 from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.parts import Message, Share, find_own
+from migration_gate.statements import blocks
 from migration_gate.watch import Watch
 
 
@@ -76,8 +77,8 @@ def exchange(  # noqa: PLR0913  # how a message is sent, by name
     def copy_data(answered: int) -> Iterator[bytes]:
         share, (start, end) = message.copy_data(answered)
         content = share.task.script.content
-        for block in range(start, end, COPY_BLOCK_BYTES):
-            yield content[block : min(block + COPY_BLOCK_BYTES, end)]
+        for _, block in blocks(content, start, end, COPY_BLOCK_BYTES):
+            yield block
 
     watch.start(message, blocks_queries=blocks_queries, on_place=on_place)
     commits = _Commits(message, on_commit)

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from migration_gate.durations import parse_duration, parse_positive_duration
 from migration_gate.errors import FileFault
+from migration_gate.statements import blocks
 
 
 NAME = re.compile(r"([0-9]+)_(.+?)(\.up|\.down)?\.sql", re.DOTALL)
@@ -23,7 +24,6 @@ NAME_MAX_CHARACTERS = 255  # history's version is varchar(255)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 WHITE_SPACE = b" \t\n\r\v\f"
 CARRIAGE_RETURN = ord("\r")
-BLOCK_BYTES = 1 << 20
 
 Content: TypeAlias = bytes | mmap.mmap
 
@@ -116,8 +116,8 @@ def checksum(content: Content) -> str:
     while end > start and content[end - 1] in WHITE_SPACE:
         end -= 1
     digest = hashlib.sha256()
-    for block_start in range(start, end, BLOCK_BYTES):
-        block = content[block_start : min(block_start + BLOCK_BYTES, end)]
+    for block_start, whole in blocks(content, start, end):
+        block = whole
         if block_start > start and content[block_start - 1] == CARRIAGE_RETURN:
             block = block.removeprefix(b"\n")
         if b"\r" in block:

@@ -21,6 +21,7 @@ from psycopg import sql
 from migration_gate.errors import HistoryError
 from migration_gate.history_table import HistoryTable
 from migration_gate.script import Script
+from migration_gate.statements import blocks
 from migration_gate.units import Unit
 
 
@@ -45,8 +46,14 @@ class Progress:
 
 def digest_unit(script: Script, unit: Unit) -> str:
     """Return the checksum by which an edited statement is noticed."""
-    text = b"".join(script.content[s.first : s.end] for s in unit.statements)
-    return "sha256:" + hashlib.sha256(b" ".join(text.split())).hexdigest()
+    digest = hashlib.sha256()
+    for statement in unit.statements:
+        start, end = statement.copy_data or (statement.end, statement.end)
+        text = script.content[statement.first : start]
+        digest.update(b" ".join(text.split()) + b"\n")
+        for _, block in blocks(script.content, start, end):
+            digest.update(block)
+    return "sha256:" + digest.hexdigest()
 
 
 def progress_table(table: HistoryTable) -> sql.Identifier:

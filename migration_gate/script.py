@@ -6,13 +6,14 @@ Everything that is wrong with a text is found here, before anything is applied.
 
 from __future__ import annotations
 
+import codecs
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from migration_gate.errors import FileFault, MigrationFilesError
 from migration_gate.migration import (
-    BLOCK_BYTES,
     Content,
     Directives,
     Migration,
@@ -22,6 +23,7 @@ from migration_gate.settings import HistoryTableName
 from migration_gate.statements import (
     ScriptError,
     Statement,
+    blocks,
     forbids_transaction,
     leading_comments,
     place,
@@ -129,35 +131,33 @@ def _find_encoding_fault(version: str, content: Content) -> FileFault | None:
     remedy = "Save the file as UTF-8."
     if content[:2] in UTF16_MARKS:
         return FileFault(file=version, problem="text is UTF-16", remedy=remedy)
-    nul = content.find(b"\0")
-    if nul >= 0:
-        line, _ = place(content, nul)
-        return FileFault(
-            file=version, line=line, problem="text has a NUL byte", remedy=remedy
-        )
-    undecodable = _find_undecodable(content)
-    if undecodable is None:
+    offset, problem = _find_bad_byte(content)
+    if not problem:
         return None
-    line, _ = place(content, undecodable)
+    line, column = place(content, offset)
     return FileFault(
-        file=version, line=line, problem="text is not UTF-8", remedy=remedy
+        file=version, line=line, column=column, problem=problem, remedy=remedy
     )
 
 
-def _find_undecodable(content: Content) -> int | None:
-    """Return the offset of the first byte that is not UTF-8, without a whole copy."""
-    start = 0
-    while start < len(content):
-        end = min(start + BLOCK_BYTES, len(content))
+def _find_bad_byte(content: Content) -> tuple[int, str]:
+    """Return offset and problem of the first NUL, or byte that is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    size = len(content)
+    for start, block in blocks(content, 0, size):
+        carried = len(decoder.getstate()[0])
+        found = []
         try:
-            content[start:end].decode()
+            if carried or not block.isascii():
+                decoder.decode(block, final=start + len(block) == size)
         except UnicodeDecodeError as error:
-            is_cut = error.reason == "unexpected end of data" and end < len(content)
-            if not is_cut:
-                return start + error.start
-            end = start + error.start
-        start = end
-    return None
+            found.append((start - carried + error.start, "text is not UTF-8"))
+        nul = block.find(b"\0")
+        if nul >= 0:
+            found.append((start + nul, "text has a NUL byte"))
+        if found:
+            return min(found)
+    return 0, ""
 
 
 def _why_outside(statements: Sequence[Statement], directives: Directives) -> str:

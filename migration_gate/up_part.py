@@ -14,18 +14,15 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from migration_gate.migration import Content
-from migration_gate.statements import ScriptError, split
+from migration_gate.statements import ScriptError, find, leading_comments, split
 
 
 # dbmate: pkg/dbmate/migration.go; goose: internal/sqlparser/parser.go. By lines, both.
 MARK: Final = re.compile(
     rb"^--[ \t]*(?P<tool>migrate:|\+goose[ \t]+)(?P<words>[^\r\n]*)", re.MULTILINE
 )
-OUTSIDE: Final = re.compile(
-    rb"\A(?:\xef\xbb\xbf)?--[ \t]*no-transaction[ \t]*(?:[\r\n]|\Z)"
-    rb"|^--[ \t]*atlas:txmode[ \t]+none[ \t]*(?:[\r\n]|\Z)",
-    re.MULTILINE,
-)
+SQLX: Final = re.compile(rb"--[ \t]*no-transaction[ \t]*")
+ATLAS: Final = re.compile(rb"--[ \t]*atlas:txmode[ \t]+none[ \t]*")
 REMEDY: Final = "Correct the marks, or keep only the part that goes up."
 
 
@@ -55,9 +52,8 @@ def cut_up_part(content: Content) -> UpPart:
     Raises:
         ScriptError: The marks are not well-formed.
     """
-    if content.find(b"migrate:") < 0 and content.find(b"+goose") < 0:
-        outside = OUTSIDE.search(content) if _may_be_marked(content) else None
-        return UpPart(content=content, transaction="outside" if outside else None)
+    if find(content, b"migrate:", b"+goose") < 0:
+        return UpPart(content=content, transaction=_read_header(content))
     marks = list(_find_marks(content))
     if not marks:
         return UpPart(content=content)
@@ -73,8 +69,13 @@ def cut_up_part(content: Content) -> UpPart:
     return UpPart(content=content[:end], transaction="outside" if is_outside else None)
 
 
-def _may_be_marked(content: Content) -> bool:
-    return content.find(b"no-transaction") >= 0 or content.find(b"atlas:") >= 0
+def _read_header(content: Content) -> Literal["outside"] | None:
+    """Read the marks of sqlx, on the first line, and Atlas, in the first comments."""
+    for number, (_, comment) in enumerate(leading_comments(content)):
+        is_sqlx = number == 0 and SQLX.fullmatch(comment) is not None
+        if is_sqlx or ATLAS.fullmatch(comment):
+            return "outside"
+    return None
 
 
 def _find_marks(content: Content) -> Iterator[_Mark]:

@@ -149,6 +149,7 @@ TABLE = {
     ),
     "REINDEX of a partitioned table": Kind(
         statement="REINDEX TABLE t;",
+        since=140000,
         setup=PARTITIONS,
         before=RUNS,
         during=RUNS,

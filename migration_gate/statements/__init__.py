@@ -1,13 +1,14 @@
 """
 Scripts cut into statements, and what each statement is. Pure; bytes in, offsets out.
 
-Reading order: `forms` (where each lexical form ends), `tokens` (the first ones of a
-statement), `statement` and what its tokens say: `names`, `session`; `splitting` (the
-pieces), `places`, then `transactions`, `recognition`.
+Reading order: `forms` (where each lexical form ends), `blocks`, `tokens` (the first
+ones of a statement), `statement` and what its tokens say: `names`, `session`;
+`splitting` (the pieces), `places`, then `transactions`, `recognition`.
 """
 
 from __future__ import annotations
 
+from migration_gate.statements.blocks import blocks, find
 from migration_gate.statements.forms import ScriptError
 from migration_gate.statements.places import leading_comments, place
 from migration_gate.statements.recognition import (
@@ -40,7 +41,9 @@ __all__ = [
     "SettingChange",
     "Statement",
     "TransactionControl",
+    "blocks",
     "concurrent_index",
+    "find",
     "forbids_transaction",
     "is_copy_from_stdin",
     "is_copy_to_stdout",

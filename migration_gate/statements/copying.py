@@ -9,6 +9,7 @@ import re
 
 from typing import Final
 
+from migration_gate.statements.blocks import find
 from migration_gate.statements.forms import ScriptBytes, ScriptError, skip_blank
 
 
@@ -61,7 +62,7 @@ def read_copy_data(
         terminator = _COPY_TERMINATOR.match(data, line)
         if terminator:
             return (data_start, line), terminator.end()
-        line = data.find(b"\n\\.", line) + 1
+        line = find(data, b"\n\\.", start=line) + 1
         if line == 0:
             raise ScriptError(
                 first,

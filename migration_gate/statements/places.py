@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from migration_gate.statements.blocks import blocks
 from migration_gate.statements.forms import (
     BYTE_ORDER_MARK,
     ScriptBytes,
@@ -17,7 +18,6 @@ from migration_gate.statements.forms import (
 )
 
 
-_CHUNK: Final = 1 << 20
 _CONTINUATION_BYTES: Final = bytes(range(0x80, 0xC0))
 _WHITE_SPACE: Final = re.compile(rb"[ \t\n\r\f\v]*+")
 _LINE_COMMENT: Final = re.compile(rb"--[^\n\r]*+")
@@ -33,8 +33,7 @@ def place(data: ScriptBytes, offset: int) -> tuple[int, int]:
     # Between the two bytes of "\r\n" the line has not ended.
     end = offset - (offset > 0 and data[offset - 1 : offset + 1] == b"\r\n")
     line, line_start = 1, 0
-    for start in range(0, end, _CHUNK):
-        chunk = data[start : min(start + _CHUNK, end)]
+    for start, chunk in blocks(data, 0, end):
         line += chunk.count(b"\n") + chunk.count(b"\r") - chunk.count(b"\r\n")
         if start and chunk[:1] == b"\n" and data[start - 1 : start] == b"\r":
             line -= 1

@@ -1,0 +1,50 @@
+"""
+A large content block by block. Pure; what has been read of a map is let go.
+
+The pages of a map that were read count as the process's own until they are.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from collections.abc import Iterator
+from typing import Final
+
+from migration_gate.statements.forms import ScriptBytes
+
+
+BLOCK_BYTES: Final = 1 << 20
+
+
+def blocks(
+    data: ScriptBytes, start: int, end: int, size: int = BLOCK_BYTES
+) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and bytes of each block from `start` to `end`."""
+    for position in range(start, end, size):
+        stop = min(position + size, end)
+        yield position, data[position:stop]
+        _let_go(data, position, stop)
+
+
+def find(data: ScriptBytes, *wanted: bytes, start: int = 0) -> int:
+    """Return the offset of the first of the texts from `start` on, or -1."""
+    overlap = max(map(len, wanted)) - 1
+    before = b""
+    for position, block in blocks(data, start, len(data)):
+        window = before + block
+        found = [at for text in wanted if (at := window.find(text)) >= 0]
+        if found:
+            return position - len(before) + min(found)
+        before = window[-overlap:] if overlap else b""
+    return -1
+
+
+def _let_go(data: ScriptBytes, start: int, end: int) -> None:
+    if not isinstance(data, mmap.mmap):
+        return
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    pages = (end - first) // mmap.PAGESIZE
+    if pages:
+        # The map is of a file, and read only: the page comes back when it is read.
+        data.madvise(mmap.MADV_DONTNEED, first, pages * mmap.PAGESIZE)
