@@ -40,7 +40,7 @@ from migration_gate.stop import (
     limit_time,
     stoppable,
 )
-from migration_gate.verdict import Tally, Verdict, closed, opened
+from migration_gate.verdict import Tally, Verdict, closed, opened, shorten
 
 
 STDOUT: Final = 1
@@ -223,8 +223,8 @@ def _report(verdict: Verdict, log: Log) -> None:
     if verdict.is_open:
         log.emit(GATE_OPENED, **verdict.fields)
         return
-    hint = verdict.fields.get("hint", "")
-    text = f"migration-gate: closed: {verdict.message}. {hint}".rstrip()
+    told = shorten({"message": verdict.message, "hint": verdict.fields.get("hint", "")})
+    text = f"migration-gate: closed: {told['message']}. {told['hint']}".rstrip()
     write_line(STDERR, " ".join(text.split()))
     log.emit(GATE_CLOSED, message=verdict.message, **verdict.fields)
 

@@ -23,8 +23,8 @@ FOREVER: Final = "60s"
 LIMITS: Final[Mapping[Kind, Mapping[str, str]]] = {
     "local": {"GATE_WAIT_TIMEOUT": FOREVER, "GATE_AUTH_GRACE": FOREVER},
     "refused": {"GATE_WAIT_TIMEOUT": FOREVER, "GATE_AUTH_GRACE": "0"},
-    "away": {"GATE_WAIT_TIMEOUT": "400ms", "GATE_AUTH_GRACE": "0"},
-    "early": {"GATE_WAIT_TIMEOUT": "800ms", "GATE_AUTH_GRACE": "0"},
+    "away": {"GATE_WAIT_TIMEOUT": "1s", "GATE_AUTH_GRACE": "0"},
+    "early": {"GATE_WAIT_TIMEOUT": "1500ms", "GATE_AUTH_GRACE": "0"},
 }
 VERDICTS: Final[Mapping[Kind, frozenset[str]]] = {
     "local": frozenset({"settings", "unreachable"}),

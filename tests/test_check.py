@@ -20,8 +20,10 @@ from tests.fix_postgres import (
 from tests.fix_proxy import Proxy
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 MORE = {**FILES, "002_more.sql": "CREATE TABLE more (id int);"}
-SOON = {"GATE_WAIT_TIMEOUT": "800ms", "GATE_AUTH_GRACE": "0"}
+SOON = {"GATE_WAIT_TIMEOUT": "1500ms", "GATE_AUTH_GRACE": "0"}
 SESSIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'migration-gate/%' AND datname = current_database()
@@ -63,7 +65,7 @@ def test_it_closes_when_not_all_is_applied_in_time(
     assert (run.exit_code, run.verdict["reason"]) == (1, "incomplete")
     missing = list(MORE)[1:] if history == "partial" else list(MORE)
     names = ", ".join(f'"{name}"' for name in missing)
-    told = re.escape(f"not applied: {names} ") + r"\(\d attempts in 1 s\)"
+    told = re.escape(f"not applied: {names} ") + r"\(\d attempts? in \d s\)"
     assert re.fullmatch(told, run.verdict["error_message"])
     assert "runs migrate with these files" in run.verdict["hint"]
     assert run.names[:3] == [
@@ -96,7 +98,7 @@ def test_it_holds_no_connection_between_looks(
     run = gate("check", database=proxy.through(database), env=SOON, migrations=FILES)
     assert run.exit_code == 1
     links = proxy.settled()
-    assert 2 <= len(links) <= 4
+    assert 2 <= len(links) <= 8
     assert [link.asked for link in links] == ["QX"] * len(links)
     assert database.fetch(SESSIONS) == [(0,)]
 
@@ -138,7 +140,7 @@ def test_a_missing_right_is_waited_for_and_then_named(
     run = gate("check", database=role, env={"GATE_AUTH_GRACE": "0"}, migrations=FILES)
     assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
     assert lacks in run.verdict["error_message"]
-    assert run.verdict["error_message"].endswith(" (1 attempt in 0 s)")
+    assert re.search(r" \(1 attempt in \d s\)$", run.verdict["error_message"])
     expected = grant.format(role=role.user)
     assert run.verdict["hint"] == expected
     process = gate.start("check", database=role, migrations=FILES)

@@ -11,6 +11,8 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 CREATE = {"GATE_CREATE_DATABASE": "true", "GATE_AUTH_GRACE": "0"}
 VERSIONS = "SELECT version FROM schema_migrations"
 

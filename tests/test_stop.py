@@ -19,6 +19,8 @@ from tests.fix_proxy import Message, Proxy
 from tests.polling import until
 
 
+# A loaded machine needs longer to come where a stop finds it.
+pytestmark = pytest.mark.timeout(60)
 STOP_LIMIT_S = 5.0
 FILES = {"001_create.sql": "CREATE TABLE made (id int);"}
 SLOW = {"001_slow.sql": "CREATE TABLE made (id int); SELECT pg_sleep(60);"}

@@ -42,6 +42,8 @@ from tests.polling import until
 from tests.test_stop import SLOW_COMMIT, is_sleeping, lock_taken, require_nothing_left
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 KEYS: Final = lock_keys("public", "schema_migrations")
 QUERIES: Final = """
 SELECT query, coalesce(wait_event_type, '') FROM pg_stat_activity

@@ -39,6 +39,8 @@ from tests.fix_postgres import Database
 from tests.polling import until
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 # Of each process its own: tests run side by side.
 RESOLVER = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 2}"
 
@@ -280,3 +282,13 @@ def test_hangup_is_ignored_where_it_was_before(bare: Bare) -> None:
     process.send_signal(signal.SIGTERM)
     assert end(process) == 1
     assert bare.verdict["error_message"] == "stopped by SIGTERM"
+
+
+def test_the_line_on_stderr_is_as_short_as_the_verdict(bare: Bare) -> None:
+    """Compose shows the tail of stderr, and a folder can have thousands of faults."""
+    files = {f"fault-{number}.sql": "SELECT 1;" for number in range(1000)}
+    process = bare.start({"POSTGRES_HOST": "h", "POSTGRES_USER": "u"}, migrations=files)
+    _, stderr = process.communicate(timeout=STOP_LIMIT_S)
+    assert stderr.startswith(b"migration-gate: closed: ")
+    assert len(stderr) < 2048
+    assert stderr.count(b"\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -23,6 +24,8 @@ from tests.fix_proxy import Proxy
 from tests.polling import until
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 UNUSED = "postgresql://u:Xq7-Zv9.kR2@{place}/d"
 SECRET = "Xq7-Zv9.kR2"
 
@@ -34,7 +37,7 @@ def test_a_port_that_nobody_listens_on_is_waited_for(gate: Gate) -> None:
         gate, "connection_refused", env={"DATABASE_URL": UNUSED.format(place=place)}
     )
     assert f'PostgreSQL at "{place}" (' in run.verdict["error_message"]
-    assert "attempts in 0 s)" in run.verdict["error_message"]
+    assert re.search(r"\(\d+ attempts in \d s\): ", run.verdict["error_message"])
     assert "Connection refused" in run.verdict["error_message"]
     require_no_secret(run, SECRET)
 

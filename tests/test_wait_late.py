@@ -19,6 +19,8 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import NewServer, database_of
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 ROUNDS = 5
 # Measured at a tenth of it on an idle machine; tests share theirs.
 MEDIAN_S = 0.5

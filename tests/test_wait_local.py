@@ -12,6 +12,8 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 WAITS = {"GATE_WAIT_TIMEOUT": FOREVER, "GATE_AUTH_GRACE": FOREVER}
 
 

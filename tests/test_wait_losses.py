@@ -18,6 +18,8 @@ from tests.polling import until
 
 CUT_IDLE = "SET idle_in_transaction_session_timeout = 1"
 CUT_LONG = "SET transaction_timeout = 1"
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 READ_ONLY = "SET default_transaction_read_only = on"
 
 

@@ -12,6 +12,8 @@ from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 WRONG = "wr0ng-Pa55phrase"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 
@@ -16,6 +17,8 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 
 
+# Servers of their own, and waiting: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
 WRONG = "wr0ng-Pa55phrase"
 ENCRYPTED_ONLY = (
     "hostssl all all 127.0.0.1/32 scram-sha-256",
@@ -28,7 +31,7 @@ def test_a_wrong_password_is_refused(gate: Gate, database: Database) -> None:
     run = close(gate, "login_refused", database=database.changed(password=WRONG))
     assert "password authentication failed" in run.verdict["error_message"]
     assert f'"{database.conninfo["host"]}:' in run.verdict["error_message"]
-    assert "(1 attempt in 0 s)" in run.verdict["error_message"]
+    assert re.search(r"\(1 attempt in \d s\): ", run.verdict["error_message"])
 
 
 def test_an_unknown_role_is_refused(gate: Gate, database: Database) -> None:
