@@ -30,9 +30,7 @@ EFFECTS = {
 }
 # What may be used of a module with effects, and why.
 ALLOWED = {
-    "database": {"psycopg.conninfo"},  # only parses
     "records": {"psycopg"},  # psycopg.sql only composes
-    "settings": {"psycopg.conninfo"},
 }
 
 
