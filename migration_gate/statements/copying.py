@@ -13,7 +13,7 @@ from migration_gate.statements.blocks import find
 from migration_gate.statements.forms import ScriptBytes, ScriptError, skip_blank
 
 
-_REST_OF_COPY_LINE: Final = re.compile(rb"[ \t\r\f\v]*+(?:--[^\n]*+)?+\n")
+_REST_OF_COPY_LINE: Final = re.compile(rb"[ \t\r\f\v]*+(?>(?:--[^\n]*+)?)\n")
 _COPY_TERMINATOR: Final = re.compile(rb"\\\.(?:\r?\n|\r?\Z)")
 
 

@@ -20,24 +20,26 @@ ScriptBytes: TypeAlias = bytes | mmap.mmap
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
+# Groups are repeated in atomic ones, (?>(?:...)*): Python before 3.11.5 matches
+# (?:...)*+ wrongly (https://github.com/python/cpython/issues/106052).
 _WORD: Final = rb"[A-Za-z_\x80-\xff][A-Za-z_0-9$\x80-\xff]*+"
 _LINE_COMMENT: Final = rb"--[^\n\r]*+"
-_FLAT_COMMENT: Final = rb"/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"
+_FLAT_COMMENT: Final = rb"/\*(?>(?:[^*/]++|\*(?!/)|/(?!\*))*)\*/"
 
 # scan.l: quotecontinue. Only white space with a line end in it joins two strings.
 _JOINT: Final = (
-    rb"(?:[ \t\f\v]++|%(comment)b)*+[\n\r](?:[ \t\n\r\f\v]++|%(comment)b[\n\r])*+"
+    rb"(?>(?:[ \t\f\v]++|%(comment)b)*)[\n\r](?>(?:[ \t\n\r\f\v]++|%(comment)b[\n\r])*)"
     % {b"comment": _LINE_COMMENT}
 )
 
-_FLAT_BLANK: Final = rb"(?:[ \t\n\r\f\v]++|%b|%b)*+" % (_LINE_COMMENT, _FLAT_COMMENT)
+_FLAT_BLANK: Final = rb"(?>(?:[ \t\n\r\f\v]++|%b|%b)*)" % (_LINE_COMMENT, _FLAT_COMMENT)
 _BLANK: Final = re.compile(_FLAT_BLANK)
 _COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 _DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
 _QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 
-_PLAIN: Final = rb"' [^']*+ (?: ' (?:%b)?+ ' [^']*+ )*+ '" % _JOINT
-_ESCAPED: Final = rb"' (?: [^'\\]++ | \\. | ' (?:%b)?+ ' )*+ '" % _JOINT
+_PLAIN: Final = rb"' [^']*+ (?>(?: ' (?>(?:%b)?) ' [^']*+ )*) '" % _JOINT
+_ESCAPED: Final = rb"' (?>(?: [^'\\]++ | \\. | ' (?>(?:%b)?) ' )*) '" % _JOINT
 
 # The next form behind what is blank: group 1 when it is an unquoted word, else group 2.
 # An operator counts byte by byte: what ends one early is a comment.
@@ -47,8 +49,8 @@ _FORM: Final = rb"""
     | ( (?: [bBxX] | [uU]& ) %(plain)b
       | [nN]?+ %(unmarked)b
       | [eE] %(escaped)b
-      | (?: [uU]& )?+ " [^"]*+ (?: "" [^"]*+ )*+ "
-      | [0-9]++ (?: \.(?!\.) [0-9]*+ )?+ | \.[0-9]++
+      | (?>(?: [uU]& )?) " [^"]*+ (?>(?: "" [^"]*+ )*) "
+      | [0-9]++ (?>(?: \.(?!\.) [0-9]*+ )?) | \.[0-9]++
       | \$[0-9]++
       | [^A-Za-z_\x80-\xff'"$/] | / (?!\*)
       )
@@ -99,19 +101,21 @@ def _reading(form_string: bytes, run_string: bytes, marked: bytes) -> Reading:
         b"line_comment": _LINE_COMMENT,
         b"flat_comment": _FLAT_COMMENT,
     }
-    group = rb"\( (?: %b )*+ \)" % atom
-    nested_group = rb"\( (?: %b | %b )*+ \)" % (atom, group)
+    group = rb"\( (?>(?: %b )*) \)" % atom
+    nested_group = rb"\( (?>(?: %b | %b )*) \)" % (atom, group)
     return Reading(
         form=re.compile(form, re.DOTALL | re.VERBOSE),
         run=re.compile(
-            rb"(?: %b | %b )*+" % (atom, nested_group), re.DOTALL | re.VERBOSE
+            rb"(?>(?: %b | %b )*)" % (atom, nested_group), re.DOTALL | re.VERBOSE
         ),
     )
 
 
 # psqlscan.l: xqstart begins an escape string when std_strings is off; so does xnstart.
 STANDARD: Final = _reading(_PLAIN, rb"'[^']*+'", rb"[eE]'")
-BACKSLASHES: Final = _reading(_ESCAPED, rb"'(?:[^'\\]++|\\.)*+'", rb"[bBeExX]'|[uU]&'")
+BACKSLASHES: Final = _reading(
+    _ESCAPED, rb"'(?>(?:[^'\\]++|\\.)*)'", rb"[bBeExX]'|[uU]&'"
+)
 
 
 class ScriptError(Exception):

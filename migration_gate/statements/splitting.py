@@ -35,7 +35,7 @@ _OPEN, _CLOSE, _SEMICOLON, _BACKSLASH, _SLASH = b"();\\/"
 _EMPTY_STATEMENTS: Final = re.compile(rb"[ \t\n\r\f\v;]++")
 _ATOMIC: Final = re.compile(rb"atomic", re.IGNORECASE)
 # psqlscanslash.l: an unquoted backslash begins the next command.
-_PSQL_COMMAND: Final = re.compile(rb"\\(?:\\|[^\s\\]*+)[^\n\r\\]*+(?:\r?\n|\r)?+")
+_PSQL_COMMAND: Final = re.compile(rb"\\(?:\\|[^\s\\]*+)[^\n\r\\]*+(?>(?:\r?\n|\r)?)")
 
 
 def split(data: ScriptBytes) -> tuple[Statement, ...]:

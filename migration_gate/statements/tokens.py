@@ -31,7 +31,7 @@ _STOP: Final = (b";", b"\\")
 _PLAIN_INSERT: Final = re.compile(
     rb"(?i:insert[ \t\r\n]++into[ \t\r\n]++)"
     rb"(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\")"
-    rb"(?:\.(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\"))?+(?=[ \t\r\n(]++[A-Za-z\"(])"
+    rb"(?>(?:\.(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\"))?)(?=[ \t\r\n(]++[A-Za-z\"(])"
 )
 
 
