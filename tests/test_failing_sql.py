@@ -15,6 +15,7 @@ import pytest
 
 from dev.postgres import give
 from migration_gate.cleaning import clean_message
+from migration_gate.remedies import OUTSIDE
 from tests.fix_gate import Event, Gate, Run
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.history_tables import tables
@@ -133,6 +134,7 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             "2D000",
             error_message="invalid transaction termination",
             error_context="PL/pgSQL function inline_code_block line 1",
+            hint=OUTSIDE,
         ),
     ),
     "foreign key at COMMIT": (

@@ -117,6 +117,8 @@ def test_a_secret_in_a_failing_file_is_not_shown(
         else text.format(s=SECRET)
         for name, text in FILES.items()
     }
+    if database.server.version < 150000:
+        del files["junk after a number"]  # an alias there, and no fault
     runs = run_all(gate, database, files, GATE_LOG_LEVEL="debug")
     shown = {name: leaks(run.output, SECRET) for name, run in runs.items()}
     assert {name: parts for name, parts in shown.items() if parts} == {}
