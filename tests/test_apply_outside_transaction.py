@@ -354,3 +354,152 @@ def test_gate_role_owns_what_an_outside_file_makes(
         ("t", owner.user),
         ("t_id", owner.user),
     ]
+
+
+ALONE = "-- gate: no-transaction\n"
+FAILING = {
+    "multi-byte": (ALONE + "SELECT 'é', nowhere;", 2, 13, "42703"),
+    "several lines": (
+        ALONE + "SELECT 1;\n\n  SELECT\n 'ü',\n  nowhere;",
+        6,
+        3,
+        "42703",
+    ),
+    "behind settings": (
+        *(ALONE + "SET a.b = 'é';\nSET c.d = 1;\nSELECT nowhere;", 4, 8, "42703"),
+    ),
+    "in a block": (
+        *(ALONE + "BEGIN;\nSELECT 1;\nSELECT 1,\n nowhere;\nCOMMIT;", 5, 2, "42703"),
+    ),
+    "without a position": (ALONE + "SELECT 1;\n  SELECT 1/0;", 3, 3, "22012"),
+    "alone": ("SELECT 1;\n CREATE INDEX CONCURRENTLY i ON é (a);", 2, 2, "42P01"),
+    "alone, with a position": (ALONE + "VACUUM (FULL,\n  ü);", 3, 3, "42601"),
+    "in the data of COPY": (
+        "CREATE TABLE u (a integer);\nVACUUM;\nCOPY u FROM stdin;\n1\né\n\\.\n",
+        *(5, 1, "22P02"),
+    ),
+    "in DO": (*(ALONE + "DO $$\nBEGIN\n  PERFORM 1/0;\nEND $$;", 2, 1, "22012"),),
+    "at COMMIT": (
+        ALONE + "CREATE TABLE u (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
+        "INSERT INTO u VALUES (1), (1);",
+        *(None, None, "23505"),
+    ),
+}
+
+
+def test_an_error_has_its_place(gate: Gate, database: Database) -> None:
+    """Line and column count characters of the file; none for an error at COMMIT."""
+    found = {}
+    for number, (name, (script, *_)) in enumerate(FAILING.items()):
+        run = gate(
+            database=database,
+            migrations={"001_x.sql": script},
+            env={"GATE_HISTORY_TABLE": f"history_{number}"},
+        )
+        database.execute("DROP TABLE IF EXISTS u")
+        found[name] = [run.verdict.get(key) for key in ("line", "column", "sqlstate")]
+
+    assert found == {name: [*place] for name, (_, *place) in FAILING.items()}
+
+
+def test_only_the_failing_statement_is_tried_again(
+    gate: Gate, database: Database
+) -> None:
+    """Locks that are not free hold up one unit; what ran before it is not repeated."""
+    database.execute(TABLE)
+    script = (
+        ALONE + "INSERT INTO t VALUES (2, 'b');\n"
+        "ALTER TABLE t ADD COLUMN more text;\nINSERT INTO t VALUES (3, 'c');\n"
+    )
+    with open_transaction(database) as foreign:
+        process = gate.start(
+            database=database,
+            migrations={"001_x.sql": script},
+            env={"GATE_DDL_LOCK_TIMEOUT": "200ms"},
+        )
+        retry = process.wait_for("migration.retry_scheduled")
+        seen = database.fetch(PROGRESS)
+        foreign.rollback()
+        run = process.wait()
+
+    assert ended(run) == (0, None)
+    assert retry["sqlstate"] in {"55P03", "57014"}
+    assert seen == [("001_x.sql", 1, "finished")]
+    assert database.fetch("SELECT id FROM t ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+def test_a_restart_has_the_settings_of_the_file(gate: Gate, database: Database) -> None:
+    """SET in all its forms, before units in a transaction and before those alone."""
+    owner = database.role("owner", attributes="NOLOGIN")
+    database.execute(f"CREATE SCHEMA s AUTHORIZATION {owner.user};")
+    script = (
+        f"SET SESSION AUTHORIZATION DEFAULT;\nSET ROLE {owner.user};\n"
+        "SELECT set_config('search_path', 's', false);\n"
+        "SET work_mem = '7MB'; SET maintenance_work_mem = '7MB';\n"
+        "SET LOCAL work_mem = '8MB';\n"
+        "RESET maintenance_work_mem;\n"
+        "CREATE TABLE t AS SELECT current_setting('work_mem') AS work_mem;\n"
+        "CREATE INDEX CONCURRENTLY i ON t (work_mem);\n"
+        "INSERT INTO t SELECT {};\n"
+        "REINDEX INDEX CONCURRENTLY i;\n"
+        "INSERT INTO t SELECT current_user || ' ' || current_setting('work_mem') || ' '"
+        " || (current_setting('maintenance_work_mem') = '7MB');"
+    )
+    closed = gate(database=database, migrations={"001_x.sql": script.format("1/0")})
+    opened = gate(database=database, migrations={"001_x.sql": script.format("'x'")})
+
+    assert ended(closed) == (1, "migration_failed")
+    assert closed.verdict["line"] == 9
+    assert "what ran before it stays" in closed.verdict["hint"]
+    assert ended(opened) == (0, None)
+    assert database.fetch("SELECT work_mem FROM s.t") == [
+        *(("7MB",), ("x",), (f"{owner.user} 7MB false",)),
+    ]
+    assert database.fetch(
+        "SELECT relowner::regrole::text FROM pg_class WHERE relname IN ('t', 'i')"
+    ) == [(owner.user,), (owner.user,)]
+
+
+def test_only_its_own_leftover_is_dropped(gate: Gate, database: Database) -> None:
+    """Not an invalid index of another name that came to the table meanwhile."""
+    database.execute(TABLE)
+    with open_transaction(database) as foreign:
+        process = gate.start(database=database, migrations={"001_i.sql": INDEX})
+        wait_until_building(database)
+        process.kill()
+        process.wait()
+        foreign.commit()
+    database.execute("CREATE INDEX theirs ON t (name)")
+    database.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass"
+    )
+    run = gate(database=database, migrations={"001_i.sql": INDEX})
+
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("t_id", True), ("theirs", False)]
+
+
+def test_a_procedure_that_commits_runs_outside(gate: Gate, database: Database) -> None:
+    """It fails in a transaction; what it committed before an error is asked about."""
+    database.execute(
+        "CREATE TABLE t (id integer, name text);"
+        "CREATE PROCEDURE p(stop boolean) LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO t VALUES (1, 'a'); COMMIT; "
+        "IF stop THEN RAISE 'stopped'; END IF; END $$"
+    )
+    inside = gate(database=database, migrations={"001_x.sql": "CALL p(false);"})
+    opened = gate(database=database, migrations={"001_x.sql": ALONE + "CALL p(false);"})
+    failing = {
+        "001_x.sql": ALONE + "CALL p(false);",
+        "002_y.sql": ALONE + "CALL p(true)",
+    }
+    closed = gate(database=database, migrations=failing)
+    asked = gate(database=database, migrations=failing)
+
+    assert (inside.exit_code, inside.verdict["sqlstate"]) == (1, "2D000")
+    assert "no-transaction" in inside.verdict["hint"]
+    assert ended(opened) == (0, None)
+    assert ended(closed) == (1, "migration_failed")
+    assert "resolve 002_y.sql --applied" in closed.verdict["hint"]
+    assert ended(asked) == (1, "unresolved")
+    assert database.fetch("SELECT count(*) FROM t") == [(2,)]

@@ -39,6 +39,17 @@ def outside(script: str) -> tuple[list[tuple[list[int], bytes, str]], list[str]]
             b"ISOLATION LEVEL SERIALIZABLE , DEFERRABLE",
         ),
         ("START TRANSACTION READ WRITE; A; COMMIT", [2], b"READ WRITE"),
+        (
+            "SET x = 1; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; A",
+            [1, 3],
+            b"ISOLATION LEVEL SERIALIZABLE",
+        ),
+        (
+            "BEGIN READ WRITE; SET LOCAL TRANSACTION DEFERRABLE; A; COMMIT",
+            [3],
+            b"READ WRITE DEFERRABLE",
+        ),
+        ("SET TRANSACTION SNAPSHOT '1'; A; SET TRANSACTION DEFERRABLE", [1, 2, 3], b""),
         ("SAVEPOINT a; B; ROLLBACK TO a; RELEASE a", [1, 2, 3, 4], b""),
         (
             (
@@ -73,6 +84,10 @@ def test_the_files_own_transaction_is_the_gates(
         ),
         ("PREPARE TRANSACTION 'x'", ["PREPARE in a migration"]),
         (
+            "A; SET TRANSACTION READ ONLY",
+            ["READ ONLY transaction in a migration, which has to be recorded"],
+        ),
+        (
             "BEGIN READ ONLY; A; COMMIT",
             ["READ ONLY transaction in a migration, which has to be recorded"],
         ),
@@ -85,7 +100,10 @@ def test_other_transaction_control_is_refused(script: str, problems: list[str]) 
 
 def test_outside_each_statement_and_each_block_is_a_unit() -> None:
     """Only what PostgreSQL refuses in a transaction is alone."""
-    script = "A; BEGIN READ WRITE; B; C; COMMIT; VACUUM; BEGIN; COMMIT; D"
+    script = (
+        "A; BEGIN READ WRITE; B; C; COMMIT; VACUUM; BEGIN; COMMIT; D;"
+        "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; E; COMMIT"
+    )
 
     assert outside(script) == (
         [
@@ -93,6 +111,7 @@ def test_outside_each_statement_and_each_block_is_a_unit() -> None:
             ([3, 4], b"READ WRITE", ""),
             ([6], b"", "VACUUM"),
             ([9], b"", ""),
+            ([12], b"ISOLATION LEVEL SERIALIZABLE", ""),
         ],
         [],
     )
@@ -105,6 +124,10 @@ def test_outside_each_statement_and_each_block_is_a_unit() -> None:
         ("BEGIN; VACUUM; COMMIT", ["VACUUM in a BEGIN … COMMIT block"]),
         ("BEGIN; A; ROLLBACK", ["BEGIN in a migration", "ROLLBACK in a migration"]),
         ("SAVEPOINT a", ["SAVEPOINT in a migration"]),
+        (
+            "BEGIN; A; SET TRANSACTION READ ONLY; COMMIT",
+            ["READ ONLY transaction in a migration, which has to be recorded"],
+        ),
     ],
 )
 def test_outside_a_block_must_be_whole(script: str, problems: list[str]) -> None:

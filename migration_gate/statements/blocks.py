@@ -15,6 +15,7 @@ from migration_gate.statements.forms import ScriptBytes
 
 
 BLOCK_BYTES: Final = 1 << 20
+_NEIGHBOURS_BYTES: Final = 1 << 21
 
 
 def blocks(
@@ -43,7 +44,8 @@ def find(data: ScriptBytes, *wanted: bytes, start: int = 0) -> int:
 def _let_go(data: ScriptBytes, start: int, end: int) -> None:
     if not isinstance(data, mmap.mmap):
         return
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    # A page that is read brings its neighbours along, those before it too.
+    first = max(0, start - _NEIGHBOURS_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
     pages = (end - first) // mmap.PAGESIZE
     if pages:
         # The map is of a file, and read only: the page comes back when it is read.

@@ -1,0 +1,54 @@
+"""Files far larger than the memory that they should cost."""
+
+from __future__ import annotations
+
+import time
+
+from pathlib import Path
+
+import pytest
+
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+
+
+pytestmark = pytest.mark.server
+
+MIB = 1 << 20
+SIZE = 96 * MIB
+MEMORY_MAX = 70 * MIB
+
+
+def resident_bytes(pid: int) -> int:
+    """Return what a process has in memory, pages of mapped files included."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("start", ["", "-- gate: no-transaction\n"])
+def test_copied_data_passes_through_a_little_memory(
+    gate: Gate, database: Database, tmp_path: Path, start: str
+) -> None:
+    """It is read block by block, and streamed."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    rows = b"".join(b"%d\t%s\n" % (n, b"x" * 500) for n in range(2000))
+    with (folder / "001_large.sql").open("wb") as file:
+        file.write(start.encode())
+        file.write(b"CREATE UNLOGGED TABLE t (a int, b text);\nCOPY t FROM stdin;\n")
+        count = SIZE // len(rows)
+        file.writelines(rows for _ in range(count))
+        file.write(b"\\.\n")
+    process = gate.start(database=database, migrations=folder)
+    most = 0
+    while process.is_running:
+        most = max(most, resident_bytes(process.pid))
+        time.sleep(0.01)
+    run = process.wait(60)
+
+    assert run.exit_code == 0, run.output
+    assert database.fetch("SELECT count(*) FROM t") == [(2000 * count,)]
+    assert most < MEMORY_MAX
