@@ -44,6 +44,7 @@ from tests.forks import Ended, Forker
 Kind = Literal[
     "cut",
     "cut both",
+    "cut twice",
     "reset",
     "freeze",
     "SIGKILL",
@@ -57,22 +58,28 @@ Kind = Literal[
 EVERY: Final[Mapping[Kind, int]] = MappingProxyType(
     {
         "cut": 1,
-        "cut both": 1,
-        "reset": 1,
-        "freeze": 2,
+        "cut both": 3,
+        "cut twice": 2,
+        "reset": 3,
+        "freeze": 12,
         "SIGKILL": 1,
         "SIGTERM": 1,
-        "terminate": 1,
-        "restart": 1,
-        "failover": 4,
+        "terminate": 3,
+        "restart": 4,
+        "failover": 12,
     }
 )
 # At these, the message is held back in one run and passed on before in another.
 BOTH_SIDES: Final[frozenset[Kind]] = frozenset({"cut"})
 # The gate must survive these without being started again.
 SURVIVED_ALONE: Final[frozenset[Kind]] = frozenset(
-    {"cut", "cut both", "reset", "terminate", "restart", "failover"}
+    {"cut", "cut both", "cut twice", "reset", "terminate", "restart", "failover"}
 )
+
+# How many messages after the first the second of two cuts comes: another number for
+# each first, all over what the gate does to recover.
+SECOND_STEP: Final = 7
+SECOND_LATEST: Final = 90
 
 RUN_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 5.0
@@ -103,6 +110,8 @@ def slowly(what: str) -> str:
     return f"DO $$ BEGIN RAISE NOTICE '{what}'; PERFORM pg_sleep(0.1); END $$;\n"
 
 
+# A message holds about a mebibyte, so that a file with some of these is sent in parts.
+PADDING: Final = "/* " + "padding " * 90_000 + "*/\n"
 # An index of it is built slowly, and says so in between.
 SLOW: Final = """
 CREATE FUNCTION slow(id integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
@@ -179,6 +188,20 @@ SCENARIOS: Final = (
             + "REINDEX INDEX CONCURRENTLY t_slow;\n"
             + note("004 b"),
             "005_last.sql": note("005") + slowly("005"),
+        },
+    ),
+    Scenario(
+        name="opens in many messages",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_large.sql": note("002 a")
+            + PADDING
+            + note("002 b")
+            + PADDING
+            + slowly("002")
+            + PADDING
+            + note("002 c"),
+            "003_last.sql": note("003"),
         },
     ),
     Scenario(
@@ -303,6 +326,7 @@ class Breaker(Proxy):
         self._point: Point | None = None
         self._action: Callable[[Link], None] = lambda _: None
         self._counts: Counter[tuple[int, Sender]] = Counter()
+        self._until_second = 0
         self._torn: set[Link] = set()
 
     def arm(self, point: Point | None, action: Callable[[Link], None]) -> None:
@@ -315,6 +339,12 @@ class Breaker(Proxy):
         self._counts.clear()
         self.fired.clear()
         self._point, self._action = point, action
+        self._until_second = 0
+
+    def cut_again(self, link: Link, messages: int) -> None:
+        """Cut a session, and after so many messages the one that has the last."""
+        self._until_second = messages
+        link.end()
 
     def point_to(self, server: Server) -> None:
         """Pass new connections on to another server."""
@@ -347,6 +377,7 @@ class Breaker(Proxy):
             point = self._point
             if point is None or not self._is_due(point, link, sender):
                 ready += whole
+                self._count_down(link)
                 continue
             self._point = None
             passes, waits = (ready + whole, b"") if point.forward else (ready, whole)
@@ -355,6 +386,12 @@ class Breaker(Proxy):
             self.fired.set()
             ready = bytearray(waits)
         self._send(sender, bytes(ready), sink)
+
+    def _count_down(self, link: Link) -> None:
+        if self._until_second:
+            self._until_second -= 1
+            if not self._until_second:
+                link.end()
 
     def _is_due(self, point: Point, link: Link, sender: Sender) -> bool:
         session = self.links.index(link)
@@ -559,9 +596,11 @@ class Lab:
             self.proxy.point_to(standby)
             self.proxy.cut()
 
+        second = 1 + SECOND_STEP * point.number % SECOND_LATEST
         actions: Mapping[Kind, Callable[[Link], None]] = {
             "cut": lambda link: link.end(),
             "cut both": lambda _: self.proxy.cut(),
+            "cut twice": lambda link: self.proxy.cut_again(link, second),
             "reset": self.proxy.tear,
             "freeze": lambda _: self.proxy.deaf(),
             "SIGKILL": lambda _: os.kill(self._forker.pids[0], signal.SIGKILL),
@@ -787,8 +826,9 @@ def main() -> int:
                 if wanted.kind and kind not in wanted.kind:
                     continue
                 campaign.run(to_kind(recorded, kind, every * wanted.every))
+                say(f"  {kind}: {campaign.scores[kind].tried} so far")
         show(campaign)
-    say(f"{time.monotonic() - started_s:.0f} s")
+    say(f"{len(campaign.failures)} not survived, {time.monotonic() - started_s:.0f} s")
     return 1 if campaign.failures else 0
 
 

@@ -16,6 +16,7 @@ from tests.faults import SCENARIOS, Campaign, Kind, Lab, Scenario, to_kind
 APART: dict[Kind, int] = {
     "cut": 41,
     "cut both": 97,
+    "cut twice": 61,
     "reset": 89,
     "freeze": 499,
     "SIGKILL": 53,
@@ -27,6 +28,7 @@ APART: dict[Kind, int] = {
 # Of the notices, which come while a statement runs.
 APART_WHILE_RUNNING: dict[Kind, int] = {
     "cut": 2,
+    "cut twice": 5,
     "SIGKILL": 1,
     "SIGTERM": 3,
     "terminate": 3,
