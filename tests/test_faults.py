@@ -14,26 +14,26 @@ from tests.faults import SCENARIOS, Campaign, Kind, Lab, Scenario, to_kind
 # Prime, so that neither the rows of an answer nor the parts of a message are skipped
 # in step. How many messages apart the points of a kind are:
 APART: dict[Kind, int] = {
-    "cut": 41,
-    "cut both": 97,
-    "cut twice": 61,
-    "reset": 89,
+    "cut": 67,
+    "cut both": 149,
+    "cut twice": 101,
+    "reset": 149,
     "freeze": 499,
-    "SIGKILL": 53,
-    "SIGTERM": 53,
-    "terminate": 89,
-    "restart": 191,
-    "failover": 499,
+    "SIGKILL": 97,
+    "SIGTERM": 97,
+    "terminate": 149,
+    "restart": 293,
+    "failover": 997,
 }
 # Of the notices, which come while a statement runs.
 APART_WHILE_RUNNING: dict[Kind, int] = {
-    "cut": 2,
+    "cut": 4,
     "cut twice": 5,
-    "SIGKILL": 1,
-    "SIGTERM": 3,
-    "terminate": 3,
+    "SIGKILL": 2,
+    "SIGTERM": 4,
+    "terminate": 5,
     "restart": 5,
-    "failover": 7,
+    "failover": 11,
 }
 QUICK = [scenario for scenario in SCENARIOS if scenario.name != "opens slowly"]
 (SLOW,) = [scenario for scenario in SCENARIOS if scenario not in QUICK]
@@ -46,7 +46,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
 def test_every_kind_of_fault_is_survived(lab: Lab, scenario: Scenario) -> None:
     """After a fault at any message, each file is applied exactly once."""
@@ -56,11 +56,11 @@ def test_every_kind_of_fault_is_survived(lab: Lab, scenario: Scenario) -> None:
         campaign.run(to_kind(recorded, kind, apart))
 
     assert campaign.failures == []
-    assert sum(score.tried for score in campaign.scores.values()) > len(recorded) / 15
+    assert sum(score.tried for score in campaign.scores.values()) > len(recorded) / 16
     assert sum(score.missed for score in campaign.scores.values()) <= 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_fault_while_a_statement_runs_is_survived(lab: Lab) -> None:
     """The server may go on with it, and commit it, after the gate is gone."""
     recorded = [point for point in lab.record(SLOW) if point.type == "N"]
@@ -70,5 +70,5 @@ def test_a_fault_while_a_statement_runs_is_survived(lab: Lab) -> None:
 
     assert campaign.failures == []
     assert len(recorded) > 8
-    assert sum(score.tried for score in campaign.scores.values()) > 2 * len(recorded)
+    assert sum(score.tried for score in campaign.scores.values()) > len(recorded)
     assert sum(score.missed for score in campaign.scores.values()) <= 1
