@@ -17,7 +17,7 @@ from tests.fix_gate import ROOT, Event, Gate, Run
 from tests.fix_postgres import Database
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 ENV = {"GATE_HEARTBEAT": "100ms"}
 # A table of some pages, and a function that makes an index of it slow.
 SLOW_TABLE = """

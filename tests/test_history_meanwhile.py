@@ -16,7 +16,7 @@ from tests.history_tables import tables, versions
 from tests.polling import until
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 # The second file waits until the test lets it go on.
 HELD = {

@@ -15,7 +15,7 @@ from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 CLIENT_CHECK_MIN_VERSION = 140000
 # With three more probes, ten seconds apart, silence is noticed within a minute.

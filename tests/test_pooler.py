@@ -21,6 +21,8 @@ from tests.herd import ATTEMPTS, PENDING, Herd
 from tests.history_tables import tables, versions
 
 
+pytestmark = pytest.mark.timeout(60)
+
 Conn = psycopg.Connection[TupleRow]
 
 MODES: tuple[Mode, ...] = ("session", "transaction")
@@ -147,7 +149,6 @@ def test_a_statement_that_needs_a_session_is_refused_with_the_remedy(
     assert gate(database=pooled, migrations=files).exit_code == 0
 
 
-@pytest.mark.timeout(60)
 def test_gates_on_different_routes_take_turns(
     database: Database, pgbouncer: PgBouncers, herd: Herd
 ) -> None:
@@ -170,14 +171,17 @@ def test_a_lock_on_one_route_is_seen_on_the_other(
 ) -> None:
     """Whoever waits names the backend that holds it."""
     pooled = pgbouncer(holder, database).through(database)
-    slow = {"1_a.sql": "SELECT pg_sleep(2.5); CREATE TABLE a ();"}
-    first = gate.start(database=pooled, migrations=slow)
-    first.wait_for("migration.started")
-    second = gate.start(database=database, migrations=slow)
-    waits = second.wait_for("lock.waiting")
-    assert waits["holder_application"].startswith("migration-gate/")
-    third = gate.start(database=pooled, migrations=slow)
-    third.wait_for("lock.waiting")
+    files = {"1_a.sql": "SELECT pg_advisory_xact_lock_shared(7); CREATE TABLE a ();"}
+    env = {"GATE_DDL_LOCK_TIMEOUT": "60s"}
+    with closing(database.connect()) as other:
+        other.execute("SELECT pg_advisory_lock(7)")
+        first = gate.start(database=pooled, migrations=files, env=env)
+        first.wait_for("lock.acquired")
+        second = gate.start(database=database, migrations=files, env=env)
+        waits = second.wait_for("lock.waiting")
+        assert waits["holder_application"].startswith("migration-gate/")
+        third = gate.start(database=pooled, migrations=files, env=env)
+        third.wait_for("lock.waiting")
     runs = [process.wait() for process in (first, second, third)]
     assert [run.exit_code for run in runs] == [0, 0, 0]
     assert [run.verdict["applied"] for run in runs] == [["1_a.sql"], [], []]

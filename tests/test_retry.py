@@ -16,7 +16,7 @@ from tests.fix_postgres import Database
 from tests.history_tables import versions
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 RETRIED = ("55P03", "40P01", "40001")
 OTHERS = ("57014", "40003", "25001", "P0001", "53100", "55006")

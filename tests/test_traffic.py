@@ -19,7 +19,7 @@ from tests.fix_postgres import Database
 from tests.load import Load, make_tables
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 # How much longer than its limit a stall may be seen here: the gate looks now and then,
 # and a loaded machine is slow.
