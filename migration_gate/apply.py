@@ -6,9 +6,10 @@ Writes what the files write, and the history.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -18,8 +19,9 @@ from migration_gate.compose import (
     compose_transaction,
     join,
 )
-from migration_gate.errors import GateError
+from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
+    Hooks,
     Row,
     UnparsedError,
     exchange,
@@ -29,7 +31,7 @@ from migration_gate.exchange import (
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
 from migration_gate.history_table import HistoryTable
 from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
-from migration_gate.messages import Answers, send_message
+from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
@@ -101,7 +103,21 @@ def _ask(conn: psycopg.Connection[Any]) -> Answers:
     return answers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """
+    What is applied next: one pending migration, or several small ones at once.
+
+    ``end`` is the place among all that are pending of what comes after it. There are
+    no messages for what runs outside a transaction.
+    """
+
+    tasks: tuple[Task, ...]
+    messages: tuple[Message, ...]
+    end: int
+
+
+@dataclass(slots=True)
 class Applier:
     """What it takes to apply migrations: the connections, and who is told of it."""
 
@@ -111,7 +127,8 @@ class Applier:
     watch: Watch
     settlement: Settlement
     log: Log
-    started: set[tuple[str, int]] = field(default_factory=set)  # version, attempt
+    _started: set[tuple[str, int]] = field(default_factory=set)  # version, attempt
+    _next: Run | None = None
 
     def apply_all(self, plan: Plan) -> None:
         """
@@ -125,34 +142,52 @@ class Applier:
             AlreadyAppliedError: The history had its row.
             ConnectionLostError: It may have been applied: look at the history.
         """
-        done = 0
-        while done < len(plan.pending):
-            run = self._take_run(plan, done)
-            done += len(run)
-            if run[0].script.in_transaction:
-                self._apply_run(run)
+        run = self._prepare(plan, 0)
+        while run.tasks:
+            if run.messages:
+                look_ahead = partial(self._look_ahead, plan, run)
+                self._apply_run(run.tasks, run.messages, look_ahead)
             else:
-                self._apply_outside(run[0])
+                self._apply_outside(run.tasks[0])
+            ahead, self._next = self._next, None
+            run = ahead or self._prepare(plan, run.end)
 
-    def _take_run(self, plan: Plan, start: int) -> list[Task]:
+    def _look_ahead(self, plan: Plan, run: Run) -> None:
+        """Prepare the next run while PostgreSQL works at this one."""
+        # A file that changed meanwhile, or a lost connection, is told of at its turn.
+        with suppress(MigrationFilesError, ConnectionLostError):
+            self._next = self._prepare(plan, run.end)
+
+    def _prepare(self, plan: Plan, start: int) -> Run:
         """
         Take what goes in one message: one pending migration, or several small ones.
 
         Each still commits alone. Each is without the settings that the server lacks.
         """
-        run: list[Task] = []
+        tasks: list[Task] = []
         size = 0
         for migration in plan.pending[start : start + RUN_MAX_FILES]:
             script = self.shelf.take(migration)
             is_alone = not _goes_along(script)
             size += len(script.content)
-            if run and (is_alone or size > RUN_MAX_BYTES):
+            if tasks and (is_alone or size > RUN_MAX_BYTES):
                 break
-            script = leave_out_unknown(self.worker, script, self.log)
-            run.append(Task(script=script, version=plan.version_to_record(migration)))
+            script = leave_out_unknown(self.held, script, self.log)
+            version = plan.version_to_record(migration)
+            tasks.append(Task(script=script, version=version))
             if is_alone:
                 break
-        return run
+        is_inside = all(task.script.in_transaction for task in tasks)
+        messages = self._compose(tasks) if is_inside else []
+        return Run(tasks=tuple(tasks), messages=tuple(messages), end=start + len(tasks))
+
+    def _compose(self, tasks: Sequence[Task]) -> list[Message]:
+        each = [
+            message
+            for place, task in enumerate(tasks)
+            for message in compose_transaction(self.worker, task, place)
+        ]
+        return [join(each)] if len(tasks) > 1 else each
 
     def _apply_outside(self, task: Task) -> None:
         script = task.script
@@ -162,7 +197,12 @@ class Applier:
             applied = apply_outside(self.worker, task, self.held, self.watch, self.log)
         self.settlement.applied(task, applied)
 
-    def _apply_run(self, run: Sequence[Task]) -> None:
+    def _apply_run(
+        self,
+        tasks: Sequence[Task],
+        messages: Sequence[Message],
+        on_sent: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Apply migrations with one message, and what it leaves with further ones.
 
@@ -170,51 +210,53 @@ class Applier:
         one of the files, those before it go alone.
         """
         try:
-            self._send(run, 1)
+            self._send(tasks, messages, 1, on_sent)
         except LocksNotFreeError as blocked:
-            first, *rest = run[self.settlement.settled_count :]
+            first, *rest = tasks[self.settlement.settled_count :]
             self._retry(first, blocked)
             if rest:
-                self._apply_run(rest)
+                self._apply_run(rest, self._compose(rest))
         except UnparsedError as error:
-            cut = len(run) // 2 if error.place is None else error.place
-            for part in (run[: max(cut, 1)], run[max(cut, 1) :]):
-                self._apply_run(part)
+            cut = max(len(tasks) // 2 if error.place is None else error.place, 1)
+            for part in (tasks[:cut], tasks[cut:]):
+                self._apply_run(part, self._compose(part))
 
     def _retry(self, task: Task, blocked: LocksNotFreeError) -> None:
+        messages = self._compose([task])
+
         def attempt(number: int) -> None:
-            self._send([task], number)
+            self._send([task], messages, number)
 
         version = task.script.migration.version
         retry_while_locked(version, self.watch, self.log, attempt, blocked=blocked)
 
-    def _send(self, run: Sequence[Task], number: int) -> None:
-        """Send what applies migrations; the attempt's number is that of each."""
-        waiting = list(run)
+    def _send(
+        self,
+        tasks: Sequence[Task],
+        messages: Sequence[Message],
+        attempt: int,
+        on_sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        waiting = list(tasks)
 
         def start_up_to(place: int) -> None:
-            while waiting and len(run) - len(waiting) <= place:
-                self._log_start(waiting.pop(0).script, number)
+            while waiting and len(tasks) - len(waiting) <= place:
+                self._log_start(waiting.pop(0).script, attempt)
 
         def on_commit(share: Share, row: Row) -> None:
             self.settlement.applied(share.task, _to_applied(share.task, row))
             start_up_to(self.settlement.settled_count)
 
-        self.settlement.sent(run)
-        scripts = [task.script for task in run]
+        self.settlement.sent(tasks)
         start_up_to(0)
+        scripts = [task.script for task in tasks]
+        hooks = Hooks(on_sent=on_sent, on_place=start_up_to, on_commit=on_commit)
+        *before, last = messages
         with _notices_logged(self.worker.conn, scripts, self.settlement, self.log):
-            *before, last = self._compose(run)
             try:
                 for message in before:
                     exchange(self.worker, message, self.watch)
-                exchange(
-                    self.worker,
-                    last,
-                    self.watch,
-                    on_commit=on_commit,
-                    on_place=start_up_to,
-                )
+                exchange(self.worker, last, self.watch, hooks)
             except (GateError, *NOTHING_LEFT):
                 self.settlement.rolled_back()
                 raise
@@ -222,9 +264,9 @@ class Applier:
     def _log_start(self, script: Script, attempt: int) -> None:
         """Report an attempt at a migration, once, however often it has to be sent."""
         version = script.migration.version
-        if (version, attempt) in self.started:
+        if (version, attempt) in self._started:
             return
-        self.started.add((version, attempt))
+        self._started.add((version, attempt))
         self.log.emit(
             MIGRATION_STARTED,
             version=version,
@@ -233,16 +275,6 @@ class Applier:
             statement_count=script.statement_count,
             attempt=attempt,
         )
-
-    def _compose(self, run: Sequence[Task]) -> list[Message]:
-        if len(run) == 1:
-            return compose_transaction(self.worker, run[0])
-        each = [
-            message
-            for place, task in enumerate(run)
-            for message in compose_transaction(self.worker, task, place)
-        ]
-        return [join(each)]
 
 
 def _goes_along(script: Script) -> bool:

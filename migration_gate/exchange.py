@@ -5,7 +5,7 @@ Send a message of migrations and judge its answers; nothing is left open by an e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -46,14 +46,31 @@ class UnparsedError(Exception):
         self.place = place
 
 
-def exchange(  # noqa: PLR0913  # how a message is sent, by name
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """
+    What is called while a message is under way.
+
+    ``on_sent`` once, while PostgreSQL works. ``on_place`` when the message is seen to
+    have come to a migration, with its place in it. ``on_commit`` for each migration as
+    soon as its COMMIT is answered, with the row that its "finish" gave.
+    """
+
+    on_sent: Callable[[], None] = lambda: None
+    on_place: Callable[[int], None] = lambda _: None
+    on_commit: Callable[[Share, Row], None] | None = None
+
+
+NO_HOOKS: Final = Hooks()
+
+
+def exchange(
     worker: Worker,
     message: Message,
     watch: Watch,
+    hooks: Hooks = NO_HOOKS,
     *,
     blocks_queries: bool = True,
-    on_commit: Callable[[Share, Row], None] | None = None,
-    on_place: Callable[[int], None] = lambda _: None,
 ) -> None:
     """
     Send a message, while the lock is still held.
@@ -61,9 +78,6 @@ def exchange(  # noqa: PLR0913  # how a message is sent, by name
     Args:
         blocks_queries: False for a statement behind whose lock waits nobody queues:
             it may wait as long as it takes.
-        on_commit: Called for each migration as soon as its COMMIT is answered, with the
-            row that its "finish" gave.
-        on_place: Called when the message is seen to have come to a migration.
 
     Raises:
         MigrationFailedError: A statement failed, and its transaction is rolled back;
@@ -80,14 +94,15 @@ def exchange(  # noqa: PLR0913  # how a message is sent, by name
         for _, block in blocks(content, start, end, COPY_BLOCK_BYTES):
             yield block
 
-    watch.start(message, blocks_queries=blocks_queries, on_place=on_place)
-    commits = _Commits(message, on_commit)
+    watch.start(message, blocks_queries=blocks_queries, on_place=hooks.on_place)
+    commits = _Commits(message, hooks.on_commit)
     answers = send_message(
         worker.conn,
         message.encode(),
         ticks=watch.ticks,
         copy_data=copy_data,
         on_answer=commits.take,
+        on_sent=hooks.on_sent,
     )
     if answers.failure is not None:
         roll_back(worker.conn)

@@ -91,13 +91,14 @@ def nobody_listens(_answers: Answers) -> None:
     """Let the answers that have come so far go by."""
 
 
-def send_message(
+def send_message(  # noqa: PLR0913  # what is called meanwhile, by name
     conn: psycopg.Connection[Any],
     message: bytes,
     *,
     ticks: Ticks = NO_TICKS,
     copy_data: Callable[[int], Iterable[bytes | memoryview]] = no_data,
     on_answer: Callable[[Answers], None] = nobody_listens,
+    on_sent: Callable[[], None] = lambda: None,
 ) -> Answers:
     """
     Send a message and wait for all of its answers.
@@ -106,6 +107,7 @@ def send_message(
         ticks: What to call now and then while PostgreSQL works.
         copy_data: Gives the data for a COPY FROM STDIN, told how many answers came
             before it.
+        on_sent: Called once while PostgreSQL works, before any answer is taken.
         on_answer: Called at each answer, with those that have come so far; also for
             those that come while a signal ends the run.
 
@@ -116,6 +118,7 @@ def send_message(
     try:
         pgconn.send_query(message)
         _flush(pgconn)
+        on_sent()
         _collect(pgconn, answers, ticks, copy_data)
     except psycopg.OperationalError as error:
         raise ConnectionLostError(str(error)) from error

@@ -27,7 +27,7 @@ from migration_gate.errors import (
     MigrationFailedError,
     MigrationFilesError,
 )
-from migration_gate.exchange import Row, exchange, keep_settings, roll_back
+from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.logs import Log
 from migration_gate.marks import to_mark
@@ -344,7 +344,8 @@ def _record(run: _Run) -> AppliedMigration:
         ],
     )
     rows: list[Row] = []
-    exchange(worker, message, run.watch, on_commit=lambda _, row: rows.append(row))
+    hooks = Hooks(on_commit=lambda _, row: rows.append(row))
+    exchange(worker, message, run.watch, hooks)
     ((duration_ms, applied_at),) = rows
     return AppliedMigration(
         version=task.version,

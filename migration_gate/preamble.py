@@ -13,10 +13,9 @@ from typing import Final
 
 from psycopg import sql
 
-from migration_gate.compose import Worker
 from migration_gate.logs import MIGRATION_SETTING_SKIPPED, Log
 from migration_gate.script import Script
-from migration_gate.session import translated_loss
+from migration_gate.session import Session, translated_loss
 from migration_gate.statements import Statement, place, setting_changed
 from migration_gate.units import Unit
 
@@ -33,7 +32,7 @@ KNOWN_EVERYWHERE: Final = frozenset(
 )
 
 
-def leave_out_unknown(worker: Worker, script: Script, log: Log) -> Script:
+def leave_out_unknown(held: Session, script: Script, log: Log) -> Script:
     """
     Return the script without the preamble's settings that the server does not have.
 
@@ -44,7 +43,7 @@ def leave_out_unknown(worker: Worker, script: Script, log: Log) -> Script:
         return script
     query = sql.SQL("SELECT name FROM pg_catalog.pg_settings WHERE name = ANY ({})")
     with translated_loss():
-        rows = worker.conn.execute(query.format(list(asked))).fetchall()
+        rows = held.conn.execute(query.format(list(asked))).fetchall()
     unknown = asked.keys() - {row[0] for row in rows}
     for name in unknown:
         line, _ = place(script.content, asked[name].first)

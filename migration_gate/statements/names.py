@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+from functools import cache
 from typing import Final
 
 
@@ -22,6 +23,11 @@ _BACKSLASH: Final = re.compile(
     re.DOTALL,
 )
 _CONTROL: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+
+
+@cache
+def _to_tokens(words: str) -> tuple[bytes, ...]:
+    return tuple(words.encode().split())
 
 
 class TokenReader:
@@ -44,15 +50,20 @@ class TokenReader:
 
     def take_words(self, words: str) -> bool:
         """Take these words when they come next, all or none."""
-        wanted = tuple(words.encode().split())
-        end = self._position + len(wanted)
-        if self._tokens[self._position : end] != wanted:
+        wanted = _to_tokens(words)
+        start, tokens = self._position, self._tokens
+        if start >= len(tokens) or tokens[start] != wanted[0]:
+            return False
+        end = start + len(wanted)
+        if tokens[start:end] != wanted:
             return False
         self._position = end
         return True
 
     def take_any(self, *words: str) -> bool:
         """Take the first of these that comes next."""
+        if self._position >= len(self._tokens):
+            return False
         return any(self.take_words(choice) for choice in words)
 
     def take_name(self) -> str | None:

@@ -5,7 +5,8 @@ What a statement has to do with transactions: controls one, or forbids one. Pure
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from functools import cache
+from typing import Final, Literal, TypeAlias
 
 from migration_gate.statements.names import (
     TokenReader,
@@ -39,6 +40,10 @@ _CONTROLS: Final[tuple[tuple[str, TransactionControl], ...]] = (
     ("savepoint", "savepoint"),
     ("release", "release"),
 )
+_Rule: TypeAlias = "tuple[str, int, str | Callable[[TokenReader, int], str | None]]"
+_CONTROL_WORDS: Final = frozenset(
+    b"begin start commit rollback savepoint release end abort prepare set".split()
+)
 _ASSIGNS: Final = frozenset({b"=", b"to", b"from", b"."})
 
 NEWEST_SERVER: Final = 180000
@@ -49,6 +54,8 @@ _FALSE: Final = frozenset({"false", "off", "no", "0", "f", "n"})
 
 def transaction_control(statement: Statement) -> TransactionControl | None:
     """Return what a statement does to the transaction it runs in (gram.y)."""
+    if not _CONTROL_WORDS.intersection(statement.tokens[:1]):
+        return None
     reader = TokenReader(statement.tokens)
     for words, control in _CONTROLS:
         if reader.take_words(words):
@@ -104,7 +111,7 @@ def forbids_transaction(
         statement: Any statement.
         server_version: As `server_version_num`, such as 150004.
     """
-    for words, since, reason in _RULES:
+    for words, since, reason in _rules_for(statement.tokens[:1]):
         reader = TokenReader(statement.tokens)
         if not reader.take_words(words) or server_version < since:
             continue
@@ -204,9 +211,7 @@ def is_true(option: str) -> bool:
 
 # Where the server calls PreventInTransactionBlock(), in 13 to 18: tcop/utility.c,
 # commands/{cluster,dbcommands,discard,indexcmds,subscriptioncmds,vacuum}.c.
-_RULES: Final[
-    tuple[tuple[str, int, str | Callable[[TokenReader, int], str | None]], ...]
-] = (
+_RULES: Final[tuple[_Rule, ...]] = (
     ("vacuum", 0, "VACUUM"),
     ("create index", 0, _create_index),
     ("create unique index", 0, _create_index),
@@ -227,3 +232,9 @@ _RULES: Final[
     ("commit prepared", 0, "COMMIT PREPARED"),
     ("rollback prepared", 0, "ROLLBACK PREPARED"),
 )
+
+
+@cache
+def _rules_for(first: tuple[bytes, ...]) -> tuple[_Rule, ...]:
+    """Return the rules that begin with a word: most statements have none."""
+    return tuple(rule for rule in _RULES if (rule[0].split()[0].encode(),) == first)
