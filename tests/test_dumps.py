@@ -200,3 +200,23 @@ def test_an_error_in_copied_data_has_the_line_of_the_file(
     assert (run.verdict["line"], run.verdict["sqlstate"]) == (6, "22P02")
     assert (other.verdict["line"], other.verdict["sqlstate"]) == (6, "22P02")
     assert "secret" not in run.output + other.output
+
+
+def test_copy_from_files_and_programs_is_the_servers_business(
+    gate: Gate, database: Database
+) -> None:
+    """The gate sends it as it is; what PostgreSQL says of it has its place."""
+    script = (
+        "CREATE TABLE t (a text);\n"
+        "COPY t FROM PROGRAM 'echo one; echo two';\n"
+        "COPY t TO PROGRAM 'cat >/dev/null';\n"
+    )
+    run = gate(database=database, migrations={"001_x.sql": script})
+    missing = "SELECT 1;\n  COPY t FROM '/nowhere/at/all' WITH (FORMAT csv);\nSELECT 1;"
+    closed = gate(
+        database=database, migrations={"001_x.sql": script, "002_y.sql": missing}
+    )
+
+    assert run.exit_code == 0, run.output
+    assert database.fetch("SELECT a FROM t ORDER BY 1") == [("one",), ("two",)]
+    assert (closed.verdict["sqlstate"], closed.verdict["line"]) == ("58P01", 2)

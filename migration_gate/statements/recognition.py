@@ -5,7 +5,7 @@ What a statement is and names, told from its first tokens. Pure; looks nothing u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from migration_gate.statements.copying import copies_with_client
 from migration_gate.statements.names import TokenReader
@@ -14,6 +14,9 @@ from migration_gate.statements.transactions import (
     is_true,
     read_options,
 )
+
+
+_FILLING: Final = frozenset({b"create", b"copy", b"insert"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ def is_copy_to_stdout(statement: Statement) -> bool:
 
 def tables_written(statement: Statement) -> tuple[tuple[str | None, str], ...]:
     """Return schema and name of the table that CREATE TABLE, COPY or INSERT names."""
+    if not _FILLING.issuperset(statement.tokens[:1]):
+        return ()
     reader = TokenReader(statement.tokens)
     if reader.take_words("create"):
         reader.take_any("global", "local")

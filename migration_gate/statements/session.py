@@ -42,6 +42,8 @@ def setting_changed(statement: Statement) -> SettingChange | None:
     constant; a list is joined with ", ". RESET ALL has the parameter "all". SET ...
     FROM CURRENT changes nothing; SET TRANSACTION and SET CONSTRAINTS are no settings.
     """
+    if statement.tokens[:1] not in _CHANGING:
+        return None
     reader = TokenReader(statement.tokens)
     if reader.take_words("set"):
         return _read_set(reader)
