@@ -12,7 +12,7 @@ import os
 import secrets
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
@@ -24,7 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from dev.postgres import HBA, VERSION, Server, conninfo_to_url
+from dev.postgres import HBA, PASSWORD, VERSION, Server, conninfo_to_url
 
 
 DSN_VARIABLE = "MIGRATION_GATE_TEST_DSN"
@@ -256,9 +256,30 @@ def _server(request: pytest.FixtureRequest) -> Iterator[SharedServer]:
             conninfo = embedded.conninfo
         else:
             embedded = None
-            given = DEFAULTS | conninfo_to_dict(dsn)
-            conninfo = {key: str(value) for key, value in given.items()}
+            conninfo = stack.enter_context(tester(dsn))
         yield look_at(conninfo, embedded)
+
+
+@contextmanager
+def tester(dsn: str) -> Iterator[dict[str, str]]:
+    """
+    Make a superuser of the tests' own, for as long as they run.
+
+    Its password is found where it should not be; a given one may be as plain as
+    "postgres", which stands in every log.
+    """
+    given = DEFAULTS | {key: str(v) for key, v in conninfo_to_dict(dsn).items()}
+    name = f"tester_{secrets.token_hex(4)}"
+    role = sql.Identifier(name)
+    with closing(psycopg.connect(make_conninfo(**given), autocommit=True)) as conn:
+        make = sql.SQL("CREATE ROLE {} LOGIN SUPERUSER REPLICATION PASSWORD {}")
+        conn.execute(make.format(role, PASSWORD))
+    try:
+        yield given | {"user": name, "password": PASSWORD}
+    finally:
+        with closing(psycopg.connect(make_conninfo(**given), autocommit=True)) as conn:
+            conn.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
+            conn.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def server_name(number: int = 0) -> str:
