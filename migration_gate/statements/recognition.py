@@ -5,6 +5,7 @@ What a statement is and names, told from its first tokens. Pure; looks nothing u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from migration_gate.statements.copying import copies_with_client
@@ -16,7 +17,7 @@ from migration_gate.statements.transactions import (
 )
 
 
-_FILLING: Final = frozenset({b"create", b"copy", b"insert"})
+_MAKING: Final = frozenset({(b"create",), (b"copy",)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,13 @@ def is_copy_to_stdout(statement: Statement) -> bool:
 
 def tables_written(statement: Statement) -> tuple[tuple[str | None, str], ...]:
     """Return schema and name of the table that CREATE TABLE, COPY or INSERT names."""
-    if not _FILLING.issuperset(statement.tokens[:1]):
+    tokens = statement.tokens
+    if tokens[:1] == (b"insert",):
+        return _tables_inserted(tokens)
+    if tokens[:1] not in _MAKING:
         return ()
-    reader = TokenReader(statement.tokens)
+    reader = TokenReader(tokens)
+    names_table = False
     if reader.take_words("create"):
         reader.take_any("global", "local")
         if reader.take_any("temp", "temporary"):
@@ -76,9 +81,15 @@ def tables_written(statement: Statement) -> tuple[tuple[str | None, str], ...]:
         table = reader.take_table()
         reader.take_parentheses()
         return (table,) if table and reader.take_words("from") else ()
-    else:
-        names_table = reader.take_words("insert into")
     table = reader.take_table() if names_table else None
+    return (table,) if table else ()
+
+
+@lru_cache(maxsize=1024)
+def _tables_inserted(tokens: tuple[bytes, ...]) -> tuple[tuple[str | None, str], ...]:
+    # A dump repeats the same few heads a million times.
+    reader = TokenReader(tokens)
+    table = reader.take_table() if reader.take_words("insert into") else None
     return (table,) if table else ()
 
 
