@@ -19,6 +19,7 @@ from tests.fix_pgbouncer import Mode, PgBouncers
 from tests.fix_postgres import Database
 from tests.herd import ATTEMPTS, PENDING, Herd
 from tests.history_tables import tables, versions
+from tests.polling import until
 
 
 pytestmark = pytest.mark.timeout(60)
@@ -50,6 +51,13 @@ SELECT pg_catalog.pg_advisory_lock(1), pg_catalog.pg_advisory_lock_shared(2);
 DECLARE c CURSOR WITH HOLD FOR SELECT 1;
 CREATE TEMPORARY TABLE temporary (x int);
 SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY;
+"""
+WAITS = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+"""
+SLEEPS = """
+SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
+AND datname = current_database()
 """
 LOCK_PID = """
 SELECT a.pid FROM pg_stat_activity a JOIN pg_locks l USING (pid)
@@ -198,15 +206,18 @@ def test_without_the_lock_nothing_more_is_sent(
     database.execute("CREATE TABLE calls (what text)")
     files = {
         "1_a.sql": "-- gate: no-transaction\nINSERT INTO calls VALUES ('1');"
-        " SELECT pg_sleep(1.5); INSERT INTO calls VALUES ('2');"
+        " SELECT pg_advisory_xact_lock_shared(7); INSERT INTO calls VALUES ('2');"
     }
-    process = gate.start(database=reached, migrations=files)
+    env = {"GATE_DDL_LOCK_TIMEOUT": "60s"}
     with closing(database.connect()) as thief:
-        wait_for_sleep(thief)
+        thief.execute("SELECT pg_advisory_lock(7)")
+        process = gate.start(database=reached, migrations=files, env=env)
+        until(lambda: database.fetch(WAITS) == [(1,)])
         ((pid,),) = thief.execute(LOCK_PID).fetchall()
         (key,) = lock_of(thief, pid)
         thief.execute("SELECT pg_terminate_backend(%s)", [pid])
         thief.execute("SELECT pg_advisory_lock(%s)", [key])
+        thief.execute("SELECT pg_advisory_unlock(7)")
         process.wait_for("lock.waiting")
         assert database.fetch("TABLE calls") == [("1",)]
         time.sleep(0.3)  # nothing to wait for: it is what should not happen
@@ -216,16 +227,6 @@ def test_without_the_lock_nothing_more_is_sent(
     assert run.verdict["applied"] == ["1_a.sql"], run.output
     assert len(run.all("lock.acquired")) == 2
     assert database.fetch("TABLE calls") == [("1",), ("2",)]
-
-
-def wait_for_sleep(conn: Conn) -> None:
-    """Wait until a gate's worker sleeps."""
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        " AND datname = current_database()"
-    )
-    while conn.execute(query).fetchone() == (0,):
-        time.sleep(0.01)
 
 
 def lock_of(conn: Conn, pid: int) -> tuple[int]:
@@ -260,10 +261,9 @@ def test_a_killed_gate_leaves_neither_lock_nor_transaction(
 ) -> None:
     """The pooler ends the server's connections with the client's."""
     pooled = pgbouncer("transaction", database).through(database)
-    files = {"1_a.sql": "CREATE TABLE a (); SELECT pg_sleep(1);"}
+    files = {"1_a.sql": "CREATE TABLE a (); SELECT pg_sleep(3);"}
     first = gate.start(database=pooled, migrations=files)
-    with closing(database.connect()) as conn:
-        wait_for_sleep(conn)
+    until(lambda: database.fetch(SLEEPS) == [(1,)])
     first.kill()
     run = gate(database=pooled, migrations=files)
     assert run.verdict["applied"] == ["1_a.sql"], run.output
