@@ -229,6 +229,56 @@ def test_without_the_lock_nothing_more_is_sent(
     assert database.fetch("TABLE calls") == [("1",), ("2",)]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_blockers_are_seen_and_lock_waits_are_cut_short(
+    gate: Gate, database: Database, pgbouncer: PgBouncers, mode: Mode
+) -> None:
+    """Though the lock's connection stays in a transaction, where views stand still."""
+    pooled = pgbouncer(mode, database).through(database)
+    database.execute("CREATE TABLE t ()")
+    files = {
+        "1_a.sql": "SET lock_timeout = 0; ALTER TABLE t ADD c int; CREATE TABLE b ()"
+    }
+    env = {"GATE_DDL_LOCK_TIMEOUT": "500ms", "GATE_HEARTBEAT": "100ms"}
+    with closing(database.connect(application_name="report")) as other:
+        other.execute("BEGIN; LOCK TABLE t")
+        pid = other.info.backend_pid
+        who = f"process {pid}, user {database.user}, application report"
+        process = gate.start(database=pooled, migrations=files, env=env)
+        progress = process.wait_for("migration.progress")
+        retries = [
+            process.wait_for("migration.retry_scheduled", count=n) for n in (1, 2)
+        ]
+        other.execute("COMMIT")
+        run = process.wait()
+    assert run.verdict["applied"] == ["1_a.sql"], run.output
+    assert (progress["statement"], progress["phase"]) == (2, "Lock:relation")
+    for event in (progress, *retries):
+        (blocker,) = event["blockers"]
+        assert blocker.startswith(f"{who}, idle in transaction")
+
+
+def test_timeouts_of_the_database_end_neither_connection(
+    gate: Gate, database: Database, pgbouncer: PgBouncers
+) -> None:
+    """The lock's is idle in a transaction all the while."""
+    limits = {
+        "idle_in_transaction_session_timeout": 0,
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "idle_session_timeout": 140000,
+        "transaction_timeout": 170000,
+    }
+    for name, since in limits.items():
+        if database.server.version >= since:
+            database.execute(f"ALTER DATABASE {database.name} SET {name} = '700ms'")
+    pooled = pgbouncer("transaction", database).through(database)
+    files = {f"{n}_a.sql": f"SELECT pg_sleep(1); CREATE TABLE t{n} ()" for n in (1, 2)}
+    run = gate(database=pooled, migrations=files)
+    assert run.verdict.get("applied") == list(files), run.output
+    assert len(run.all("lock.acquired")) == 1
+
+
 def lock_of(conn: Conn, pid: int) -> tuple[int]:
     """Return the key of the advisory lock that a backend holds alone."""
     row = conn.execute(
