@@ -8,6 +8,7 @@ that. As processes of their own, two hundred would come one after the other.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -21,9 +22,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.fix_gate import ROOT, Event
+
+
+PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +153,14 @@ class Forker:
         )
 
 
+def end_with_parent() -> None:
+    """Be killed when the parent ends, however it does: prctl(2)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve() -> None:
     """For each line of stdin, fork gates; say their ids, then who ended and how."""
+    end_with_parent()
     import tenacity  # noqa: F401, PLC0415  # a gate that waits would load it
 
     from migration_gate.commands import main  # noqa: PLC0415  # not in who asks
@@ -169,6 +179,7 @@ def serve() -> None:
         for gate in gates:
             pid = os.fork()
             if pid == 0:
+                end_with_parent()
                 os.close(starting_gun)
                 os.read(waiting, 1)
                 os.close(waiting)
