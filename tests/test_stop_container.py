@@ -128,7 +128,10 @@ def test_a_stopped_container_ends_in_time(
         lock_held(database, wanted=phase.is_locked),
         container(database, phase, tmp_path) as name,
     ):
-        until(is_there(database, name, phase), 30)
+        try:
+            until(is_there(database, name, phase), 30)
+        except AssertionError:
+            pytest.fail(docker("logs", name).stdout)
         started_s = time.monotonic()
         docker(*STOPS[number], name)
         exit_code = int(docker("wait", name).stdout)
