@@ -95,7 +95,8 @@ def run(asked: argparse.Namespace, wanted: Sequence[Case]) -> None:
             say=say,
         )
         machine = describe_machine(databases, far)
-        results = []
+        results: list[Result] = []
+        name = ""
         for case in wanted:
             if case.rtt_ms and far is None:
                 continue
@@ -103,8 +104,10 @@ def run(asked: argparse.Namespace, wanted: Sequence[Case]) -> None:
             results.append(cases.run_case(bench, case))
             title = f"## {case.title}"
             write_line("", title, "", *report.to_table(results[-1]), "")
-    write_results(asked.output, results, machine, versions, missing)
+            # After each case: a run that is ended keeps what it has.
+            name = write_results(asked.output, results, machine, versions, missing)
     write_line("## Goals", "", *report.goals_table(results))
+    say(f"written: {asked.output / name}.json, .md, .svg")
 
 
 def describe_machine(
@@ -134,8 +137,8 @@ def write_results(
     machine: dict[str, str],
     versions: dict[str, str],
     missing: dict[str, str],
-) -> None:
-    """Write DATE-MACHINE.json, .md and .svg."""
+) -> str:
+    """Write DATE-MACHINE.json, .md and .svg; return what stands before the dot."""
     folder.mkdir(parents=True, exist_ok=True)
     date = machine["date"].replace(" UTC", "").replace(" ", "-").replace(":", "")
     name = f"{date}-{os.cpu_count()}x{platform.machine()}"
@@ -152,7 +155,7 @@ def write_results(
     }
     for ending, text in texts.items():
         (folder / f"{name}.{ending}").write_text(text, "utf-8")
-    say(f"written: {folder / name}.json, .md, .svg")
+    return name
 
 
 def read_results(file: Path) -> list[Result]:

@@ -36,6 +36,7 @@ FLOOR: Final = Path(__file__).with_name("floor.py")
 LOOP: Final = Path(__file__).with_name("psql_loop.sh")
 GATE: Final = "gate (image)"
 GATE_VENV: Final = "gate (venv)"
+GATES: Final = (GATE, GATE_VENV)
 FLOOR_EACH: Final = "floor, tx each"
 
 
@@ -324,13 +325,18 @@ SOURCES: Final[Mapping[str, Callable[[], Iterator[Peer]]]] = {
 }
 
 
+def is_meant(name: str, word: str) -> bool:
+    """Whether a word of the command line means a peer: its name, or a part of it."""
+    return word == name if word in SOURCES else word in name
+
+
 def gather(wanted: list[str]) -> tuple[list[Peer], dict[str, str]]:
     """Return the peers that can be had, and why the others cannot."""
     HOME.mkdir(parents=True, exist_ok=True)
     peers: list[Peer] = []
     missing: dict[str, str] = {}
     for name, source in SOURCES.items():
-        if wanted and not any(word in name for word in wanted):
+        if wanted and not any(is_meant(name, word) for word in wanted):
             continue
         try:
             peers.extend(source())
