@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from bench import cases, link, measure, peers, plot, report, server
+from bench import cases, disk, link, measure, peers, plot, report, server
 from bench.cases import Bench, Case, Result, Row
 from bench.install import Missing
 from bench.measure import BenchError, Sample
@@ -57,16 +57,24 @@ def main(arguments: Sequence[str]) -> None:
         runs = [read_results(file) for file in asked.compare]
         write_line(*report.goals_table(*runs))
         return
-    wanted = [
-        case
-        for case in cases.all_cases()
-        if not asked.case or any(case.name.startswith(name) for name in asked.case)
-    ]
+    wanted = choose(cases.all_cases(), asked.case)
     if asked.list:
         write_line(*(f"{case.name:16} {case.title}" for case in wanted))
         return
     with ended_by_signals():
         run(asked, wanted)
+
+
+def choose(known: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """Return the cases of these names, or whose names begin so; all without any."""
+    exact = {case.name for case in known}
+    return [
+        case
+        for case in known
+        if not names
+        or case.name in names
+        or any(n not in exact and case.name.startswith(n) for n in names)
+    ]
 
 
 def run(asked: argparse.Namespace, wanted: Sequence[Case]) -> None:
@@ -85,16 +93,18 @@ def run(asked: argparse.Namespace, wanted: Sequence[Case]) -> None:
             except Missing as why:
                 missing["delayed link"] = why.reason
                 say(f"no delayed link: {why.reason}")
-        started = stack.enter_context(server.started(far=far is not None))
+        data = stack.enter_context(disk.place())
+        started = stack.enter_context(server.started(data, far=far is not None))
         databases = stack.enter_context(contextlib.closing(server.Databases(started)))
         bench = Bench(
             databases=databases,
+            data=data,
             link=far,
             peers=tuple(found),
             rounds=asked.rounds,
             say=say,
         )
-        machine = describe_machine(databases, far)
+        machine = describe_machine(databases, data, far)
         results: list[Result] = []
         name = ""
         for case in wanted:
@@ -111,7 +121,7 @@ def run(asked: argparse.Namespace, wanted: Sequence[Case]) -> None:
 
 
 def describe_machine(
-    databases: server.Databases, far: link.Link | None
+    databases: server.Databases, data: Path, far: link.Link | None
 ) -> dict[str, str]:
     """Return what the numbers depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text("utf-8")
@@ -124,7 +134,7 @@ def describe_machine(
         "processor": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
         "memory": f"{int(kib) / 1024 / 1024:.0f} GiB",
         "kernel": platform.release(),
-        "server": f"PostgreSQL {VERSION}, fsync on, {server.describe_disk()}",
+        "server": f"PostgreSQL {VERSION}, fsync on, {disk.describe(data)}",
         "one durable commit": f"{commit_ms:.2f} ms over one that is not flushed",
         "latency": far.kind if far else "none",
         "load when it began": f"{load:.1f}",

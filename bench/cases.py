@@ -58,6 +58,7 @@ class Bench:
     """What a case needs: the server, the link, who takes part, and how often."""
 
     databases: Databases
+    data: Path
     link: link.Link | None
     peers: tuple[Peer, ...]
     rounds: int
@@ -280,7 +281,7 @@ def run_herd(
 def comes_late(bench: Bench, case: Case) -> Iterator[Row]:
     """Measure from the moment the database accepts connections to the tool's end."""
     peers = [peer for peer in bench.chosen(case.peers) if peer.waits]
-    with late.LateServer() as server:
+    with late.LateServer(bench.data) as server:
         folders = {}
         for peer in peers:
             folders[peer.name] = folder_for(peer.form, "small", HERD_MIGRATIONS)

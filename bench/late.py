@@ -18,6 +18,7 @@ from typing import Final, Self
 from bench.measure import Runner, Sample
 from bench.peers import Peer
 from bench.server import SETTINGS, Databases, DurableServer, Target
+from dev.postgres import HBA
 
 
 LATE_S: Final = 3.0
@@ -31,8 +32,8 @@ ASKS_FOR_PASSWORD: Final = b"R"
 class LateServer:
     """A server of its own that is stopped and started for each measurement."""
 
-    def __init__(self) -> None:
-        self._server = DurableServer("bench-late", settings=SETTINGS)
+    def __init__(self, data: Path) -> None:
+        self._server = DurableServer("bench-late", data, SETTINGS, HBA)
         self._runner = Runner()
         self._targets: dict[str, Target] = {}
 

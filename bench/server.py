@@ -7,9 +7,7 @@ are flushed, since they are most of what a small migration costs.
 
 from __future__ import annotations
 
-import tempfile
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +37,17 @@ SETTINGS: Final[Mapping[str, str]] = {
 
 
 class DurableServer(postgres.Server):
-    """The embedded server in $TMPDIR, never in memory."""
+    """The embedded server with its data in a folder of ours, never in memory."""
+
+    def __init__(
+        self, name: str, data: Path, settings: Mapping[str, str], hba: Sequence[str]
+    ) -> None:
+        super().__init__(name, settings=settings, hba=hba)
+        self._place = data
 
     def _make(self) -> None:
         place = postgres.choose_place
-        postgres.choose_place = tempfile.gettempdir
+        postgres.choose_place = lambda: str(self._place)
         try:
             super()._make()
         finally:
@@ -149,23 +153,12 @@ class Databases:
 
 
 @contextmanager
-def started(*, far: bool) -> Iterator[DurableServer]:
+def started(data: Path, *, far: bool) -> Iterator[DurableServer]:
     """Start the server; with `far`, it listens at the delayed link's end too."""
     settings = dict(SETTINGS)
     hba = list(postgres.HBA)
     if far:
         settings["listen_addresses"] = f"127.0.0.1,{link.HERE}"
         hba.append(f"host all all {link.NETWORK} scram-sha-256")
-    with DurableServer("bench", settings=settings, hba=hba) as server:
+    with DurableServer("bench", data, settings, hba) as server:
         yield server
-
-
-def describe_disk() -> str:
-    """Return the kind of file system that the server's data lie on."""
-    place = Path(tempfile.gettempdir()).resolve()
-    best, kind = "", "unknown"
-    for line in Path("/proc/mounts").read_text("utf-8").splitlines():
-        _, mount, filesystem, *_ = line.split()
-        if place.is_relative_to(mount) and len(mount) >= len(best):
-            best, kind = mount, filesystem
-    return kind
