@@ -169,3 +169,48 @@ def test_settings_of_role_and_database_break_nothing(
     assert versions(database, "app.schema_migrations") == list(files)
     again = gate(database=role, migrations=files)
     assert again.verdict["applied"] == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "BEGIN ISOLATION LEVEL SERIALIZABLE;{}COMMIT;",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;{}",
+        "BEGIN; SET LOCAL TRANSACTION ISOLATION LEVEL SERIALIZABLE;{}COMMIT;",
+        "VACUUM; BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;{}COMMIT;",
+    ],
+)
+def test_a_file_chooses_the_modes_of_its_transaction(
+    gate: Gate, database: Database, script: str
+) -> None:
+    """Though the gate's own statements come first in it."""
+    look = (
+        "CREATE TABLE {} AS SELECT current_setting('transaction_isolation') AS level;"
+    )
+    files = {"1_a.sql": script.format(look.format("a")), "2_b.sql": look.format("b")}
+    run = gate(database=database, migrations=files)
+
+    assert run.exit_code == 0, run.output
+    assert database.fetch("TABLE a UNION ALL TABLE b") == [
+        ("serializable",),
+        ("read committed",),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("SET TRANSACTION READ ONLY;", "SET transaction_read_only = on;"),
+        *("BEGIN READ ONLY; COMMIT;", "SET LOCAL transaction_read_only TO true;"),
+    ],
+)
+def test_a_read_only_transaction_is_refused(
+    gate: Gate, database: Database, text: str
+) -> None:
+    """It could not be recorded."""
+    run = gate(database=database, migrations={"1_a.sql": f"\n{text}"})
+
+    assert (run.exit_code, run.verdict["reason"], run.verdict["line"]) == (
+        *(1, "files", 2),
+    )
+    assert "READ ONLY" in run.verdict["error_message"]
