@@ -27,7 +27,7 @@ COPY --from=build /rootfs/gate /
 # A number, so that Kubernetes can tell that it is not root; any other works too.
 USER 65532:65532
 # The environment is the gate's, not the interpreter's (-E); there is no site to look for
-# (-S); a module is loaded when it is first used (bench/README.md says what that buys).
+# (-S); a module is loaded when it is first used (bench/startup.md says what that buys).
 ENTRYPOINT ["/usr/local/bin/python3", "-E", "-S", "-X", "utf8", "-X", "lazy_imports=all", "/app/entrypoint.pyc"]
 ARG PYTHON VERSION=0.1.0 REVISION= SOURCE=
 LABEL org.opencontainers.image.title="migration-gate" \
