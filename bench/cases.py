@@ -374,7 +374,7 @@ def all_cases() -> list[Case]:
         noop(50, 20, factor=1.4, peers=NOOP_FAR_PEERS),
         noop(1000, 0, factor=2, peers=LONG_PEERS, kind="trivial"),
         noop(10000, 0, factor=2, peers=LONG_PEERS, kind="trivial"),
-        applied(200, 0),
+        applied(200, 0, peers=(*MOST_PEERS, "sqitch", "psql")),
         applied(200, 2, factor=0.3, peers=FAR_PEERS),
         applied(200, 20, peers=FAR_PEERS),
         applied(1000, 0, peers=MOST_PEERS),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.install import CACHE, ROOT, Missing, call
-from bench.work import IMAGE_ROOT, WORK
+from bench.work import ALL_WORK, IMAGE_ROOT
 
 
 TAG: Final = "gate-bench:shipped"
@@ -63,7 +63,7 @@ def replace_files() -> None:
     for path in IMAGE_ROOT.iterdir():
         if path.is_symlink() or path.is_file():
             path.unlink()
-        elif path != WORK:
+        elif path != ALL_WORK:
             shutil.rmtree(path)
     archive = CACHE / "image.tar"
     container = call("docker", "create", TAG).strip().splitlines()[-1]

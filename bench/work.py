@@ -22,7 +22,18 @@ Writer = Callable[[Path, Sequence[str]], None]
 
 # Inside the folder that the image is unpacked to, so that its gate sees them too.
 IMAGE_ROOT: Final = CACHE / "root"
-WORK: Final = IMAGE_ROOT / "work"
+ALL_WORK: Final = IMAGE_ROOT / "work"
+
+# Made once for each version of what makes them.
+MAKERS: Final = ("work.py", "dump.py", "stall.py")
+
+
+def _digest() -> str:
+    texts = [Path(__file__).with_name(name).read_bytes() for name in MAKERS]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:8]
+
+
+WORK: Final = ALL_WORK / _digest()
 
 
 def body(kind: Kind, number: int) -> str:
