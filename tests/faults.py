@@ -36,6 +36,7 @@ import psycopg
 
 from dev.postgres import Server, ServerError
 from tests.fix_gate import write_migrations
+from tests.fix_pgbouncer import PgBouncer, install_program, installed_program
 from tests.fix_postgres import Database, look_at
 from tests.fix_proxy import Link, Proxy, Sender
 from tests.forks import Ended, Forker
@@ -76,6 +77,7 @@ SURVIVED_ALONE: Final[frozenset[Kind]] = frozenset(
     {"cut", "cut both", "cut twice", "reset", "terminate", "restart", "failover"}
 )
 
+BEHIND_POOLER: Final[frozenset[Kind]] = frozenset({"terminate", "failover"})
 # How many messages after the first the second of two cuts comes: another number for
 # each first, all over what the gate does to recover.
 SECOND_STEP: Final = 7
@@ -146,12 +148,19 @@ class Scenario:
     Files, and how a gate ends that ships them.
 
     A run that closes is followed by one with `mended` files on top, which opens.
+    `pooled` puts a transaction pooler between proxy and server.
     """
 
     name: str
     files: Mapping[str, str]
     reason: str | None = None
     mended: Mapping[str, str] = field(default_factory=dict)
+    pooled: bool = False
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What can happen; a pooler tells no backend, and follows to no standby."""
+        return frozenset(EVERY) - (BEHIND_POOLER if self.pooled else frozenset())
 
     @property
     def exit_code(self) -> int:
@@ -203,6 +212,24 @@ SCENARIOS: Final = (
             + note("002 c"),
             "003_last.sql": note("003"),
         },
+    ),
+    Scenario(
+        name="opens through a pooler",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_batch.sql": "SET search_path = pg_catalog;" + note("002"),
+            "003_slow.sql": note("003") + slowly("003"),
+            "004_outside.sql": "-- gate: no-transaction\nSET work_mem = '9MB';\n"
+            + note("004 a")
+            + "BEGIN;\n"
+            + note("004 b")
+            + slowly("004")
+            + "COMMIT;\n"
+            + note("004 c"),
+            "005_copy.sql": "COPY t (id, name) FROM stdin;\n60\tsixty\n\\.\n"
+            + note("005"),
+        },
+        pooled=True,
     ),
     Scenario(
         name="a statement fails",
@@ -283,6 +310,7 @@ OTHERS: Final = """
 SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 60)
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
+  AND NOT (%s AND state = 'idle')
 """
 LOCKS: Final = """
 SELECT locktype, mode, pid FROM pg_locks
@@ -346,8 +374,8 @@ class Breaker(Proxy):
         self._until_second = messages
         link.end()
 
-    def point_to(self, server: Server) -> None:
-        """Pass new connections on to another server."""
+    def point_to(self, server: Server | PgBouncer) -> None:
+        """Pass new connections on to another server, or to a pooler before it."""
         self._upstream = (server.host, server.port)
 
     def tear(self, link: Link) -> None:
@@ -417,6 +445,7 @@ class Lab:
         self._folder = folder / name
         self._folder.mkdir()
         self._expected: dict[tuple[str, str], State] = {}
+        self._poolers: dict[Server, PgBouncer] = {}
         self._generation = itertools.count(1)
         self._numbers = itertools.count(1)
         # A server ends with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
@@ -476,17 +505,40 @@ class Lab:
         shared = look_at(self.server.conninfo, self.server)
         return Database(server=shared, conninfo=conninfo)
 
+    def _aim(self, scenario: Scenario) -> None:
+        """Let the proxy lead to the server, or to a pooler in front of it."""
+        if not scenario.pooled:
+            self.proxy.point_to(self.server)
+            return
+        if self.server not in self._poolers:
+            shared = look_at(self.server.conninfo, self.server)
+            pooler = PgBouncer(
+                self._folder / f"pooler-{self.server.name}" / "x",
+                Database(server=shared, conninfo=self.server.conninfo),
+                {"pool_mode": "transaction"},
+                "*",
+            )
+            self._hands.submit(pooler.__enter__).result()
+            self._stack.push(pooler)
+            self._poolers[self.server] = pooler
+        self.proxy.point_to(self._poolers[self.server])
+
     def record(self, scenario: Scenario) -> list[Point]:
         """Run undisturbed; return a point for each message, of kind "cut"."""
         with self.database() as database:
+            self._aim(scenario)
             self.proxy.arm(None, lambda _: None)
             ended = self._run(scenario.files, self.proxy.through(database))
             self._require_end(scenario, ended)
-            self._expected[scenario.name, "first"] = self._look(database)
+            self._expected[scenario.name, "first"] = self._look(
+                database, pooled=scenario.pooled
+            )
             points = list(self._to_points(scenario))
             if scenario.mended:
                 self._mend(scenario, database)
-                self._expected[scenario.name, "last"] = self._look(database)
+                self._expected[scenario.name, "last"] = self._look(
+                    database, pooled=scenario.pooled
+                )
         return points
 
     def _to_points(self, scenario: Scenario) -> Iterator[Point]:
@@ -523,6 +575,7 @@ class Lab:
                 standby = self._new_server(standby_of=self.server)
                 stack.callback(self._close_unless_used, standby)
                 wait_for_replay(self.server, standby)
+            self._aim(scenario)
             self.proxy.arm(point, self._action(point, standby))
             patience = "3s" if point.kind == "freeze" else "25s"
             through = self.proxy.through(database)
@@ -633,7 +686,10 @@ class Lab:
             raise NotSurvivedError(text)
 
     def _compare(self, database: Database, scenario: Scenario, stage: str) -> None:
-        expected, actual = self._expected[scenario.name, stage], self._look(database)
+        expected, actual = (
+            self._expected[scenario.name, stage],
+            self._look(database, pooled=scenario.pooled),
+        )
         for name, rows in expected.contents.items():
             if actual.contents[name] != rows:
                 text = f'"{name}" has {actual.contents[name]} instead of {rows}'
@@ -644,9 +700,9 @@ class Lab:
             text = f"the schema has {more} instead of {less}"
             raise NotSurvivedError(text)
 
-    def _look(self, database: Database) -> State:
+    def _look(self, database: Database, *, pooled: bool) -> State:
         with closing(database.connect()) as conn:
-            wait_until_alone(conn)
+            wait_until_alone(conn, pooled=pooled)
             present = [
                 name
                 for name in CONTENTS
@@ -658,10 +714,14 @@ class Lab:
             )
 
 
-def wait_until_alone(conn: psycopg.Connection[Any]) -> None:
-    """Wait until nobody else is connected; then nobody may hold a lock."""
+def wait_until_alone(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
+    """
+    Wait until nobody else is connected; then nobody may hold a lock.
+
+    A pooler's connections stay, idle.
+    """
     deadline = time.monotonic() + QUIET_TIMEOUT_S
-    while others := conn.execute(OTHERS).fetchall():
+    while others := conn.execute(OTHERS, [pooled]).fetchall():
         if time.monotonic() > deadline:
             text = f"sessions were left: {others}"
             raise NotSurvivedError(text)
@@ -809,6 +869,8 @@ def main() -> int:
     parser.add_argument("--labs", type=int, default=2 * (os.cpu_count() or 1))
     wanted = parser.parse_args()
     started_s = time.monotonic()
+    if installed_program() is None:
+        install_program()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         labs = [
@@ -823,7 +885,7 @@ def main() -> int:
                 lab.expect(labs[0])
             say(f'scenario "{scenario.name}": {len(recorded)} messages')
             for kind, every in EVERY.items():
-                if wanted.kind and kind not in wanted.kind:
+                if kind not in scenario.kinds.intersection(wanted.kind or EVERY):
                     continue
                 campaign.run(to_kind(recorded, kind, every * wanted.every))
                 say(f"  {kind}: {campaign.scores[kind].tried} so far")
