@@ -23,6 +23,7 @@ from migration_gate.errors import (
     SqlFailure,
 )
 from migration_gate.history_table import missing_right, quote_name
+from migration_gate.messages import ConnectionLostError
 from migration_gate.parts import Own, Place
 from migration_gate.remedies import find_remedy
 from migration_gate.script import Script
@@ -117,6 +118,8 @@ def _judge_row(worker: Worker, failure: SqlFailure, version: str) -> Exception:
     table = worker.table
     if failure.sqlstate == "23505":
         return AlreadyAppliedError(version, failure.constraint)
+    if failure.sqlstate == "25006":
+        return ConnectionLostError("the database has turned read-only")
     if failure.sqlstate == "42501":
         facts = {"login_role": worker.login_role}
         right = missing_right("SELECT, INSERT, UPDATE", table.schema, table.name, facts)

@@ -78,6 +78,25 @@ def test_a_server_that_turns_read_only_before_the_first_write_is_waited_for(
     assert (run.exit_code, run.verdict["applied"]) == (0, list(FILES))
 
 
+def test_a_server_that_turns_read_only_between_migrations_is_waited_for(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """What is committed stays, and the rest is applied when it can be."""
+    database = database_of(new_server())
+    files = {
+        "1_a.sql": "CREATE TABLE a (n int); SELECT pg_sleep(1);",
+        "2_b.sql": "COPY a FROM stdin;\n1\n\\.\n",  # in a message of its own
+    }
+    sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    process = gate.start(database=database, migrations=files)
+    until(lambda: database.fetch(sleeps) == [(1,)])
+    set_read_only(database, "on")
+    assert process.wait_for("database.retry_scheduled")["reason"] == "read_only"
+    set_read_only(database, "off")
+    run = process.wait()
+    assert (run.exit_code, run.verdict["applied"]) == (0, list(files))
+
+
 def set_read_only(database: Database, wanted: str) -> None:
     """Change it for every session of the server, at once."""
     with closing(database.connect()) as conn:
