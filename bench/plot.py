@@ -12,13 +12,14 @@ from html import escape
 from typing import Final
 
 from bench.cases import Result
-from bench.report import show, wall
+from bench.report import wall
 
 
-WIDTH, HEIGHT = 560, 400
-LEFT, RIGHT, TOP, BOTTOM = 62, 168, 44, 46
+WIDTH, HEIGHT = 620, 400
+LEFT, RIGHT, TOP, BOTTOM = 62, 228, 44, 46
 HEAD: Final = 54
 LABEL_GAP: Final = 13
+STEPS: Final = (1, 2, 5)  # of each power of ten
 NAMESPACE: Final = "http://www.w3.org/2000/svg"
 FONT: Final = 'font-family="sans-serif" font-size="12" fill="#222222"'
 TITLE: Final = "The gate beside its peers: whole processes, median wall time"
@@ -128,8 +129,10 @@ def draw(
     low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
     across = scale(xs[0], xs[-1], LEFT, WIDTH - RIGHT, log=panel.log_x)
     up = scale(10.0**low, 10.0**high, HEIGHT - BOTTOM, TOP, log=True)
-    for power in range(low, high + 1):
-        yield from draw_level(10.0**power, up(10.0**power))
+    for power in range(low, high):
+        for digit in STEPS:
+            yield from draw_level(digit * 10.0**power, up(digit * 10.0**power))
+    yield from draw_level(10.0**high, up(10.0**high))
     for x in xs:
         yield (
             f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 17}" '
@@ -148,7 +151,7 @@ def draw(
 
 def draw_level(value: float, y: float) -> Iterator[str]:
     """Yield a horizontal line and its time."""
-    text = f"{show(value)} s" if value >= 1 else f"{show(value * 1000)} ms"
+    text = f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
     yield (
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
         'stroke="#dddddd"/>'
