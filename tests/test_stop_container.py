@@ -97,11 +97,13 @@ def lock_held(database: ContainerDatabase, *, wanted: bool) -> Iterator[None]:
                 "SELECT count(*) FROM pg_locks WHERE granted AND locktype = 'advisory'",
             )
         )
-    yield
-    database.execute(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks"
-        " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid();"
-    )
+    try:
+        yield
+    finally:
+        database.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid();"
+        )
 
 
 def is_there(
