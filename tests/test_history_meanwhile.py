@@ -26,11 +26,13 @@ HELD = {
 }
 ENV = {"GATE_DDL_LOCK_TIMEOUT": "60s"}
 CHANGE_WAITS = """
-SELECT count(*) FROM pg_locks
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE relation = 'schema_migrations'::regclass AND NOT granted
+  AND datname = current_database()
 """
 WAITS = """
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE locktype = 'advisory' AND objid = 7 AND NOT granted AND datname = current_database()
 """
 
 

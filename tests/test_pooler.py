@@ -53,7 +53,8 @@ CREATE TEMPORARY TABLE temporary (x int);
 SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY;
 """
 WAITS = """
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE locktype = 'advisory' AND objid = 7 AND NOT granted AND datname = current_database()
 """
 SLEEPS = """
 SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'

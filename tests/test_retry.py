@@ -19,7 +19,7 @@ from tests.history_tables import versions
 pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 RETRIED = ("55P03", "40P01", "40001")
-OTHERS = ("57014", "40003", "25001", "P0001", "53100", "55006")
+OTHERS = ("57014", "40003", "22012", "P0001", "53100", "55006")
 # A sequence counts attempts, also those that are rolled back.
 FAIL_TWICE = """
 INSERT INTO calls VALUES ('{what}');
