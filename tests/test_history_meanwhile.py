@@ -32,7 +32,8 @@ WHERE relation = 'schema_migrations'::regclass AND NOT granted
 """
 WAITS = """
 SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-WHERE locktype = 'advisory' AND objid = 7 AND NOT granted AND datname = current_database()
+WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+  AND datname = current_database()
 """
 
 

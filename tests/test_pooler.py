@@ -54,7 +54,8 @@ SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY;
 """
 WAITS = """
 SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-WHERE locktype = 'advisory' AND objid = 7 AND NOT granted AND datname = current_database()
+WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+  AND datname = current_database()
 """
 SLEEPS = """
 SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
