@@ -60,8 +60,8 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     1. Read the folder: names and checksums.
     2. Wait for a database that can be written, and look at its history.
     3. Plan; nothing pending: done, and no lock was taken.
-    4. Read and split every pending file.
-    5. Take the lock; look and plan again.
+    4. Take the lock; look and plan again.
+    5. Read and split every pending file.
     6. Make the history table ours.
     7. Apply each pending migration with its history row.
 
@@ -100,8 +100,6 @@ def bring_up_to_date(
         log_plan(plan, log)
         if not plan.pending:
             return
-        shelf = Shelf(settings.migrations, settings.history_table)
-        shelf.judge(plan.pending)
 
         def is_done(seen: Look) -> bool:
             return not make_plan(migrations, seen.history).pending
@@ -109,13 +107,12 @@ def bring_up_to_date(
         with take_turn(session, is_done, log, tally) as held:
             if held is not None:
                 plan = agree(settings, migrations, held, log, tally)
-                apply_pending(plan, shelf, held, log, tally)
+                apply_pending(plan, held, log, tally)
 
 
-def apply_pending(
-    plan: Plan, shelf: Shelf, held: Session, log: Log, tally: Tally
-) -> None:
-    """Go through steps 6 and 7 of ``migrate``, holding the lock."""
+def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
+    """Go through steps 5 to 7 of ``migrate``, holding the lock."""
+    shelf = Shelf(held.settings.migrations, held.settings.history_table)
     shelf.judge(plan.pending)
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)

@@ -27,26 +27,22 @@ class Shelf:
 
     folder: Path
     history: HistoryTableName
-    _judged: set[str] = field(default_factory=set)
     _kept: dict[str, Script] = field(default_factory=dict)
 
     def judge(self, migrations: Iterable[Migration]) -> None:
         """
-        Read and split the files that were not judged before.
+        Read and split files.
 
         Raises:
             MigrationFilesError: Lists every fault of every file.
         """
         faults: list[FileFault] = []
         for migration in migrations:
-            if migration.version in self._judged:
-                continue
             try:
                 script = self.take(migration)
             except MigrationFilesError as error:
                 faults += error.faults
                 continue
-            self._judged.add(migration.version)
             if len(script.content) >= KEEP_MIN_BYTES:
                 self._kept[migration.version] = script
         if faults:
