@@ -14,10 +14,13 @@ from typing import Any, Final
 
 import psycopg
 
+from psycopg import sql
+
 from migration_gate.compose import (
     Worker,
     compose_transaction,
     join,
+    select,
 )
 from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
@@ -48,6 +51,12 @@ from migration_gate.watch import Watch
 
 
 CLIENT_CHECK_MIN_VERSION: Final = 140000
+TIMEOUTS: Final = (
+    "lock_timeout",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",
+)
 RUN_MAX_FILES: Final = 100
 RUN_MAX_BYTES: Final = 1 << 18
 NOTHING_LEFT: Final = (LocksNotFreeError, UnparsedError, AlreadyAppliedError)
@@ -65,7 +74,8 @@ def start_worker(
         held: The session that holds the lock.
     """
     answers = _ask(conn)
-    (strings, idle_timeout), *_ = answers.rows(0)
+    (strings, idle_timeout, *timeouts), *_ = answers.rows(0)
+    unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
     kept = {}
     if strings != "on":
         kept["standard_conforming_strings"] = "on"
@@ -82,6 +92,7 @@ def start_worker(
             answers.failure is None
             and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
         ),
+        unlimited=frozenset() if held.is_pooled else frozenset(unlimited),
         kept_settings=kept,
         is_pooled=held.is_pooled,
     )
@@ -91,10 +102,11 @@ def start_worker(
 
 def _ask(conn: psycopg.Connection[Any]) -> Answers:
     """Ask for the session's defaults, and try whether the server watches its client."""
-    query = (
-        b"SELECT pg_catalog.current_setting('standard_conforming_strings'), "
-        b"pg_catalog.current_setting('idle_session_timeout', true); "
+    asked = ("standard_conforming_strings", "idle_session_timeout", *TIMEOUTS)
+    calls = (
+        sql.SQL("pg_catalog.current_setting({}, true)").format(name) for name in asked
     )
+    query = select(calls).as_bytes(conn) + b"; "
     if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"

@@ -28,6 +28,7 @@ from migration_gate.task import Task
 
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
+NO_LIMIT: Final = "0ms"
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
 MARKS_MAX: Final = 50  # of a migration in a message
 
@@ -38,6 +39,8 @@ class Worker:
     The connection that runs files, and what is the same for each of them.
 
     ``watches_client`` tells whether the server can notice that this client is gone.
+    ``unlimited`` are the timeouts that the session's defaults leave off; none is known
+    through a pooler, where each transaction may have another session.
     ``kept_settings`` are those that hold in this session against its defaults, which
     RESET ALL brings back.
     """
@@ -48,6 +51,7 @@ class Worker:
     login_role: str
     work_key: int
     watches_client: bool
+    unlimited: frozenset[str]
     kept_settings: Mapping[str, str]
     is_pooled: bool
 
@@ -210,8 +214,12 @@ def clean_up(worker: Worker, script: Script) -> tuple[Own, ...]:
 def _clean_up(worker: Worker, lock_s: float, statement_s: float) -> tuple[Own, ...]:
     calls = [
         sql.SQL("pg_catalog.pg_advisory_unlock_all()"),
-        # RESET ALL has undone them.
-        *limit_calls(worker, lock_s, statement_s, is_local=True),
+        # RESET ALL has brought the defaults back, and what follows is the gate's own.
+        *(
+            set_config(name, value, is_local=True)
+            for name, value in _timeouts(worker, lock_s, statement_s).items()
+            if name not in worker.unlimited
+        ),
         *keep_calls(worker),
     ]
     return (
@@ -233,17 +241,26 @@ def limit_calls(
         is_local: For the transaction alone, else for the session.
     """
     values = {
-        "lock_timeout": _milliseconds(lock_s),
-        "statement_timeout": _milliseconds(statement_s),
-        "idle_in_transaction_session_timeout": "0",
+        name: value
+        for name, value in _timeouts(worker, lock_s, statement_s).items()
+        if value != NO_LIMIT or name not in worker.unlimited
     }
-    if worker.conn.info.server_version >= TRANSACTION_TIMEOUT_MIN_VERSION:
-        values["transaction_timeout"] = "0"
     if worker.watches_client:
         values["client_connection_check_interval"] = CLIENT_CHECK_INTERVAL
     if not worker.is_pooled:
         values |= SERVER_KEEPALIVES
     return [set_config(n, v, is_local=is_local) for n, v in values.items()]
+
+
+def _timeouts(worker: Worker, lock_s: float, statement_s: float) -> dict[str, str]:
+    values = {
+        "lock_timeout": _milliseconds(lock_s),
+        "statement_timeout": _milliseconds(statement_s),
+        "idle_in_transaction_session_timeout": NO_LIMIT,
+    }
+    if worker.conn.info.server_version >= TRANSACTION_TIMEOUT_MIN_VERSION:
+        values["transaction_timeout"] = NO_LIMIT
+    return values
 
 
 def keep_calls(worker: Worker) -> list[sql.Composable]:

@@ -24,12 +24,12 @@ from migration_gate.monitor import holders_query, workers_query
 IDLE_SESSION_TIMEOUT_MIN_VERSION: Final = 140000
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 # How the server notices within a minute that a client is gone without a word; until
-# then its session keeps its locks. Without effect on a Unix socket.
+# then its session keeps its locks. Without effect on a Unix socket. Linux goes by
+# tcp_user_timeout, not by a count of probes.
 SERVER_KEEPALIVES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "tcp_keepalives_idle": "20",
         "tcp_keepalives_interval": "10",
-        "tcp_keepalives_count": "3",
         "tcp_user_timeout": "50000",
     }
 )

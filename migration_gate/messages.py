@@ -129,15 +129,31 @@ def send_message(  # noqa: PLR0913  # what is called meanwhile, by name
 
 
 def is_alive(conn: psycopg.Connection[Any]) -> bool:
-    """Tell, without a round trip, whether the server has closed an idle connection."""
+    """
+    Tell, without a round trip, whether the server has ended an idle connection.
+
+    Its last word comes before its locks are free, and before the end of the stream:
+    libpq takes an error that answers nothing for a notice.
+    """
     pgconn = conn.pgconn
+    if pgconn.status != pq.ConnStatus.OK:
+        return False
+    if not _wait(pgconn, select.POLLIN, 0):
+        return True
+    last_words: list[str | None] = []
+
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        last_words.append(notice.severity_nonlocalized)
+
+    conn.add_notice_handler(listen)
     try:
-        # A server that ends a session says why, and then closes: read on to the end.
-        while pgconn.status == pq.ConnStatus.OK and _wait(pgconn, select.POLLIN, 0):
-            pgconn.consume_input()
+        pgconn.consume_input()
+        pgconn.is_busy()  # reads what has come
     except psycopg.OperationalError:
         return False
-    return pgconn.status == pq.ConnStatus.OK
+    finally:
+        conn.remove_notice_handler(listen)
+    return pgconn.status == pq.ConnStatus.OK and "FATAL" not in last_words
 
 
 def _flush(pgconn: pq.abc.PGconn) -> None:
