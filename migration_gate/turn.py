@@ -27,6 +27,7 @@ from migration_gate.wait import Patience, wait_for
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 PAUSE_PER_WAITED: Final = 0.1
+LONGEST_ASK_INTERVAL_S: Final = 1.0
 KEEP_CONNECTION_S: Final = 0.3
 
 
@@ -70,7 +71,12 @@ class _Queue:
         self._log = log
         self._started_s = time.monotonic()
         self._progress_s = self._started_s
-        self._logged_s = float("-inf")
+        self._asked_s = self._logged_s = float("-inf")
+        self._ask_interval_s = min(
+            LONGEST_ASK_INTERVAL_S,
+            self._settings.heartbeat_s / 2,
+            self._settings.lock_wait_timeout_s / 4,
+        )
         self._rows = len(session.seen.history)
 
     @property
@@ -88,14 +94,24 @@ class _Queue:
                 return self.session
             if self._is_done(self.session.look_again()):
                 return None
-            self._judge_progress(self.session.find_holder())
+            self._judge_progress()
             self._pause()
 
-    def _judge_progress(self, holder: Holder | None) -> None:
-        """Report whom the gate waits for; give up when nothing has moved for long."""
+    def _judge_progress(self) -> None:
+        """
+        Report whom the gate waits for; give up when nothing has moved for long.
+
+        Asks for the holder only now and then: most waits are short, and many.
+        """
         now, rows = time.monotonic(), len(self.session.seen.history)
-        if holder is None or holder.works or rows != self._rows:
+        if rows != self._rows:
             self._progress_s, self._rows = now, rows
+        if now - self._asked_s < self._ask_interval_s:
+            return
+        self._asked_s = now
+        holder = self.session.find_holder()
+        if holder is None or holder.works:
+            self._progress_s = now
         if now - self._progress_s > self._settings.lock_wait_timeout_s:
             who = "another gate" if holder is None else f"process {holder.pid}"
             raise LockTimeoutError(
