@@ -8,7 +8,7 @@ run: venv  ## apply migrations/ to the configured database, or to an embedded on
 	@.venv/bin/python -m dev.run
 
 test: venv  ## the whole suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
-	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" $(ARGS)
+	@.venv/bin/python -m pytest -n 4 -m "not docker" $(ARGS)
 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint
@@ -17,7 +17,7 @@ faults: venv  ## every fault at every message: points tried and survived; an hou
 	@.venv/bin/python -m tests.faults $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
-	@.venv/bin/python -m pytest -n auto --maxprocesses 4 -m "not docker" --cov $(ARGS)
+	@.venv/bin/python -m pytest -n 4 -m "not docker" --cov $(ARGS)
 
 bench: venv  ## side by side with peers; ARGS="--case noop --peer dbmate" for a part
 	@.venv/bin/python -m bench $(ARGS)

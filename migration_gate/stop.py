@@ -32,6 +32,7 @@ SHORTEST_MARGIN_S: Final = 1.0
 MARGIN_SHARE: Final = 0.1
 UNWIND_SHARE: Final = 0.8
 ALARMS: Final = 2
+FIRST_PROCESS: Final = 1
 
 
 class Stopped(KeyboardInterrupt):  # not an error: it is a request
@@ -71,7 +72,10 @@ def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterato
     _watch_signals(leave)
     for number in HANDLED:
         is_ignored = signal.getsignal(number) == signal.SIG_IGN
-        if number != signal.SIGHUP or not is_ignored:  # nohup's wish
+        # What nohup asks for. A container's first process may have it from an engine
+        # that was started by nohup, which is nobody's wish.
+        is_wanted = is_ignored and os.getpid() != FIRST_PROCESS
+        if number != signal.SIGHUP or not is_wanted:
             signal.signal(number, stop)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -284,6 +284,18 @@ def test_hangup_is_ignored_where_it_was_before(bare: Bare) -> None:
     assert bare.verdict["error_message"] == "stopped by SIGTERM"
 
 
+@needs_namespaces
+def test_hangup_ends_a_first_process_that_was_started_without_it(bare: Bare) -> None:
+    """An engine that nohup has started hands that on to some of its containers."""
+    url = f"postgresql://u:p@127.0.0.1:{find_free_port()}/d"
+    before = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *NAMESPACE)
+    process = bare.start({"DATABASE_URL": url}, before=before)
+    read_until(process, "database.retry_scheduled")
+    os.kill(child_of(process.pid), signal.SIGHUP)
+    assert end(process) == 1
+    assert bare.verdict["error_message"] == "stopped by SIGHUP"
+
+
 def test_the_line_on_stderr_is_as_short_as_the_verdict(bare: Bare) -> None:
     """Compose shows the tail of stderr, and a folder can have thousands of faults."""
     files = {f"fault-{number}.sql": "SELECT 1;" for number in range(1000)}
