@@ -19,7 +19,7 @@ from migration_gate.history_table import HistoryTable
 from migration_gate.lock import SERVER_KEEPALIVES
 from migration_gate.marks import to_mark
 from migration_gate.parts import Message, Own, OwnName, Part, part_end, single
-from migration_gate.records import finish_row, insert_row
+from migration_gate.records import REQUIRE_RECORDED, finish_row, insert_row
 from migration_gate.script import Script
 from migration_gate.settings import Settings
 from migration_gate.statements import Statement, string_syntax_set
@@ -81,6 +81,7 @@ def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Mess
         after=(
             *clean_up(worker, task.script),
             own(worker, "finish", finish),
+            Own("finished", REQUIRE_RECORDED.encode()),
             Own("commit", b"COMMIT"),
         ),
         place=place,

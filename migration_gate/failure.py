@@ -33,8 +33,9 @@ from migration_gate.task import Task
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 AT_COMMIT: Final = frozenset({"clean up", "commit"})  # deferred constraints
-# Division by the number of rows; no such table or column.
-ROW_GONE: Final = frozenset({"22012", "42P01", "42703"})
+# No such table or column; nothing was recorded, in this session or this transaction;
+# division by the number of rows.
+ROW_GONE: Final = frozenset({"42P01", "42703", "42704", "22P02", "22012"})
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
@@ -106,7 +107,7 @@ def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Ex
         return _judge_row(worker, failure, task.version)
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
-    if part.name == "finish" and failure.sqlstate in ROW_GONE:
+    if part.name in {"finish", "finished"} and failure.sqlstate in ROW_GONE:
         return HistoryError(
             f'migration "{task.version}" removes the history table, or its own row',
             hint="Take that out of the file: the history is the gate's to write.",

@@ -26,6 +26,7 @@ OwnName = Literal[
     "clean up",
     "forget",
     "finish",
+    "finished",
     "commit",
 ]
 

@@ -5,6 +5,7 @@ The statements that write in the history table. Pure SQL; nothing is sent from h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from psycopg import sql
 
@@ -45,38 +46,39 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     )
 
 
+# Set by the statement that finds the row, and asked for by the next one: cheaper than
+# one statement that counts what it has changed.
+RECORDED: Final = "migration_gate.recorded"
+REQUIRE_RECORDED: Final = f"SELECT pg_catalog.current_setting('{RECORDED}')::boolean"
+
+
 def finish_row(table: HistoryTable, version: str) -> sql.Composed:
     """
     Fill in when the migration ended and how long it took, and read both back.
 
-    Its answer has the duration in ms and the time. Divides by the number of rows, so
-    that a file that removed its own row fails.
+    Its answer has the duration in ms and the time. Where the file has removed its own
+    row, REQUIRE_RECORDED fails behind it.
     """
     now = clock(has_zone=table.has_zone)
     took = sql.SQL(
         "(extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8"
     ).format(now)
     if "duration_ms" in table.our_columns and table.can_update:
-        row = sql.SQL(
+        statement = sql.SQL(
             "UPDATE {table} SET applied_at = {now}, duration_ms = {took} "
-            "WHERE version = {version} RETURNING duration_ms, applied_at"
+            "WHERE version = {version} RETURNING duration_ms, {time}, {recorded}"
         )
     else:
-        row = sql.SQL(
-            "SELECT {took} AS duration_ms, applied_at FROM {table} "
-            "WHERE version = {version}"
+        statement = sql.SQL(
+            "SELECT {took}, {time}, {recorded} FROM {table} WHERE version = {version}"
         )
-    return sql.SQL(
-        "WITH done AS ({row}) SELECT (SELECT duration_ms FROM done), "
-        "(SELECT {time} FROM done), 1 / (SELECT pg_catalog.count(*) FROM done)"
-    ).format(
-        row=row.format(
-            table=sql.Identifier(table.schema, table.name),
-            now=now,
-            took=took,
-            version=sql.Literal(version),
-        ),
+    return statement.format(
+        table=sql.Identifier(table.schema, table.name),
+        now=now,
+        took=took,
+        version=sql.Literal(version),
         time=to_text(has_zone=table.has_zone),
+        recorded=sql.SQL("pg_catalog.set_config({}, 'on', true)").format(RECORDED),
     )
 
 
