@@ -14,6 +14,8 @@ from migration_gate.lock import lock_keys
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import PLAIN, TWO, tables, why
+from tests.polling import until
+from tests.sleepers import end_sleepers, is_sleeping
 
 
 pytestmark = pytest.mark.server
@@ -129,9 +131,10 @@ def test_the_lock_is_free_after_an_error(gate: Gate, database: Database) -> None
     process = gate.start(
         database=database, migrations={"1_a.sql": "SELECT pg_sleep(60)"}
     )
-    process.wait_for("migration.started")
+    until(lambda: is_sleeping(database))
     process.kill()
     process.wait()
+    end_sleepers(database)
     mended = gate(database=database, migrations=TWO)
     assert mended.verdict["applied"] == ["1_a.sql", "2_b.sql"]
 

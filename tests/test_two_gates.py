@@ -7,15 +7,11 @@ import pytest
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import versions
+from tests.polling import until
+from tests.sleepers import end_sleepers, is_sleeping
 
 
 pytestmark = pytest.mark.server
-
-WATCHES_CLIENTS = 140000
-SLEEPING = (
-    "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-    " AND datname = current_database()"
-)
 
 
 @pytest.mark.timeout(60)
@@ -47,12 +43,12 @@ def test_a_killed_gate_is_followed_by_the_next(gate: Gate, database: Database) -
     database.execute(f"ALTER DATABASE {database.name} SET my.slow = 'yes'")
     first = gate.start(database=database, migrations=files)
     first.wait_for("migration.started", count=2)
+    until(lambda: is_sleeping(database))
     database.execute(f"ALTER DATABASE {database.name} RESET my.slow")
     second = gate.start(database=database, migrations=files)
     second.wait_for("lock.waiting")
     first.kill()
-    if database.server.version < WATCHES_CLIENTS:  # its statement would run on
-        database.execute(f"SELECT pg_terminate_backend(pid) FROM ({SLEEPING}) s")
+    end_sleepers(database)
     run = second.wait()
     assert run.verdict["applied"] == ["2_b.sql"]
     assert versions(database) == ["1_a.sql", "2_b.sql"]
