@@ -272,6 +272,7 @@ def test_a_gate_waits_for_the_backend_of_an_earlier_run(
         database.execute(  # an orphan that does not notice, as on PostgreSQL 13
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             f"WHERE application_name LIKE 'migration-gate/%' AND pid <> {backend}"
+            " AND datname = current_database()"
         )
         first.signal(signal.SIGSTOP)
         second = gate.start(database=database, migrations={"001_i.sql": INDEX})

@@ -16,11 +16,10 @@ from tests.polling import until
 
 pytestmark = pytest.mark.server
 
-SESSIONS = (
-    "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'migration-gate/%'"
+SLEEPS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     " AND datname = current_database()"
 )
-SLEEPS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
 def numbered(count: int) -> dict[str, str]:
