@@ -195,27 +195,21 @@ def test_a_signal_while_the_answer_to_commit_is_lost_ends_in_time(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
     """Whether it is applied is for the next start to find out."""
-    before_commit = gate.start(
-        database=proxy.through(database),
-        migrations={"001_a.sql": "CREATE TABLE a ();"},
-    )
     proxy.when(
         lambda message: is_commit(message) and b"CREATE TABLE a" in message.payload,
         proxy.deaf,
         forward=True,
     )
+    # It takes a moment, so that nothing is answered before the proxy is deaf.
+    files = {"001_a.sql": "CREATE TABLE a (); SELECT pg_sleep(0.3);"}
+    before_commit = gate.start(database=proxy.through(database), migrations=files)
     applied = "SELECT to_regclass('a')"
     until(lambda: database.fetch(applied) != [(None,)])
     run = stop(before_commit, signal.SIGTERM)
     assert run.all("migration.applied") == []
     proxy.cut()
-    again = gate(
-        database=database,
-        migrations={
-            "001_a.sql": "CREATE TABLE a ();",
-            "002_b.sql": "CREATE TABLE b ();",
-        },
-    )
+    files["002_b.sql"] = "CREATE TABLE b ();"
+    again = gate(database=database, migrations=files)
     assert again.verdict["applied"] == ["002_b.sql"]
 
 
