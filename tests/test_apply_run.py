@@ -254,3 +254,14 @@ def test_a_sequence_behind_its_rows_is_said(gate: Gate, database: Database) -> N
     assert "schema_migrations_pkey" in run.verdict["error_message"]
     assert "setval()" in run.verdict["hint"]
     assert "t10" not in tables(database)
+
+
+def test_now_is_when_the_message_came(gate: Gate, database: Database) -> None:
+    """As the README says; clock_timestamp() is exact."""
+    files = {
+        "1_a.sql": "SELECT pg_sleep(0.3);",
+        "2_b.sql": "CREATE TABLE b AS SELECT clock_timestamp() - now() AS late;",
+    }
+    run = gate(database=database, migrations=files)
+    assert run.verdict["applied"] == list(files)
+    assert database.fetch("SELECT late >= interval '0.3 s' FROM b") == [(True,)]
