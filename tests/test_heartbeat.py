@@ -149,6 +149,7 @@ def test_vacuum_tells_phase_and_percent(gate: Gate, database: Database) -> None:
 def test_analyze_tells_phase_and_percent(gate: Gate, database: Database) -> None:
     """As pg_stat_progress_analyze has it."""
     database.execute(SLOW_TABLE)
+    database.execute("INSERT INTO t SELECT t.* FROM t, generate_series(1, 2)")
     events = run_slowly(gate, database, SLOW_PAGES + "ANALYZE t;")
     assert "acquiring sample rows" in phases(events)
     assert any(event["percent"] for event in events)
