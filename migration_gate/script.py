@@ -142,6 +142,8 @@ def _find_encoding_fault(version: str, content: Content) -> FileFault | None:
 
 def _find_bad_byte(content: Content) -> tuple[int, str]:
     """Return offset and problem of the first NUL, or byte that is not UTF-8."""
+    if isinstance(content, bytes) and content.isascii() and b"\0" not in content:
+        return 0, ""
     decoder = codecs.getincrementaldecoder("utf-8")()
     size = len(content)
     for start, block in blocks(content, 0, size):

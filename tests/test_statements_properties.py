@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from migration_gate.statements import ScriptError, Statement, place, split
 from migration_gate.statements.forms import forms
+from migration_gate.statements.tokens import HEAD_BYTES, TOKEN_LIMIT
 
 
 # What the lexer has to tell apart, put together in any order.
@@ -120,6 +121,32 @@ def test_a_piece_alone_is_that_piece(text: str) -> None:
         assert [(one.first, one.end, one.tokens) for one in alone] == [
             (0, piece.end - piece.first, piece.tokens)
         ]
+
+
+@given(scripts, st.integers(1, 4))
+@example("U&'a'", 1)
+@example("x'1f'", 1)
+@example("-- a", 2)
+@example("12.34", 2)
+def test_the_tokens_are_the_first_forms(text: str, left: int) -> None:
+    """Wherever the end of the part that is read at once comes in them."""
+    before = "VALUES" + " a_name_of_16_by" * (TOKEN_LIMIT - 1 - left)
+    for length in range(HEAD_BYTES - 8, HEAD_BYTES + 1):
+        script = before.ljust(length).encode() + text.encode()
+        pieces = pieces_or_fault(script)
+        if isinstance(pieces, ScriptError):
+            return
+        for piece in pieces:
+            if not piece.number:
+                continue
+            expected: list[bytes] = []
+            for start, end, is_word in forms(script, piece.first):
+                token = script[start:end]
+                if token in {b";", b"\\"} or len(expected) == TOKEN_LIMIT:
+                    break
+                expected.append(token.lower() if is_word else token)
+            assert list(piece.tokens) == expected[: len(piece.tokens)]
+            assert piece.number > 1 or len(piece.tokens) == len(expected)
 
 
 @given(built_scripts)

@@ -12,6 +12,7 @@ import re
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, TypeAlias
 
 
@@ -41,8 +42,9 @@ _QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 _PLAIN: Final = rb"' [^']*+ (?>(?: ' (?>(?:%b)?) ' [^']*+ )*) '" % _JOINT
 _ESCAPED: Final = rb"' (?>(?: [^'\\]++ | \\. | ' (?>(?:%b)?) ' )*) '" % _JOINT
 
-# The next form behind what is blank: group 1 when it is an unquoted word, else group 2.
-# An operator counts byte by byte: what ends one early is a comment.
+# The next form behind what is blank: group 1 when it is an unquoted word, else group 2;
+# neither at the end, and where a pattern is not enough. An operator counts byte by
+# byte: what ends one early is a comment.
 _FORM: Final = rb"""
     %(blank)b
     (?: ( (?! [eE]' | [bBnNxX]' | [uU]&['"] ) %(word)b )
@@ -54,6 +56,7 @@ _FORM: Final = rb"""
       | \$[0-9]++
       | [^A-Za-z_\x80-\xff'"$/] | / (?!\*)
       )
+    | . | \Z
     )
     """
 
@@ -78,7 +81,8 @@ class Reading:
     How an unmarked string is read: one of two ways, by standard_conforming_strings.
 
     Attributes:
-        form: matches white space and the next form.
+        form: matches white space and the next form; without a group at the end, and at
+            a form whose end no pattern tells.
         run: matches everything up to where a statement may end, or a look is needed.
     """
 
@@ -111,11 +115,17 @@ def _reading(form_string: bytes, run_string: bytes, marked: bytes) -> Reading:
     )
 
 
-# psqlscan.l: xqstart begins an escape string when std_strings is off; so does xnstart.
 STANDARD: Final = _reading(_PLAIN, rb"'[^']*+'", rb"[eE]'")
-BACKSLASHES: Final = _reading(
-    _ESCAPED, rb"'(?>(?:[^'\\]++|\\.)*)'", rb"[bBeExX]'|[uU]&'"
-)
+
+
+@cache
+def backslashes() -> Reading:
+    """
+    Return how strings are read where standard_conforming_strings is off.
+
+    psqlscan.l: xqstart begins an escape string then; so does xnstart.
+    """
+    return _reading(_ESCAPED, rb"'(?>(?:[^'\\]++|\\.)*)'", rb"[bBeExX]'|[uU]&'")
 
 
 class ScriptError(Exception):
@@ -179,7 +189,7 @@ def end_of_form(data: ScriptBytes, position: int, reading: Reading) -> int:
         ScriptError: a quoted form has no end.
     """
     form = reading.form.match(data, position)
-    if form:
+    if form and form.lastindex:
         return form.end()
     if data[position] == ord("$"):
         return _end_of_dollar_form(data, position)
@@ -198,8 +208,8 @@ def forms(
     size = len(data)
     while position < size:
         form = reading.form.match(data, position)
-        if form:
-            kind = form.lastindex or 0
+        kind = form.lastindex if form else None
+        if form and kind:
             yield form.start(kind), form.end(), kind == _IS_WORD
             position = form.end()
             continue

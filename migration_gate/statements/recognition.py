@@ -18,6 +18,7 @@ from migration_gate.statements.transactions import (
 
 
 _MAKING: Final = frozenset({(b"create",), (b"copy",)})
+_TARGETS: Final = frozenset({b"table", b"copy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def tables_written(statement: Statement) -> tuple[tuple[str | None, str], ...]:
     tokens = statement.tokens
     if tokens[:1] == (b"insert",):
         return _tables_inserted(tokens)
-    if tokens[:1] not in _MAKING:
+    if tokens[:1] not in _MAKING or not _TARGETS.intersection(tokens[:4]):
         return ()
     reader = TokenReader(tokens)
     names_table = False

@@ -14,12 +14,12 @@ from typing import Final
 
 from migration_gate.statements.copying import copies_with_client, read_copy_data
 from migration_gate.statements.forms import (
-    BACKSLASHES,
     BYTE_ORDER_MARK,
     STANDARD,
     Reading,
     ScriptBytes,
     ScriptError,
+    backslashes,
     end_of_form,
     forms,
     skip_blank,
@@ -62,7 +62,7 @@ def iter_statements(data: ScriptBytes) -> Iterator[Statement]:
     start = number = 0
     reading = STANDARD
     while (first := _first_of_piece(data, start)) < size:
-        command = _PSQL_COMMAND.match(data, first)
+        command = data[first] == _BACKSLASH and _PSQL_COMMAND.match(data, first)
         if command:
             words = tuple(command[0].split())
             piece = Statement(0, start, first, command.end(), None, words)
@@ -71,7 +71,7 @@ def iter_statements(data: ScriptBytes) -> Iterator[Statement]:
             piece = _statement(data, start, first, number, reading)
             syntax = string_syntax_set(piece)
             if syntax is not None:
-                reading = STANDARD if syntax == "standard" else BACKSLASHES
+                reading = STANDARD if syntax == "standard" else backslashes()
         yield piece
         start = piece.end
 
@@ -82,7 +82,9 @@ def _first_of_piece(data: ScriptBytes, start: int) -> int:
         position = len(BYTE_ORDER_MARK)
     while True:
         position = skip_blank(data, position)
-        empty = _EMPTY_STATEMENTS.match(data, position)
+        empty = data[position : position + 1] == b";" and _EMPTY_STATEMENTS.match(
+            data, position
+        )
         if not empty:
             return position
         position = empty.end()
@@ -91,8 +93,13 @@ def _first_of_piece(data: ScriptBytes, start: int) -> int:
 def _statement(
     data: ScriptBytes, start: int, first: int, number: int, reading: Reading
 ) -> Statement:
-    tokens = read_tokens(data, first, reading)
-    end = _end_of_statement(data, first, reading)
+    try:
+        end = _end_of_statement(data, first, reading)
+    except ScriptError:
+        # Where the fault is near, a look at each form tells better where it began.
+        read_tokens(data, first, len(data), reading)
+        raise
+    tokens = read_tokens(data, first, end, reading)
     copy_data = None
     kind = tokens[:1]
     if kind == (b"create",) and _is_routine(tokens):

@@ -27,7 +27,11 @@ _LIMITS: Final = {
     b"update": _SHORT_LIMIT,
     b"delete": _SHORT_LIMIT,
 }
-_STOP: Final = (b";", b"\\")
+_STOPS: Final = (b";", b"\\")
+# Most statements are known by less; what is cut here may read as two forms.
+HEAD_BYTES: Final = 400
+_CUT_FORMS: Final = 2
+_NO_PATTERN: Final = b""
 _PLAIN_INSERT: Final = re.compile(
     rb"(?i:insert[ \t\r\n]++into[ \t\r\n]++)"
     rb"(?:[A-Za-z_][A-Za-z_0-9$]*+|\"[^\"]++\")"
@@ -35,9 +39,11 @@ _PLAIN_INSERT: Final = re.compile(
 )
 
 
-def read_tokens(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
+def read_tokens(
+    data: ScriptBytes, first: int, end: int, reading: Reading
+) -> tuple[bytes, ...]:
     """
-    Return the first tokens of the statement at `first`, up to its first ";".
+    Return the first tokens of the statement from `first` to `end`, up to its first ";".
 
     There are at most `TOKEN_LIMIT`, fewer where a few tell what it is, and more where
     what matters may stand far behind.
@@ -52,32 +58,51 @@ def read_tokens(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes,
     if insert:
         # A dump repeats the same few heads a million times.
         return _insert_tokens(insert[0])
-    return _read(data, first, reading)
+    return _read(data, first, end, reading)
 
 
 @lru_cache(maxsize=1024)
 def _insert_tokens(head: bytes) -> tuple[bytes, ...]:
-    return _read(head, 0, STANDARD)
+    return _read(head, 0, len(head), STANDARD)
 
 
-def _read(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
+def _read(
+    data: ScriptBytes, first: int, end: int, reading: Reading
+) -> tuple[bytes, ...]:
+    head_end = min(end, first + HEAD_BYTES)
+    found = reading.form.findall(data, first, head_end)
+    tokens = [word.lower() or other for word, other in found]
+    tokens.pop()  # what matches at the end is nothing
+    limit = _limit(tokens)
+    if _NO_PATTERN not in tokens[: limit + _CUT_FORMS]:
+        if head_end < end:
+            del tokens[-_CUT_FORMS:]
+        stops = [tokens.index(stop) for stop in _STOPS if stop in tokens[:limit]]
+        length = min(stops, default=limit)
+        if length <= len(tokens) or head_end == end:
+            return tuple(tokens[:length])
+    return _read_by_form(data, first, reading)
+
+
+def _read_by_form(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
     tokens: list[bytes] = []
-    limit = _SHORT_LIMIT
+    limit = TOKEN_LIMIT
     for start, end, is_word in forms(data, first, reading):
         token = data[start : min(end, start + TOKEN_BYTES)]
-        if token in _STOP:
+        if token in _STOPS:
             break
         tokens.append(token.lower() if is_word else token)
-        if len(tokens) == limit:
+        if len(tokens) == _SHORT_LIMIT:
             limit = _limit(tokens)
-            if len(tokens) == limit:
-                break
+        if len(tokens) == limit:
+            break
     return tuple(tokens)
 
 
 def _limit(tokens: list[bytes]) -> int:
-    if tokens[0] == b"select" and b"set_config" not in tokens:
+    head = tokens[:_SHORT_LIMIT]
+    if head[:1] == [b"select"] and b"set_config" not in head:
         return _SHORT_LIMIT
-    if tokens[1] == b"subscription":
+    if head[1:2] == [b"subscription"]:
         return _LONG_LIMIT
-    return _LIMITS.get(tokens[0], TOKEN_LIMIT)
+    return _LIMITS.get(head[0], TOKEN_LIMIT) if head else TOKEN_LIMIT

@@ -40,7 +40,9 @@ _CONTROLS: Final[tuple[tuple[str, TransactionControl], ...]] = (
     ("savepoint", "savepoint"),
     ("release", "release"),
 )
-_Rule: TypeAlias = "tuple[str, int, str | Callable[[TokenReader, int], str | None]]"
+_Reason: TypeAlias = "str | Callable[[TokenReader, int], str | None]"
+_Rule: TypeAlias = "tuple[str, int, _Reason]"
+_TokenRule: TypeAlias = "tuple[tuple[bytes, ...], int, _Reason]"
 _CONTROL_WORDS: Final = frozenset(
     b"begin start commit rollback savepoint release end abort prepare set".split()
 )
@@ -54,7 +56,7 @@ _FALSE: Final = frozenset({"false", "off", "no", "0", "f", "n"})
 
 def transaction_control(statement: Statement) -> TransactionControl | None:
     """Return what a statement does to the transaction it runs in (gram.y)."""
-    if not _CONTROL_WORDS.intersection(statement.tokens[:1]):
+    if not statement.tokens or statement.tokens[0] not in _CONTROL_WORDS:
         return None
     reader = TokenReader(statement.tokens)
     for words, control in _CONTROLS:
@@ -111,10 +113,11 @@ def forbids_transaction(
         statement: Any statement.
         server_version: As `server_version_num`, such as 150004.
     """
-    for words, since, reason in _rules_for(statement.tokens[:1]):
-        reader = TokenReader(statement.tokens)
-        if not reader.take_words(words) or server_version < since:
+    tokens = statement.tokens
+    for words, since, reason in _rules_for(tokens[:1]):
+        if tokens[: len(words)] != words or server_version < since:
             continue
+        reader = TokenReader(tokens[len(words) :])
         found = reason if isinstance(reason, str) else reason(reader, server_version)
         if found is not None:
             return found
@@ -235,6 +238,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
 
 
 @cache
-def _rules_for(first: tuple[bytes, ...]) -> tuple[_Rule, ...]:
+def _rules_for(first: tuple[bytes, ...]) -> tuple[_TokenRule, ...]:
     """Return the rules that begin with a word: most statements have none."""
-    return tuple(rule for rule in _RULES if (rule[0].split()[0].encode(),) == first)
+    rules = ((tuple(r[0].encode().split()), *r[1:]) for r in _RULES)
+    return tuple(rule for rule in rules if rule[0][:1] == first)
