@@ -31,6 +31,10 @@ CLIENT_CHECK_INTERVAL: Final = "500ms"
 NO_LIMIT: Final = "0ms"
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
 MARKS_MAX: Final = 50  # of a migration in a message
+# Holes in SQL that is composed once for all migrations: none of it has a NUL byte.
+VERSION: Final = "\0version\0"
+CHECKSUM: Final = "\0checksum\0"
+MARK: Final = "\0mark\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,20 +71,21 @@ def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Mess
         place: The migration's among those of its message, from 0.
     """
     (unit,) = task.script.units
-    row = insert_row(worker.table, task.version, task.script.migration.checksum)
-    finish = finish_row(worker.table, task.version)
+    version = literal(worker, task.version)
+    checksum = literal(worker, task.script.migration.checksum)
+    row, finish = _row_templates(worker)
     return to_messages(
         worker,
         task,
         before=(
             *begin(worker, task.script, unit.modes, mark=to_mark(place, unit.number)),
-            own(worker, "row", row),
+            Own("row", _fill(row, {VERSION: version, CHECKSUM: checksum})),
             *become_role(worker),
         ),
         statements=unit.statements,
         after=(
             *clean_up(worker, task.script),
-            own(worker, "finish", finish),
+            Own("finish", _fill(finish, {VERSION: version})),
             Own("finished", REQUIRE_RECORDED.encode()),
             Own("commit", b"COMMIT"),
         ),
@@ -150,7 +155,7 @@ def _mark(
     step = max(1, len(statements) // MARKS_MAX)
     for index, statement in enumerate(statements):
         if index % step == 0:
-            mark = sql.Literal(to_mark(place, statement.number)).as_bytes(worker.conn)
+            mark = literal(worker, to_mark(place, statement.number))
             yield Own("mark", b"SET LOCAL application_name = " + mark)
         yield statement
 
@@ -166,12 +171,38 @@ def begin(
     """Begin a transaction with its limits, and say by a mark how far the message is."""
     limits = _limits_text(worker, *_timeouts_s(worker, script))
     if mark is not None:
-        set_name = set_config("application_name", mark, is_local=True)
-        limits += b", " + set_name.as_bytes(worker.conn)
+        limits += b", " + _fill(_naming(worker), {MARK: literal(worker, mark)})
     return [
         Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
         Own("limits", limits),
     ]
+
+
+def literal(worker: Worker, text: str) -> bytes:
+    """Return a text as SQL has it."""
+    return sql.Literal(text).as_bytes(worker.conn)
+
+
+def _fill(template: bytes, values: Mapping[str, bytes]) -> bytes:
+    for name, value in values.items():
+        template = template.replace(name.encode(), value)
+    return template
+
+
+@cache
+def _row_templates(worker: Worker) -> tuple[bytes, bytes]:
+    """Return the statements that make and finish a row, with holes."""
+    version, checksum = sql.SQL(VERSION), sql.SQL(CHECKSUM)
+    return (
+        insert_row(worker.table, version, checksum).as_bytes(worker.conn),
+        finish_row(worker.table, version).as_bytes(worker.conn),
+    )
+
+
+@cache
+def _naming(worker: Worker) -> bytes:
+    call = set_config("application_name", sql.SQL(MARK), is_local=True)
+    return call.as_bytes(worker.conn)
 
 
 # The same for each file, unless its directives say otherwise: composed once.
@@ -281,7 +312,9 @@ def work_key_call(worker: Worker, *, is_local: bool) -> sql.Composable:
     return sql.SQL("pg_catalog.{}({})").format(sql.SQL(function), worker.work_key)
 
 
-def set_config(name: str, value: str, *, is_local: bool) -> sql.Composable:
+def set_config(
+    name: str, value: str | sql.Composable, *, is_local: bool
+) -> sql.Composable:
     """Return the call that sets a parameter, as a function."""
     return sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
 

@@ -15,19 +15,19 @@ from migration_gate.history_table import HistoryTable
 
 def insert_row(
     table: HistoryTable,
-    version: str,
-    checksum: str,
+    version: str | sql.Composable,
+    checksum: str | sql.Composable,
     duration_ms: sql.Composable | None = None,
 ) -> sql.Composed:
     """Return the statement that records a version, with what columns there are."""
-    ours: dict[str, sql.Composable] = {
-        "checksum": sql.Literal(checksum),
-        "gate_version": sql.Literal(__version__),
+    ours: dict[str, str | sql.Composable] = {
+        "checksum": checksum,
+        "gate_version": __version__,
     }
     if duration_ms is not None:
         ours["duration_ms"] = duration_ms
-    values: dict[str, sql.Composable] = {
-        "version": sql.Literal(version),
+    values: dict[str, str | sql.Composable] = {
+        "version": version,
         "applied_at": clock(has_zone=table.has_zone),
         **{name: value for name, value in ours.items() if name in table.our_columns},
     }
@@ -52,7 +52,7 @@ RECORDED: Final = "migration_gate.recorded"
 REQUIRE_RECORDED: Final = f"SELECT pg_catalog.current_setting('{RECORDED}')::boolean"
 
 
-def finish_row(table: HistoryTable, version: str) -> sql.Composed:
+def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Composed:
     """
     Fill in when the migration ended and how long it took, and read both back.
 
@@ -76,7 +76,7 @@ def finish_row(table: HistoryTable, version: str) -> sql.Composed:
         table=sql.Identifier(table.schema, table.name),
         now=now,
         took=took,
-        version=sql.Literal(version),
+        version=version,
         time=to_text(has_zone=table.has_zone),
         recorded=sql.SQL("pg_catalog.set_config({}, 'on', true)").format(RECORDED),
     )

@@ -1,7 +1,8 @@
 """
 The scripts of what is pending: all are judged before the first is applied.
 
-Each is read again at its turn; only those stay in memory that take long to split.
+Each is read again at its turn; only those stay in memory that take long to split, and
+those that come first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from migration_gate.settings import HistoryTableName
 
 
 KEEP_MIN_BYTES: Final = 1 << 18
+# PostgreSQL would do nothing while those were read again.
+KEEP_FIRST: Final = 100
+KEEP_FIRST_BYTES: Final = 1 << 18
 
 
 @dataclass(slots=True)
@@ -37,13 +41,17 @@ class Shelf:
             MigrationFilesError: Lists every fault of every file.
         """
         faults: list[FileFault] = []
+        first_bytes = 0
         for migration in migrations:
             try:
                 script = self.take(migration)
             except MigrationFilesError as error:
                 faults += error.faults
                 continue
-            if len(script.content) >= KEEP_MIN_BYTES:
+            size = len(script.content)
+            first_bytes += size
+            is_first = len(self._kept) < KEEP_FIRST and first_bytes <= KEEP_FIRST_BYTES
+            if is_first or size >= KEEP_MIN_BYTES:
                 self._kept[migration.version] = script
         if faults:
             raise MigrationFilesError(faults)
