@@ -105,8 +105,8 @@ def bring_up_to_date(
             return not make_plan(migrations, seen.history).pending
 
         with take_turn(session, is_done, log, tally) as held:
-            if held is not None:
-                plan = agree(settings, migrations, held, log, tally)
+            plan = agree(settings, migrations, held, log, tally)
+            if plan.pending:
                 apply_pending(plan, held, log, tally)
 
 

@@ -77,11 +77,13 @@ class Trial:
     """
     What came of trying to take the lock.
 
-    ``orphans`` are the backends that still run a migration: when the lock was taken,
-    they are those of a gate that is gone.
+    ``holder_pid`` is the backend that has the lock instead, None where it has just let
+    go. ``orphans`` are the backends that still run a migration: when the lock was
+    taken, they are those of a gate that is gone.
     """
 
     taken: bool
+    holder_pid: int | None
     orphans: tuple[int, ...]
 
 
@@ -122,23 +124,27 @@ def _call(
     local: bool,
 ) -> Trial:
     """
-    Take the lock; in the same query see who works, and lift what would end the session.
+    Take the lock, and lift what would end the session.
+
+    The same query tells who has it and who works.
     """
     lifted = sql.SQL("").join(
         sql.SQL(", pg_catalog.set_config({}, {}, {})").format(name, value, local)
         for name, value in limits.items()
     )
     query = sql.SQL(
-        "SELECT pg_catalog.{function}({key}), ARRAY({workers}){lifted}"
+        "SELECT pg_catalog.{function}({key}), ({holders} LIMIT 1), "
+        "ARRAY({workers}){lifted}"
     ).format(
         function=sql.SQL(function),
         key=sql.Literal(keys.lock),
+        holders=holders_query(keys.lock),
         workers=workers_query(keys.work),
         lifted=lifted,
     )
     row = conn.execute(query).fetchone()
     assert row is not None  # noqa: S101  # a SELECT without FROM
-    return Trial(bool(row[0]), tuple(row[1]))
+    return Trial(bool(row[0]), row[1], tuple(row[2]))
 
 
 # The holder's own connection is idle; the backend that holds the work key works. Both

@@ -56,10 +56,7 @@ def resolve(
             closing(wait_for_history(settings, migrations, log, tally)) as session,
             take_turn(session, lambda _: False, log, tally) as held,
         ):
-            if held is not None:
-                _resolve_under_lock(
-                    settings, log, held, migrations, version, is_applied
-                )
+            _resolve_under_lock(settings, log, held, migrations, version, is_applied)
     except ConnectionLostError as error:
         raise DatabaseUnreachableError(
             "the connection was lost while the history was written",

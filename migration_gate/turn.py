@@ -34,15 +34,16 @@ KEEP_CONNECTION_S: Final = 0.3
 @contextmanager
 def take_turn(
     session: Session, is_done: Callable[[Look], bool], log: Log, tally: Tally
-) -> Iterator[Session | None]:
+) -> Iterator[Session]:
     """
-    Hold the lock for the block; None where another gate has meanwhile done it all.
+    Hold the lock for the block, unless another gate has meanwhile done it all.
 
-    The session that is given back has looked again under the lock. It may be another
-    one than was given: it is closed at the end, and the lock goes with it.
+    The session that is given back has looked again, and may be another one than was
+    given: it is closed at the end, and the lock goes with it. It holds the lock where
+    ``is_done`` is false for what it saw.
 
     Args:
-        is_done: Tells from a look whether there is anything left to do.
+        is_done: Tells from a look whether there is nothing left to do.
 
     Raises:
         LockTimeoutError: The holder showed no progress for GATE_LOCK_WAIT_TIMEOUT.
@@ -50,11 +51,11 @@ def take_turn(
     """
     queue = _Queue(session, is_done, log)
     try:
-        held = queue.wait()
+        queue.wait()
     finally:
         tally.lock_waited_s += queue.waited_s
     try:
-        yield held
+        yield queue.session
     finally:
         queue.session.close()
 
@@ -70,7 +71,7 @@ class _Queue:
         self._is_done = is_done
         self._log = log
         self._started_s = time.monotonic()
-        self._progress_s = self._started_s
+        self._progress_s = self._looked_s = self._started_s
         self._asked_s = self._logged_s = float("-inf")
         self._ask_interval_s = min(
             LONGEST_ASK_INTERVAL_S,
@@ -78,12 +79,13 @@ class _Queue:
             self._settings.lock_wait_timeout_s / 4,
         )
         self._rows = len(session.seen.history)
+        self._holder_pid: int | None = None
 
     @property
     def waited_s(self) -> float:
         return time.monotonic() - self._started_s
 
-    def wait(self) -> Session | None:
+    def wait(self) -> None:
         while True:
             trial = self.session.try_lock()
             if trial.taken:
@@ -91,11 +93,27 @@ class _Queue:
                     wait_for_orphans(self.session, self._log)
                 self.session.look_again()
                 self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
-                return self.session
-            if self._is_done(self.session.look_again()):
-                return None
+                return
+            if self._is_worth_a_look(trial.holder_pid):
+                self._looked_s = time.monotonic()
+                if self._is_done(self.session.look_again()):
+                    return
             self._judge_progress()
-            self._pause()
+            seen = self._pause()
+            if seen is not None and self._is_done(seen):
+                return
+
+    def _is_worth_a_look(self, holder_pid: int | None) -> bool:
+        """
+        Tell whether the history may be another one by now.
+
+        A look costs the server ten times what a try does. A gate applies all there is
+        before it lets go of the lock.
+        """
+        before, self._holder_pid = self._holder_pid, holder_pid
+        if before is not None and holder_pid != before:
+            return True
+        return time.monotonic() - self._looked_s >= self._ask_interval_s
 
     def _judge_progress(self) -> None:
         """
@@ -134,13 +152,14 @@ class _Queue:
             holder_waits_for=holder and holder.waits_for,
         )
 
-    def _pause(self) -> None:
+    def _pause(self) -> Look | None:
+        """Pause; return what a new connection saw, where there had to be one."""
         pause_s = min(
             max(FIRST_PAUSE_S, self.waited_s * PAUSE_PER_WAITED), LONGEST_PAUSE_S
         ) * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         if pause_s <= KEEP_CONNECTION_S:
             time.sleep(pause_s)
-            return
+            return None
         self.session.close()
         time.sleep(pause_s)
         settings = self._settings
@@ -154,3 +173,5 @@ class _Queue:
         self.session = wait_for(
             lambda: start_session(settings, must_write=True), patience
         )
+        self._looked_s = time.monotonic()
+        return self.session.seen

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from migration_gate.lock import lock_keys
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
+from tests.fix_proxy import Message, Proxy
 from tests.history_tables import PLAIN, TWO, tables, why
 from tests.polling import until
 from tests.sleepers import end_sleepers, is_sleeping
@@ -25,6 +26,21 @@ SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+
+
+TRY = b"pg_try_advisory_lock"
+LOOK = b"WITH RECURSIVE login"
+ROWS = "INSERT INTO schema_migrations (version) VALUES ('1_a'), ('2_b');"
+
+
+def sent(proxy: Proxy, part: bytes) -> list[Message]:
+    """Return the queries that have a text in them."""
+    return [
+        message
+        for link in proxy.links
+        for message in link.messages
+        if message.sender == "client" and part in message.payload
+    ]
 
 
 @contextmanager
@@ -121,6 +137,24 @@ def test_a_gate_opens_when_another_has_done_it_all(
         run = process.wait()
     assert (run.exit_code, run.verdict["applied"]) == (0, [])
     assert "lock.acquired" not in run.names
+
+
+def test_the_history_is_looked_at_when_the_holder_changes(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """Not at each try: a look costs the server ten times as much."""
+    with held(database) as first, database.connect() as second:
+        process = gate.start(database=proxy.through(database), migrations=TWO)
+        until(lambda: len(sent(proxy, TRY)) > 5)
+        assert len(sent(proxy, LOOK)) <= 2
+        before = len(sent(proxy, LOOK))
+        database.execute(f"{PLAIN} {ROWS}")
+        first.execute("SELECT pg_advisory_unlock(%s)", [KEY])
+        second.execute("SELECT pg_advisory_lock(%s)", [KEY])
+        run = process.wait()
+    assert run.verdict["applied"] == []
+    assert run.exit_code == 0
+    assert len(sent(proxy, LOOK)) - before <= 2
 
 
 def test_the_lock_is_free_after_an_error(gate: Gate, database: Database) -> None:
