@@ -23,6 +23,8 @@ from migration_gate.causes import (
     CA_FILE_MISSING,
     NO_ANSWER,
     NO_RIGHT,
+    POOL_TOO_SMALL,
+    POOLER,
     Cause,
     find_cause,
     shorten_text,
@@ -126,6 +128,31 @@ def open_connection(database: DatabaseSettings, **overrides: str) -> LimitedConn
             remedy="Each part of a host name has 1 to 63 characters.",
         )
         raise SettingsError([fault]) from None
+
+
+def open_second_connection(database: DatabaseSettings) -> LimitedConnection:
+    """
+    Connect through a pooler beside a transaction that has one of its connections.
+
+    A pooler takes every login, and lets a query wait until its pool has room.
+
+    Raises:
+        SettingsError: A file cannot be read, or what it holds is malformed.
+        NotReadyError: The connection failed, or the pool has no room.
+    """
+    conn = open_connection(database)
+    try:
+        with looking(conn):
+            conn.execute("SELECT")
+    except NotReadyError as error:
+        conn.close()
+        if error.cause in {NO_ANSWER, POOLER}:
+            raise NotReadyError(POOL_TOO_SMALL, str(error)) from error
+        raise
+    except BaseException:
+        conn.close()
+        raise
+    return conn
 
 
 def _require_ca_file(parameters: Mapping[str, str]) -> None:

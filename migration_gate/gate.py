@@ -13,7 +13,11 @@ from typing import Final
 from migration_gate import __version__
 from migration_gate.apply import Applier, start_worker
 from migration_gate.compose import Worker
-from migration_gate.connect import current_parameters, open_connection
+from migration_gate.connect import (
+    current_parameters,
+    open_connection,
+    open_second_connection,
+)
 from migration_gate.create_database import with_database
 from migration_gate.database import shown
 from migration_gate.errors import DatabaseUnreachableError, GateError, HistoryError
@@ -247,8 +251,9 @@ def log_plan(plan: Plan, log: Log) -> None:
 @contextmanager
 def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
     """Open the connection that runs the files, and make the history table ours."""
+    connect = open_second_connection if held.is_pooled else open_connection
     conn = wait_for(
-        lambda: open_connection(settings.database),
+        lambda: connect(settings.database),
         new_patience(settings, log, settings.wait_timeout_s),
     )
     with closing(conn):

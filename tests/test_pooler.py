@@ -292,12 +292,13 @@ def lock_of(conn: Conn, pid: int) -> tuple[int]:
     return (row[0],)
 
 
+@pytest.mark.parametrize("limit_s", ["1", "120"])
 def test_a_pool_of_one_closes_with_the_reason(
-    gate: Gate, database: Database, pgbouncer: PgBouncers
+    gate: Gate, database: Database, pgbouncer: PgBouncers, limit_s: str
 ) -> None:
-    """The gate needs two connections; the pooler's own limit ends the wait."""
+    """The gate needs two connections; the pooler's limit ends the wait, or its own."""
     pooled = pgbouncer(
-        "transaction", database, default_pool_size="1", query_wait_timeout="1"
+        "transaction", database, default_pool_size="1", query_wait_timeout=limit_s
     ).through(database)
     run = gate(
         database=pooled,
@@ -305,6 +306,7 @@ def test_a_pool_of_one_closes_with_the_reason(
         env={"GATE_WAIT_TIMEOUT": "3s"},
     )
     assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable"), run.output
+    assert "raise its pool size" in run.verdict["hint"]
     assert tables(database) == []
 
 
