@@ -121,8 +121,24 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
         [*before, *first[:1], *_mark(worker, first[1:], place)],
         *([*_mark(worker, group, place)] for group in others),
     ]
+    for parts, cut in zip(groups, (first, *others), strict=True):
+        parts.extend(restore(worker, cut))
     groups[-1] += after
     return [single(task, parts) for parts in groups]
+
+
+def restore(worker: Worker, statements: Sequence[Statement]) -> list[Own]:
+    """
+    Bring back what a file's RESET has taken from the session, where it took it.
+
+    A file is read by standard_conforming_strings = on, unless it says otherwise.
+    """
+    if not worker.kept_settings:
+        return []
+    syntaxes = list(filter(None, map(string_syntax_set, statements)))
+    if syntaxes[-1:] != ["standard"]:
+        return []
+    return [own(worker, "setting", select(keep_calls(worker)))]
 
 
 def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:

@@ -18,6 +18,7 @@ from migration_gate.compose import (
     begin,
     clean_up,
     own,
+    restore,
     session_limits,
     to_messages,
 )
@@ -235,6 +236,7 @@ def _replay(run: _Run) -> Iterator[Own]:
     for statement in run.settings_made:
         text = content[statement.first : statement.end].rstrip().removesuffix(b";")
         yield Own("setting", text)
+    yield from restore(run.worker, run.settings_made)
 
 
 def _run_alone(run: _Run, unit: Unit) -> None:

@@ -42,6 +42,33 @@ def test_strings_are_read_as_the_file_says(
     assert database.fetch("SELECT * FROM t ORDER BY id") == [*ROWS, (5, "c\\")]
 
 
+@pytest.mark.parametrize("start", ["", "-- gate: no-transaction\n"])
+@pytest.mark.parametrize(
+    "back",
+    [
+        "RESET standard_conforming_strings",
+        "SET standard_conforming_strings TO DEFAULT",
+        "RESET ALL",
+    ],
+)
+def test_a_reset_brings_back_how_files_are_read(
+    gate: Gate, database: Database, start: str, back: str
+) -> None:
+    """Not the default of a database that reads backslashes."""
+    database.execute(
+        f"ALTER DATABASE {database.name} SET standard_conforming_strings = off"
+    )
+    script = (
+        f"{start}CREATE TABLE t (text text);\nSET standard_conforming_strings = off;\n"
+        f"INSERT INTO t VALUES ('a\\\\');\n{back};\nINSERT INTO t VALUES ('b\\');\n"
+        "INSERT INTO t VALUES ('c\\');\n"
+    )
+    run = gate(database=database, migrations={"001_x.sql": script})
+
+    assert run.exit_code == 0, run.output
+    assert database.fetch("TABLE t") == [("a\\",), ("b\\",), ("c\\",)]
+
+
 def test_an_error_behind_the_change_has_its_place(
     gate: Gate, database: Database
 ) -> None:
