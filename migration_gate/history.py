@@ -1,5 +1,5 @@
 """
-The history table: look at it, make it ours, write in it.
+Look at the history table, and at what else a run wants to know. Reads only.
 
 One query looks at everything that a run with nothing pending needs to know.
 """
@@ -10,19 +10,16 @@ import json
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 
 from psycopg import sql
 
-from migration_gate.errors import HistoryError, LoginRefusedError
-from migration_gate.failure import AlreadyAppliedError
+from migration_gate.errors import LoginRefusedError
 from migration_gate.history_table import (
-    OUR_COLUMNS,
     HistoryTable,
     judge_table,
-    missing_right,
     quote_name,
 )
 from migration_gate.migration import AppliedMigration
@@ -191,19 +188,6 @@ LATERAL (
 """
 
 
-MAKE_LIMIT_S: Final = 10
-# A second CREATE of the same name finds the first one's row in a catalogue's index.
-MADE_MEANWHILE: Final = (
-    psycopg.errors.DuplicateTable,
-    psycopg.errors.DuplicateSchema,
-    psycopg.errors.UniqueViolation,
-)
-
-
-class HistoryMadeError(AlreadyAppliedError):
-    """Another program made the history table: what was planned is out of date."""
-
-
 def look(
     conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
 ) -> Look:
@@ -239,31 +223,6 @@ def look(
     )
 
 
-def ensure_history(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
-) -> tuple[HistoryTable, str | None]:
-    """
-    Make the history table, or add our columns to it; needs the lock.
-
-    Returns the table and, where it stays without our columns, the reason.
-
-    Raises:
-        HistoryError: Another program's transaction keeps it from being made.
-        HistoryMadeError: Another program has just made it: look again.
-        LoginRefusedError: The login role may not make it, or not insert into it.
-    """
-    if seen.table is None:
-        return _create(conn, seen, name), None
-    table = seen.table
-    if not table.can_insert:
-        raise missing_right(
-            "SELECT, INSERT, UPDATE", table.schema, table.name, _facts(seen)
-        )
-    if table.is_complete:
-        return table, None
-    return _add_columns(conn, table)
-
-
 def require_readable(seen: Look) -> None:
     """
     Tell a history that is not there from one that the role may not use.
@@ -278,114 +237,6 @@ def require_readable(seen: Look) -> None:
             "history table",
             hint=f"GRANT USAGE ON SCHEMA {quote_name(seen.hidden_schema)} TO {role};",
         )
-
-
-def _facts(seen: Look) -> dict[str, str]:
-    return {"login_role": seen.login_role}
-
-
-def _create(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
-) -> HistoryTable:
-    role = quote_name(seen.login_role)
-    if seen.schema is None:
-        raise LoginRefusedError(
-            f"the search path of role {role} names no schema that it may use",
-            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {role}; or set "
-            "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
-        )
-    schema = seen.schema
-    create_schema = sql.SQL("" if seen.schema_exists else "CREATE SCHEMA {schema};")
-    statement = sql.SQL(
-        """
-        BEGIN;
-        SET LOCAL lock_timeout = '{limit_s}s';
-        {create_schema}
-        CREATE TABLE {table} (
-            id serial PRIMARY KEY,
-            version varchar(255) NOT NULL UNIQUE,
-            applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
-            checksum text,
-            duration_ms bigint,
-            gate_version text
-        );
-        COMMIT
-        """
-    ).format(
-        limit_s=sql.SQL(str(MAKE_LIMIT_S)),
-        create_schema=create_schema.format(schema=sql.Identifier(schema)),
-        table=sql.Identifier(schema, name.table),
-    )
-    try:
-        conn.execute(statement)
-    except MADE_MEANWHILE as error:
-        raise HistoryMadeError(f"{schema}.{name.table}") from error
-    except psycopg.errors.LockNotAvailable as error:
-        raise HistoryError(
-            f'could not make table "{schema}.{name.table}" within {MAKE_LIMIT_S} s: '
-            "another transaction is making it",
-            hint="End that transaction, then start the gate again.",
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        if not seen.schema_exists:
-            raise LoginRefusedError(
-                f'role {role} may not create schema "{schema}" for the history table',
-                hint=f"CREATE SCHEMA {quote_name(schema)} AUTHORIZATION {role};",
-            ) from error
-        raise LoginRefusedError(
-            f'role {role} lacks CREATE on schema "{schema}", where the history table '
-            "is to be made",
-            hint=f"GRANT USAGE, CREATE ON SCHEMA {quote_name(schema)} TO {role};",
-        ) from error
-    return HistoryTable(
-        schema=schema,
-        name=name.table,
-        our_columns=frozenset(OUR_COLUMNS),
-        has_zone=False,
-        can_insert=True,
-        can_update=True,
-        can_alter=True,
-    )
-
-
-def _add_columns(
-    conn: psycopg.Connection[Any], table: HistoryTable
-) -> tuple[HistoryTable, str | None]:
-    """Add our columns, unless the role may not or readers are in the way."""
-    missing = [name for name in OUR_COLUMNS if name not in table.our_columns]
-    if not table.can_alter:
-        return table, f'the login role does not own table "{table.name}"'
-    statement = sql.SQL(
-        "BEGIN; SET LOCAL lock_timeout = '2s'; ALTER TABLE {table} {actions}; COMMIT"
-    ).format(
-        table=sql.Identifier(table.schema, table.name),
-        actions=sql.SQL(", ").join(
-            sql.SQL("ADD COLUMN IF NOT EXISTS {name} {type}").format(
-                name=sql.Identifier(name), type=sql.SQL(OUR_COLUMNS[name])
-            )
-            for name in missing
-        ),
-    )
-    try:
-        conn.execute(statement)
-    except psycopg.errors.InsufficientPrivilege:
-        conn.execute("ROLLBACK")
-        return table, f'the login role may not alter table "{table.name}"'
-    except psycopg.errors.LockNotAvailable:
-        conn.execute("ROLLBACK")
-        return table, f'other sessions hold table "{table.name}"'
-    return (
-        HistoryTable(
-            schema=table.schema,
-            name=table.name,
-            our_columns=frozenset(OUR_COLUMNS),
-            has_zone=table.has_zone,
-            can_insert=table.can_insert,
-            can_update=table.can_update,
-            can_alter=table.can_alter,
-        ),
-        None,
-    )
 
 
 def _ask(

@@ -13,7 +13,8 @@ import psycopg
 
 from migration_gate.causes import READ_ONLY, STANDBY
 from migration_gate.connect import NotReadyError, looking, open_connection
-from migration_gate.history import Look, ensure_history, look
+from migration_gate.history import Look, look
+from migration_gate.history_creation import ensure_history
 from migration_gate.history_table import HistoryTable
 from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
 from migration_gate.messages import ConnectionLostError, is_alive
