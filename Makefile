@@ -13,7 +13,7 @@ test: venv  ## the whole suite, on an embedded PostgreSQL; ARGS="-k lock" for a 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint
 
-faults: venv  ## every fault at every message: points tried and survived; an hour
+faults: venv  ## every fault at every message: points tried and survived; half an hour
 	@.venv/bin/python -m tests.faults $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
