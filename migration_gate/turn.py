@@ -15,7 +15,7 @@ from typing import Final
 
 from migration_gate.errors import LockTimeoutError
 from migration_gate.history import Look
-from migration_gate.lock import Holder
+from migration_gate.lock import Holder, Trial
 from migration_gate.logs import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.orphans import wait_for_orphans
 from migration_gate.session import Session, start_session
@@ -27,6 +27,8 @@ from migration_gate.wait import Patience, wait_for
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 PAUSE_PER_WAITED: Final = 0.1
+PAUSE_PER_TRY: Final = 20
+LONGEST_CROWDED_S: Final = 0.25
 LONGEST_ASK_INTERVAL_S: Final = 1.0
 KEEP_CONNECTION_S: Final = 0.3
 
@@ -80,6 +82,7 @@ class _Queue:
         )
         self._rows = len(session.seen.history)
         self._holder_pid: int | None = None
+        self._tried_for_s = 0.0
 
     @property
     def waited_s(self) -> float:
@@ -87,7 +90,7 @@ class _Queue:
 
     def wait(self) -> None:
         while True:
-            trial = self.session.try_lock()
+            trial = self._try()
             if trial.taken:
                 if trial.orphans:
                     wait_for_orphans(self.session, self._log)
@@ -102,6 +105,12 @@ class _Queue:
             seen = self._pause()
             if seen is not None and self._is_done(seen):
                 return
+
+    def _try(self) -> Trial:
+        started_s = time.monotonic()
+        trial = self.session.try_lock()
+        self._tried_for_s = time.monotonic() - started_s
+        return trial
 
     def _is_worth_a_look(self, holder_pid: int | None) -> bool:
         """
@@ -153,10 +162,15 @@ class _Queue:
         )
 
     def _pause(self) -> Look | None:
-        """Pause; return what a new connection saw, where there had to be one."""
-        pause_s = min(
-            max(FIRST_PAUSE_S, self.waited_s * PAUSE_PER_WAITED), LONGEST_PAUSE_S
-        ) * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+        """
+        Pause; return what a new connection saw, where there had to be one.
+
+        A try that takes long tells of a herd, and the gate that applies is in it.
+        """
+        crowded_s = min(self._tried_for_s * PAUSE_PER_TRY, LONGEST_CROWDED_S)
+        waited_s = min(self.waited_s * PAUSE_PER_WAITED, LONGEST_PAUSE_S)
+        pause_s = max(FIRST_PAUSE_S, crowded_s, waited_s)
+        pause_s *= random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         if pause_s <= KEEP_CONNECTION_S:
             time.sleep(pause_s)
             return None
