@@ -20,9 +20,9 @@ from migration_gate.settings import HistoryTableName
 
 
 KEEP_MIN_BYTES: Final = 1 << 18
-# PostgreSQL would do nothing while those were read again.
-KEEP_FIRST: Final = 100
-KEEP_FIRST_BYTES: Final = 1 << 18
+# PostgreSQL would do nothing while the first of them were read again.
+KEEP_FIRST: Final = 1000
+KEEP_FIRST_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True)
