@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=ROUNDS, help="turns of a peer in most cases")
     add("--output", type=Path, default=RESULTS, help="where the results go")
     add("--list", action="store_true", help="name the cases and end")
-    add("--compare", nargs=2, type=Path, help="show two runs' goals side by side")
+    add("--compare", nargs=2, type=Path, help="show two runs side by side")
     return parser.parse_args(arguments)
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = parse(arguments)
     if asked.compare:
         runs = [read_results(file) for file in asked.compare]
-        write_line(*report.goals_table(*runs))
+        write_line(*report.goals_table(*runs), "", *report.ratios_table(*runs))
         return
     wanted = choose(cases.all_cases(), asked.case)
     if asked.list:

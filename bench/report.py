@@ -273,6 +273,20 @@ def goals_table(*runs: Sequence[Result]) -> Iterator[str]:
         yield f"| {words} | {' | '.join(cells)} |"
 
 
+def ratios_table(*runs: Sequence[Result]) -> Iterator[str]:
+    """Return each peer's time in times of the gate's, the runs side by side."""
+    finds = [Found(results) for results in runs]
+    heads = [f"run {number}" for number in range(1, len(finds) + 1)]
+    yield f"| case | peer | {' | '.join(heads)} |"
+    yield f"| --- | --- |{' --: |' * len(heads)}"
+    for result in runs[0]:
+        measured = [row for row in result.rows if row.samples]
+        for row in sorted(measured, key=wall):
+            ratios = [found.ratio(result.case, row.peer, GATE) for found in finds]
+            cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+            yield f"| {result.case} | {row.peer} | {' | '.join(cells)} |"
+
+
 def judge(measured: float | None, low: float, high: float) -> str:
     """Return a value and whether it is where it is to be."""
     if measured is None:

@@ -53,6 +53,17 @@ def test_a_login_and_a_query_are_five_round_trips(server: SharedServer) -> None:
             assert proxy.take() == 1
 
 
+def test_two_runs_stand_side_by_side() -> None:
+    """A peer that one of them did not have leaves its cell empty."""
+    first = [result("noop-50", 50, {GATE: 0.1, "dbmate": 0.05, "tern": 0.2})]
+    second = [result("noop-50", 50, {GATE: 0.2, "dbmate": 0.05})]
+    assert list(report.ratios_table(first, second))[2:] == [
+        "| noop-50 | dbmate | 0.50 | 0.25 |",
+        f"| noop-50 | {GATE} | 1.00 | 1.00 |",
+        "| noop-50 | tern | 2.00 |  |",
+    ]
+
+
 @needs_compiler
 def test_the_launcher_reports_each_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
