@@ -89,9 +89,10 @@ def _find_history(
 
 def _may_name(statement: Statement, table: str) -> bool:
     """Tell, cheaply, the few statements that may have a name from all others."""
+    # Of bytes, lower() changes the letters of ASCII alone, in both.
     text = b" ".join(statement.tokens).lower()
     # Quotes inside a name are doubled, and U&"…" can write it in many ways.
-    return table.lower().encode() in text or b"u&" in text or '"' in table
+    return table.encode().lower() in text or b"u&" in text or '"' in table
 
 
 def find_unread(statements: Sequence[Statement]) -> Iterator[ScriptError]:

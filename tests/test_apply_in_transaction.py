@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from psycopg import sql
+
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases
 from tests.fix_proxy import Proxy
@@ -183,6 +185,26 @@ def test_a_file_that_makes_or_fills_the_history_is_refused(
     )
     assert "pg_dump -T 'schema_migrations*'" in run.verdict["hint"]
     assert run.verdict["line"] == 2
+
+
+@pytest.mark.parametrize("name", ["Änderungen", "HISTORY", 'a"b', "ÄÖÜ" * 10 + "xyz"])
+@pytest.mark.parametrize("form", ["quoted", "with escapes"])
+def test_a_history_of_any_name_is_not_filled(
+    gate: Gate, database: Database, name: str, form: str
+) -> None:
+    """However the name is written."""
+    written = (
+        sql.Identifier(name).as_string()
+        if form == "quoted"
+        else 'U&"' + "".join(f"\\{ord(letter):04x}" for letter in name) + '"'
+    )
+    run = gate(
+        database=database,
+        migrations={"1_a.sql": f"INSERT INTO {written} (version) VALUES ('1_a.sql');"},
+        env={"GATE_HISTORY_TABLE": sql.Identifier(name).as_string()},
+    )
+    assert (run.exit_code, run.verdict["reason"]) == (1, "files"), run.output
+    assert "creates or fills the history table" in run.verdict["error_message"]
 
 
 def test_objects_belong_to_gate_role_and_the_history_to_the_login(
