@@ -133,20 +133,11 @@ NO_ANSWER: Final = Cause(
     remedy="The login is taken and nothing comes back: a pooler may have lost its "
     "server, or a session may lock the history table; look at their logs.",
 )
-POOLER: Final = Cause(
-    pattern=r"query_wait_timeout|server_login_retry|client_login_timeout|"
-    r"pooler is|server login has been failing|bouncer config error|"
-    r"server conn crashed",
+POOL_FULL: Final = Cause(
     kind="away",
-    reason="pooler",
-    remedy="The pooler cannot reach PostgreSQL: look at its log, or name the "
-    "server's own address.",
-)
-POOL_TOO_SMALL: Final = Cause(
-    kind="away",
-    reason="pool_too_small",
-    remedy="The lock has the pooler's only connection to the server, and the files "
-    "need another: raise its pool size, or name the server's own address.",
+    reason="pool_full",
+    remedy="The lock has one of the pool's connections to the server, and there is "
+    "none for the files: raise the pool's size, or name the server's own address.",
 )
 STANDBY: Final = Cause(
     kind="early",
@@ -324,7 +315,15 @@ CAUSES: Final = (
     HOST_UNKNOWN,
     CONNECTION_REFUSED,
     STARTING_UP,
-    POOLER,
+    Cause(
+        pattern=r"query_wait_timeout|server_login_retry|client_login_timeout|"
+        r"pooler is|server login has been failing|bouncer config error|"
+        r"server conn crashed",
+        kind="away",
+        reason="pooler",
+        remedy="The pooler cannot reach PostgreSQL: look at its log, or name the "
+        "server's own address.",
+    ),
     SHUTTING_DOWN,
     Cause(
         pattern=r"not accepting connections",

@@ -23,8 +23,7 @@ from migration_gate.causes import (
     CA_FILE_MISSING,
     NO_ANSWER,
     NO_RIGHT,
-    POOL_TOO_SMALL,
-    POOLER,
+    POOL_FULL,
     Cause,
     find_cause,
     shorten_text,
@@ -50,6 +49,7 @@ CONNECTION_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "tcp_user_timeout": "50000",  # milliseconds
     }
 )
+POOL_WAIT_OVER: Final = "query_wait_timeout"  # PgBouncer's word
 APPLICATION_NAME: Final = f"migration-gate/{__version__}"
 
 # psycopg warns through logging, which writes to stderr where nobody listens.
@@ -134,7 +134,8 @@ def open_second_connection(database: DatabaseSettings) -> LimitedConnection:
     """
     Connect through a pooler beside a transaction that has one of its connections.
 
-    A pooler takes every login, and lets a query wait until its pool has room.
+    A pooler takes every login, and lets a query wait until its pool has room: for
+    longer than the gate does, or until it ends the wait itself.
 
     Raises:
         SettingsError: A file cannot be read, or what it holds is malformed.
@@ -144,15 +145,16 @@ def open_second_connection(database: DatabaseSettings) -> LimitedConnection:
     try:
         with looking(conn):
             conn.execute("SELECT")
-    except NotReadyError as error:
+    except BaseException as error:
         conn.close()
-        if error.cause in {NO_ANSWER, POOLER}:
-            raise NotReadyError(POOL_TOO_SMALL, str(error)) from error
-        raise
-    except BaseException:
-        conn.close()
+        if isinstance(error, NotReadyError) and _waited_in_pool(error):
+            raise NotReadyError(POOL_FULL, str(error)) from error
         raise
     return conn
+
+
+def _waited_in_pool(error: NotReadyError) -> bool:
+    return error.cause is NO_ANSWER or POOL_WAIT_OVER in str(error)
 
 
 def _require_ca_file(parameters: Mapping[str, str]) -> None:

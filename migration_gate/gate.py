@@ -251,9 +251,9 @@ def log_plan(plan: Plan, log: Log) -> None:
 @contextmanager
 def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
     """Open the connection that runs the files, and make the history table ours."""
-    open_it = open_second_connection if held.is_pooled else open_connection
+    opened = open_second_connection if held.is_pooled else open_connection
     conn = wait_for(
-        lambda: open_it(settings.database),
+        lambda: opened(settings.database),
         new_patience(settings, log, settings.wait_timeout_s),
     )
     with closing(conn):

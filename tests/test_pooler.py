@@ -306,7 +306,7 @@ def test_a_pool_of_one_closes_with_the_reason(
         env={"GATE_WAIT_TIMEOUT": "3s"},
     )
     assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable"), run.output
-    assert "raise its pool size" in run.verdict["hint"]
+    assert "raise the pool's size" in run.verdict["hint"]
     assert tables(database) == []
 
 
