@@ -108,10 +108,11 @@ def bring_up_to_date(
         def is_done(seen: Look) -> bool:
             return not make_plan(migrations, seen.history).pending
 
-        with take_turn(session, is_done, log, tally) as held:
-            plan = agree(settings, migrations, held, log, tally)
+        with take_turn(session, is_done, log, tally) as current:
+            plan = agree(settings, migrations, current, log, tally)
+            # Where nothing is left, another gate has done it, and may have the lock.
             if plan.pending:
-                apply_pending(plan, held, log, tally)
+                apply_pending(plan, current, log, tally)
 
 
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:

@@ -116,8 +116,8 @@ class _Queue:
         """
         Tell whether the history may be another one by now.
 
-        A look costs the server ten times what a try does. A gate applies all there is
-        before it lets go of the lock.
+        A look costs the server six times what a try does, and a gate applies all it
+        has before it lets go of the lock.
         """
         before, self._holder_pid = self._holder_pid, holder_pid
         if before is not None and holder_pid != before:
@@ -162,14 +162,8 @@ class _Queue:
         )
 
     def _pause(self) -> Look | None:
-        """
-        Pause; return what a new connection saw, where there had to be one.
-
-        A try that takes long tells of a herd, and the gate that applies is in it.
-        """
-        crowded_s = min(self._tried_for_s * PAUSE_PER_TRY, LONGEST_CROWDED_S)
-        waited_s = min(self.waited_s * PAUSE_PER_WAITED, LONGEST_PAUSE_S)
-        pause_s = max(FIRST_PAUSE_S, crowded_s, waited_s)
+        """Pause; return what a new connection saw, where there had to be one."""
+        pause_s = pause_before_next_try(self.waited_s, self._tried_for_s)
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         if pause_s <= KEEP_CONNECTION_S:
             time.sleep(pause_s)
@@ -189,3 +183,16 @@ class _Queue:
         )
         self._looked_s = time.monotonic()
         return self.session.seen
+
+
+def pause_before_next_try(waited_s: float, tried_for_s: float) -> float:
+    """
+    Return a pause in proportion to the time waited, in seconds.
+
+    A try that takes long tells of a herd, and the gate that applies is in it; of a
+    server far away at the least. So the pause is in proportion to that too.
+    """
+    crowded_s = min(tried_for_s * PAUSE_PER_TRY, LONGEST_CROWDED_S)
+    return max(
+        FIRST_PAUSE_S, crowded_s, min(waited_s * PAUSE_PER_WAITED, LONGEST_PAUSE_S)
+    )
