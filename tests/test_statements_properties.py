@@ -145,8 +145,9 @@ def test_the_tokens_are_the_first_forms(text: str, left: int) -> None:
                 if token in {b";", b"\\"} or len(expected) == TOKEN_LIMIT:
                     break
                 expected.append(token.lower() if is_word else token)
+            enough = len(expected) if piece.number == 1 else min(3, len(expected))
+            assert len(piece.tokens) >= enough
             assert list(piece.tokens) == expected[: len(piece.tokens)]
-            assert piece.number > 1 or len(piece.tokens) == len(expected)
 
 
 @given(built_scripts)

@@ -18,6 +18,7 @@ from migration_gate.statements.transactions import (
 
 
 _MAKING: Final = frozenset({(b"create",), (b"copy",)})
+# Among the first four words of any of them, as in CREATE LOCAL TEMPORARY TABLE.
 _TARGETS: Final = frozenset({b"table", b"copy"})
 
 

@@ -69,6 +69,7 @@ def _insert_tokens(head: bytes) -> tuple[bytes, ...]:
 def _read(
     data: ScriptBytes, first: int, end: int, reading: Reading
 ) -> tuple[bytes, ...]:
+    """Find the tokens by one call; form by form where a pattern does not tell them."""
     head_end = min(end, first + HEAD_BYTES)
     found = reading.form.findall(data, first, head_end)
     tokens = [word.lower() or other for word, other in found]
