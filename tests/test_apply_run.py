@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import signal
 
+from pathlib import Path
+
 import pytest
 
-from tests.fix_gate import Gate, Run
+from tests.fix_gate import Gate, Run, write_migrations
 from tests.fix_postgres import Database, Databases
 from tests.fix_proxy import Message, Proxy
 from tests.history_tables import tables, versions, why
 from tests.polling import until
+from tests.sleepers import is_sleeping
 
 
 pytestmark = pytest.mark.server
@@ -265,3 +268,21 @@ def test_now_is_when_the_message_came(gate: Gate, database: Database) -> None:
     run = gate(database=database, migrations=files)
     assert run.verdict["applied"] == list(files)
     assert database.fetch("SELECT late >= interval '0.3 s' FROM b") == [(True,)]
+
+
+def test_a_file_that_changes_meanwhile_is_applied_as_it_was_judged(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """With the checksum of that text: the next start tells that it has changed."""
+    files = {
+        "1_a.sql": "-- gate: no-transaction\nSELECT pg_sleep(1);",
+        "2_b.sql": "CREATE TABLE judged ();",
+    }
+    folder = write_migrations(tmp_path / "migrations", files)
+    process = gate.start(database=database, migrations=folder)
+    until(lambda: is_sleeping(database))
+    (folder / "2_b.sql").write_text("CREATE TABLE other ();")
+    assert process.wait().verdict["applied"] == list(files)
+    assert {"judged", "other"}.intersection(tables(database)) == {"judged"}
+    run = gate(database=database, migrations=folder)
+    assert "2_b.sql" in run.verdict["error_message"]
