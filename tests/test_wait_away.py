@@ -77,7 +77,7 @@ def test_packets_that_nobody_answers_are_waited_for(gate: Gate) -> None:
             client.settimeout(0)
             client.connect_ex(listener.getsockname())
         url = UNUSED.format(place=f"127.0.0.1:{listener.getsockname()[1]}")
-        env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "3s"}
+        env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "5s"}
         run = close(gate, "timeout", env={"DATABASE_URL": url, **env})
     assert "connection timeout expired" in run.verdict["error_message"]
 
