@@ -16,12 +16,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.compose import (
-    Worker,
-    compose_transaction,
-    join,
-    select,
-)
+from migration_gate.compose import compose_transaction, join
 from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
     Hooks,
@@ -33,6 +28,7 @@ from migration_gate.exchange import (
 )
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
 from migration_gate.history_table import HistoryTable
+from migration_gate.limits import select
 from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.migration import AppliedMigration
@@ -48,6 +44,7 @@ from migration_gate.shelf import Shelf
 from migration_gate.statements import string_syntax_set
 from migration_gate.task import Task
 from migration_gate.watch import Watch
+from migration_gate.worker import Worker
 
 
 CLIENT_CHECK_MIN_VERSION: Final = 140000

@@ -12,16 +12,17 @@ import psycopg
 
 from psycopg import pq
 
-from migration_gate.compose import Worker, keep_calls, select
 from migration_gate.failure import (
     LocksNotFreeError,
     describe_failure,
     judge_failure,
 )
+from migration_gate.limits import keep_calls, select
 from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.parts import Message, Share, find_own
 from migration_gate.statements import blocks
 from migration_gate.watch import Watch
+from migration_gate.worker import Worker
 
 
 QUERY_CANCELED: Final = "57014"

@@ -11,7 +11,6 @@ import re
 from typing import Final
 
 from migration_gate.cleaning import clean_failure
-from migration_gate.compose import Worker
 from migration_gate.errors import (
     GateError,
     HistoryError,
@@ -29,6 +28,7 @@ from migration_gate.remedies import find_remedy
 from migration_gate.script import Script
 from migration_gate.statements import place
 from migration_gate.task import Task
+from migration_gate.worker import Worker
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})

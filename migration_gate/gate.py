@@ -12,7 +12,6 @@ from typing import Final
 
 from migration_gate import __version__
 from migration_gate.apply import Applier, start_worker
-from migration_gate.compose import Worker
 from migration_gate.connect import (
     current_parameters,
     open_connection,
@@ -52,6 +51,7 @@ from migration_gate.turn import take_turn
 from migration_gate.verdict import Tally
 from migration_gate.wait import Patience, wait_for
 from migration_gate.watch import Watch
+from migration_gate.worker import Worker
 
 
 LOSSES_MAX: Final = 3

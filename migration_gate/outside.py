@@ -12,16 +12,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from migration_gate.compose import (
-    Worker,
-    become_role,
-    begin,
-    clean_up,
-    own,
-    restore,
-    session_limits,
-    to_messages,
-)
+from migration_gate.compose import to_messages
 from migration_gate.errors import (
     FileFault,
     GateError,
@@ -30,6 +21,7 @@ from migration_gate.errors import (
 )
 from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
+from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
 from migration_gate.logs import Log
 from migration_gate.marks import to_mark
 from migration_gate.messages import send_message
@@ -66,6 +58,7 @@ from migration_gate.unfinished import (
 )
 from migration_gate.units import Unit
 from migration_gate.watch import Watch
+from migration_gate.worker import Worker, own
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.compose import Worker
 from migration_gate.errors import (
     DatabaseUnreachableError,
     FileFault,
@@ -37,6 +36,7 @@ from migration_gate.session import Session, translated_loss
 from migration_gate.settings import Settings
 from migration_gate.turn import take_turn
 from migration_gate.verdict import Tally
+from migration_gate.worker import Worker
 
 
 def resolve(

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from migration_gate.compose import Worker
 from migration_gate.logs import MIGRATION_PROGRESS, Log
 from migration_gate.messages import ConnectionLostError, Ticks
 from migration_gate.monitor import (
@@ -29,6 +28,7 @@ from migration_gate.monitor import (
 from migration_gate.parts import Message, Share
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import place
+from migration_gate.worker import Worker
 
 
 SHORTEST_TICK_S: Final = 0.02

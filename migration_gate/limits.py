@@ -1,0 +1,200 @@
+"""
+What a file runs under: its limits and role before it, and behind it what clears up.
+
+Touches no database: a connection only tells how to quote and which version it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Final
+
+from psycopg import sql
+
+from migration_gate.lock import SERVER_KEEPALIVES
+from migration_gate.parts import Own
+from migration_gate.script import Script
+from migration_gate.statements import Statement, string_syntax_set
+from migration_gate.worker import Worker, literal, own
+
+
+TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
+CLIENT_CHECK_INTERVAL: Final = "500ms"
+NO_LIMIT: Final = "0ms"
+NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
+
+
+def begin(
+    worker: Worker, script: Script, modes: bytes = b"", *, mark: str | None = None
+) -> list[Own]:
+    """Begin a transaction with its limits, and say by a mark how far the message is."""
+    limits = _limits_text(worker, *_timeouts_s(worker, script))
+    if mark is not None:
+        limits += NAME_CALL % literal(worker, mark)
+    return [
+        Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
+        Own("limits", limits),
+    ]
+
+
+# The same for each file, unless its directives say otherwise: composed once.
+@cache
+def _limits_text(worker: Worker, lock_s: float, statement_s: float) -> bytes:
+    calls = limit_calls(worker, lock_s, statement_s, is_local=True)
+    calls.append(work_key_call(worker, is_local=True))
+    return select(calls).as_bytes(worker.conn)
+
+
+def become_role(worker: Worker) -> list[Own]:
+    """Become GATE_ROLE, where there is one."""
+    role = worker.settings.role
+    if role is None:
+        return []
+    statement = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
+    return [own(worker, "role", statement)]
+
+
+# What a file leaves is cleared inside its transaction. Deferred constraints are checked
+# first, while the role is still the file's. DISCARD ALL cannot run in a transaction;
+# RESET ALL undoes neither role nor session authorization.
+CLEAN_UP: Final = (
+    "SET CONSTRAINTS ALL IMMEDIATE",
+    "CLOSE ALL",
+    "UNLISTEN *",
+    "DEALLOCATE ALL",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "RESET ROLE",
+    "RESET ALL",
+)
+DISCARD: Final = ("DISCARD TEMP", "DISCARD SEQUENCES")
+
+
+def clean_up(worker: Worker, script: Script) -> tuple[Own, ...]:
+    """Clear whatever the file's statements may have left in the session."""
+    return _clean_up(worker, *_timeouts_s(worker, script))
+
+
+@cache
+def _clean_up(worker: Worker, lock_s: float, statement_s: float) -> tuple[Own, ...]:
+    calls = [
+        sql.SQL("pg_catalog.pg_advisory_unlock_all()"),
+        # RESET ALL has brought the defaults back, and what follows is the gate's own.
+        *(
+            set_config(name, value, is_local=True)
+            for name, value in _timeouts(worker, lock_s, statement_s).items()
+            if name not in worker.unlimited
+        ),
+        *keep_calls(worker),
+    ]
+    return (
+        *(Own("clean up", text.encode()) for text in CLEAN_UP),
+        own(worker, "clean up", select(calls)),
+        *(Own("clean up", text.encode()) for text in DISCARD),
+    )
+
+
+def restore(worker: Worker, statements: Sequence[Statement]) -> list[Own]:
+    """
+    Bring back what a file's RESET has taken from the session, where it took it.
+
+    A file is read by standard_conforming_strings = on, unless it says otherwise.
+    """
+    if not worker.kept_settings:
+        return []
+    syntaxes = list(filter(None, map(string_syntax_set, statements)))
+    if syntaxes[-1:] != ["standard"]:
+        return []
+    return [own(worker, "setting", select(keep_calls(worker)))]
+
+
+def limit_calls(
+    worker: Worker, lock_s: float, statement_s: float, *, is_local: bool
+) -> list[sql.Composable]:
+    """
+    Return the calls that set the timeouts, whatever role and database say.
+
+    Args:
+        lock_s: PostgreSQL's lock_timeout; 0 is none.
+        statement_s: PostgreSQL's statement_timeout; 0 is none.
+        is_local: For the transaction alone, else for the session.
+    """
+    values = {
+        name: value
+        for name, value in _timeouts(worker, lock_s, statement_s).items()
+        if value != NO_LIMIT or name not in worker.unlimited
+    }
+    if worker.watches_client:
+        values["client_connection_check_interval"] = CLIENT_CHECK_INTERVAL
+    if not worker.is_pooled:
+        values |= SERVER_KEEPALIVES
+    return [set_config(n, v, is_local=is_local) for n, v in values.items()]
+
+
+def _timeouts(worker: Worker, lock_s: float, statement_s: float) -> dict[str, str]:
+    values = {
+        "lock_timeout": _milliseconds(lock_s),
+        "statement_timeout": _milliseconds(statement_s),
+        "idle_in_transaction_session_timeout": NO_LIMIT,
+    }
+    if worker.conn.info.server_version >= TRANSACTION_TIMEOUT_MIN_VERSION:
+        values["transaction_timeout"] = NO_LIMIT
+    return values
+
+
+def keep_calls(worker: Worker) -> list[sql.Composable]:
+    """Return the calls that bring back what holds in the session, not its defaults."""
+    kept = worker.kept_settings.items()
+    return [set_config(name, value, is_local=False) for name, value in kept]
+
+
+def work_key_call(worker: Worker, *, is_local: bool) -> sql.Composable:
+    """
+    Return the call that takes the work key.
+
+    The key is shared and never waited for: whoever holds it still works, which is how
+    the next gate sees a backend that an earlier one has left.
+    """
+    function = "pg_advisory_xact_lock_shared" if is_local else "pg_advisory_lock_shared"
+    return sql.SQL("pg_catalog.{}({})").format(sql.SQL(function), worker.work_key)
+
+
+def set_config(name: str, value: str, *, is_local: bool) -> sql.Composable:
+    """Return the call that sets a parameter, as a function."""
+    return sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, is_local)
+
+
+def select(calls: Iterable[sql.Composable]) -> sql.Composed:
+    """Return one statement of several calls."""
+    return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
+
+
+def session_limits(
+    worker: Worker, script: Script, *, lock_timeout: bool
+) -> sql.Composed:
+    """
+    Return the statement that sets the limits of a session that runs a statement alone.
+
+    Args:
+        lock_timeout: False lets a statement wait whose waiting blocks no query.
+    """
+    lock_s, statement_s = _timeouts_s(worker, script)
+    calls = limit_calls(
+        worker, lock_s if lock_timeout else 0.0, statement_s, is_local=False
+    )
+    calls.append(work_key_call(worker, is_local=False))
+    return select(calls)
+
+
+def _timeouts_s(worker: Worker, script: Script) -> tuple[float, float]:
+    """Return lock_timeout and statement_timeout: the file's own, or the settings'."""
+    settings, directives = worker.settings, script.directives
+    lock_s, statement_s = directives.lock_timeout_s, directives.statement_timeout_s
+    return (
+        settings.ddl_lock_timeout_s if lock_s is None else lock_s,
+        settings.statement_timeout_s if statement_s is None else statement_s,
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"

@@ -1,0 +1,50 @@
+"""
+The connection that runs files, and how its own statements are written. A value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.history_table import HistoryTable
+from migration_gate.parts import Own, OwnName
+from migration_gate.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Worker:
+    """
+    The connection that runs files, and what is the same for each of them.
+
+    ``watches_client`` tells whether the server can notice that this client is gone.
+    ``unlimited`` are the timeouts that the session's defaults leave off; none is known
+    through a pooler, where each transaction may have another session.
+    ``kept_settings`` are those that hold in this session against its defaults, which
+    RESET ALL brings back.
+    """
+
+    conn: psycopg.Connection[Any]
+    settings: Settings
+    table: HistoryTable
+    login_role: str
+    work_key: int
+    watches_client: bool
+    unlimited: frozenset[str]
+    kept_settings: Mapping[str, str]
+    is_pooled: bool
+
+
+def own(worker: Worker, name: OwnName, statement: sql.Composable) -> Own:
+    """Return a statement of the gate's own as it is sent."""
+    return Own(name, statement.as_bytes(worker.conn))
+
+
+def literal(worker: Worker, text: str) -> bytes:
+    """Return a text as SQL has it."""
+    return sql.Literal(text).as_bytes(worker.conn)
