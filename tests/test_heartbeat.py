@@ -147,11 +147,15 @@ def test_vacuum_tells_phase_and_percent(gate: Gate, database: Database) -> None:
 
 
 def test_analyze_tells_phase_and_percent(gate: Gate, database: Database) -> None:
-    """As pg_stat_progress_analyze has it."""
-    database.execute(SLOW_TABLE)
-    database.execute("INSERT INTO t SELECT t.* FROM t, generate_series(1, 2)")
-    events = run_slowly(gate, database, SLOW_PAGES + "ANALYZE t;")
-    assert "acquiring sample rows" in phases(events)
+    """
+    As pg_stat_progress_analyze has it.
+
+    What the index is of is computed again for each row of the sample: PostgreSQL 18 on
+    a busy machine does not rest after each page that it samples.
+    """
+    database.execute(f"{SLOW_TABLE} CREATE INDEX i ON t (slow(id));")
+    events = run_slowly(gate, database, "ANALYZE t;")
+    assert "computing statistics" in phases(events)
     assert any(event["percent"] for event in events)
 
 
