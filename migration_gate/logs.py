@@ -220,7 +220,8 @@ class Log:
         termination_log: str = "",
     ) -> None:
         self._level = LEVELS[level]
-        self._logger = structlog.wrap_logger(
+        # wrap_logger() would load defaults, among them the renderer for people.
+        self._logger = _Logger(
             _Descriptor(fd),
             processors=[
                 structlog.processors.add_log_level,
@@ -228,15 +229,22 @@ class Log:
                 partial(_fit, termination_log),
                 _renderer(log_format, fd),
             ],
-            wrapper_class=structlog.BoundLogger,
-        ).bind(**(common or {}))
+            context=dict(common or {}),
+        )
 
     def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
             message = event.message.format_map(_Words(fields))
-            getattr(self._logger, event.level)(event.name, message=message, **ordered)
+            self._logger.write(event.level, event.name, message=message, **ordered)
+
+
+class _Logger(structlog.BoundLoggerBase):
+    """A structlog logger with one method for all levels."""
+
+    def write(self, level: Level, event: str, **fields: object) -> None:
+        self._proxy_to_logger(level, event, **fields)
 
 
 class _Words(dict[str, Any]):
