@@ -13,7 +13,7 @@ COPY LICENSE entrypoint.py source/
 COPY migration_gate source/migration_gate
 # The time of every file; given by a build that must be repeatable.
 ARG SOURCE_DATE_EPOCH=0
-RUN python -I -X no_debug_ranges image/rootfs.py packages source /rootfs
+RUN python -E -s -X no_debug_ranges image/rootfs.py packages source /rootfs
 
 # Nothing but the interpreter and what it can import: no shell, no package manager.
 FROM scratch

@@ -13,9 +13,6 @@ The files depend on the inputs alone, so that two builds give the same layers.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import marshal
 import os
 import re
 import shutil
@@ -23,14 +20,14 @@ import subprocess
 import sys
 import sysconfig
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from modulefinder import Module, ModuleFinder
 from pathlib import Path
 from typing import Final
 
+from bytecode import APP, Found, Record, record_compiled, to_bytecode
 
-APP: Final = Path("app")
+
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 REPLACED: Final = Path(__file__).with_name("replaced")
 # Reached by imports that the gate never executes; each would bring a library or much
@@ -66,37 +63,14 @@ ETC: Final = {
 }
 
 
-LAZY_PACKAGE: Final = """\
-from importlib import import_module
-PLACES = {places!r}
-def __getattr__(name):
-    if name not in PLACES:
-        raise AttributeError(name)
-    place = PLACES[name]
-    if not place:
-        return import_module("." + name, __name__)
-    value = getattr(import_module("." + place, __name__), name)
-    globals()[name] = value
-    return value
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One module: its name, its file, and where the file goes."""
-
-    name: str
-    source: Path
-    target: Path
-
-
 def main(packages: Path, source: Path, output: Path) -> None:
     """Lay out both parts of the image."""
     base, gate = output / "base", output / "gate"
     modules = list(find_modules(packages, source))
+    record = record_compiled((source, packages), modules, NAMED)
     for module in modules:
         is_ours = module.source.is_relative_to(source)
-        copy_module(module, gate if is_ours else base)
+        copy_module(module, gate if is_ours else base, record)
     interpreter = Path(os.path.realpath(sys.executable))
     copy_program(interpreter, base)
     link(base / "usr/local/bin/python3", interpreter.name)
@@ -145,74 +119,14 @@ def is_extension(file: Path) -> bool:
     return file.suffix == ".so"
 
 
-def copy_module(module: Found, root: Path) -> None:
-    """
-    Write a module's byte code in the place of its source, or copy its machine code.
-
-    Byte code that says so is never compared with a source.
-    """
+def copy_module(module: Found, root: Path, record: Record) -> None:
+    """Write a module's byte code in the place of its source, or copy machine code."""
     target = root / module.target
     if is_extension(module.source):
         copy(module.source, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = REWRITTEN.get(module.name, read_text)(module)
-    code = compile(text, f"/{module.target}", "exec", dont_inherit=True)
-    header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little") + bytes(8)
-    target.with_suffix(".pyc").write_bytes(header + marshal.dumps(code))
-
-
-def read_text(module: Found) -> str:
-    """Return a module's source as it is."""
-    return module.source.read_text()
-
-
-def version_constant(module: Found) -> str:
-    """
-    Return a module that knows the version which the original reads from METADATA.
-
-    Reading it imports email, csv and zipfile at each start.
-    """
-    package = module.name.partition(".")[0]
-    (metadata,) = module.source.parent.parent.glob(f"{package}-*.dist-info/METADATA")
-    (version,) = re.findall(r"^Version: (\S+)$", metadata.read_text(), re.MULTILINE)
-    return f"__version__ = {version!r}\n"
-
-
-def lazy_package(module: Found) -> str:
-    """
-    Return a package that has the names of the original, each loaded when asked for.
-
-    psycopg needs four names of asyncio to be imported, and asyncio is large.
-    """
-    places: dict[str, str] = {}
-    for file in sorted(module.source.parent.glob("*.py")):
-        if file.stem != "__init__" and not file.stem.startswith("windows"):
-            part = importlib.import_module(f"{module.name}.{file.stem}")
-            places |= dict.fromkeys(getattr(part, "__all__", ()), file.stem)
-            places[file.stem] = ""
-    return LAZY_PACKAGE.format(places=places)
-
-
-def without_inspect(module: Found) -> str:
-    """
-    Return dataclasses with its one call of inspect.unwrap() written out.
-
-    Each class with slots makes that call, and inspect is large. A Python that does it
-    in another way is left as it is.
-    """
-    return module.source.read_text().replace(
-        "import inspect\n            member = inspect.unwrap(member)",
-        "while hasattr(member, '__wrapped__'): member = member.__wrapped__",
-    )
-
-
-REWRITTEN: Final[Mapping[str, Callable[[Found], str]]] = {
-    "asyncio": lazy_package,
-    "dataclasses": without_inspect,
-    "psycopg.version": version_constant,
-    "psycopg_binary.version": version_constant,
-}
+    target.with_suffix(".pyc").write_bytes(to_bytecode(module, record))
 
 
 def copy(file: Path, target: Path) -> None:

@@ -87,6 +87,21 @@ for number in range(20):
         taken[name] += sum(os.times()[2:4]) - before
 print(taken["gate"] / taken["bare"])
 """
+# A run with nothing pending, and on its last line what it has compiled meanwhile.
+COMPILED = """
+import json, os, re._parser, sys
+sys.path.insert(0, "/app")
+patterns, texts, parse = [], [], re._parser.parse
+re._parser.parse = lambda text, *rest: patterns.append(str(text)) or parse(text, *rest)
+def note(event, given):
+    if event == "compile":
+        texts.append(str(given[0]))
+sys.addaudithook(note)
+from migration_gate.commands import main
+code = main([], os.environ)
+print(json.dumps({"patterns": patterns, "texts": texts}), flush=True)
+os._exit(code)
+"""
 
 
 @pytest.fixture
@@ -359,6 +374,22 @@ def test_a_start_costs_little_more_than_the_bare_driver(
     )
     assert measured.exit_code == 0, measured.stderr
     assert float(measured.stdout) <= STARTUP_RATIO_MAX
+
+
+def test_a_start_compiles_neither_patterns_nor_methods(
+    container_database: ContainerDatabase,
+) -> None:
+    """The build did, for every class and pattern that a start loads."""
+    lazy = ("-X", "lazy_imports=all")
+    run = container_database.gate(
+        *("-ES", *lazy, "-c", COMPILED),
+        options=["--entrypoint", "/usr/local/bin/python3"],
+        migrations=ROOT / "migrations",
+    )
+    assert run.exit_code == 0, run.stdout
+    compiled = json.loads(run.stdout.splitlines()[-1])
+    assert compiled["patterns"] == []
+    assert [text for text in compiled["texts"] if "def " in text] == []
 
 
 def test_the_verdict_is_in_the_termination_log(
