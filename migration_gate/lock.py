@@ -11,6 +11,7 @@ import hashlib
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ class Keys:
     work: int
 
 
+@cache
 def lock_keys(schema: str, table: str) -> Keys:
     """Return the keys of a history table."""
     return Keys(
@@ -99,39 +101,37 @@ def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Tria
     a stranger next, so there the lock lives in a transaction that stays open. It is
     READ COMMITTED and idle, holds no snapshot, and so stops no CONCURRENTLY.
     """
-    version = conn.info.server_version
-    limits = {"idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
+    query = _trial_query(keys, conn.info.server_version, pooled=pooled)
     if pooled:
-        if version >= TRANSACTION_TIMEOUT_MIN_VERSION:
-            limits["transaction_timeout"] = "0"
         conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        trial = _call(conn, "pg_try_advisory_xact_lock", keys, limits, local=True)
-        if not trial.taken:
-            conn.execute("ROLLBACK")
-        return trial
-    limits |= SERVER_KEEPALIVES
-    if version >= IDLE_SESSION_TIMEOUT_MIN_VERSION:
-        limits["idle_session_timeout"] = "0"
-    return _call(conn, "pg_try_advisory_lock", keys, limits, local=False)
+    row = conn.execute(query).fetchone()
+    assert row is not None  # noqa: S101  # a SELECT without FROM
+    trial = Trial(bool(row[0]), row[1], tuple(row[2]))
+    if pooled and not trial.taken:
+        conn.execute("ROLLBACK")
+    return trial
 
 
-def _call(
-    conn: psycopg.Connection[Any],
-    function: str,
-    keys: Keys,
-    limits: Mapping[str, str],
-    *,
-    local: bool,
-) -> Trial:
+@cache
+def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
     """
-    Take the lock, and lift what would end the session.
+    Return the query that takes the lock, and lifts what would end the session.
 
-    The same query tells who has it and who works.
+    The same query tells who has it and who works. Composed once: a gate that waits
+    sends it many times.
     """
+    limits = {"idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
+    if not pooled:
+        limits |= SERVER_KEEPALIVES
+        if version >= IDLE_SESSION_TIMEOUT_MIN_VERSION:
+            limits["idle_session_timeout"] = "0"
+    elif version >= TRANSACTION_TIMEOUT_MIN_VERSION:
+        limits["transaction_timeout"] = "0"
     lifted = sql.SQL("").join(
-        sql.SQL(", pg_catalog.set_config({}, {}, {})").format(name, value, local)
+        sql.SQL(", pg_catalog.set_config({}, {}, {})").format(name, value, pooled)
         for name, value in limits.items()
     )
+    function = "pg_try_advisory_xact_lock" if pooled else "pg_try_advisory_lock"
     query = sql.SQL(
         "SELECT pg_catalog.{function}({key}), ({holders} LIMIT 1), "
         "ARRAY({workers}){lifted}"
@@ -142,9 +142,7 @@ def _call(
         workers=workers_query(keys.work),
         lifted=lifted,
     )
-    row = conn.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # a SELECT without FROM
-    return Trial(bool(row[0]), row[1], tuple(row[2]))
+    return query.as_bytes()
 
 
 # The holder's own connection is idle; the backend that holds the work key works. Both
