@@ -1,8 +1,9 @@
 """
 A module's byte code as the image holds it: some modules rewritten, to start sooner.
 
-Each change here is undone by leaving it out, and a module that another version writes
-differently is left as it is. What each of them buys is in bench/startup.md.
+Each change can be left out without another effect, and a module that another version
+writes differently is left as it is; that a start then compiles again is seen by
+tests/test_image.py. What they buy is in bench/startup.md.
 """
 
 # ruff: noqa: INP001 -- a part of a program, not of a package
@@ -17,7 +18,6 @@ import re
 import subprocess
 import sys
 
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +111,12 @@ def record_compiled(
             stdout=subprocess.PIPE,
         ).stdout
     )
-    wanted = [patterns[name] for name in sorted(names.intersection(patterns))]
-    return Record(texts=texts, patterns=dict(ChainMap(*wanted)))
+    wanted = {
+        key: code
+        for name in sorted(names.intersection(patterns))
+        for key, code in patterns[name].items()
+    }
+    return Record(texts=texts, patterns=wanted)
 
 
 def to_bytecode(module: Found, record: Record) -> bytes:
@@ -183,7 +187,7 @@ def lazy_package(_text: str, module: Found, _record: Record) -> str:
     """
     Return a package that has the names of the original, each loaded when asked for.
 
-    psycopg needs four names of asyncio to be imported, and asyncio is large.
+    psycopg imports asyncio, of which the gate uses nothing, and it is large.
     """
     places: dict[str, str] = {}
     for file in sorted(module.source.parent.glob("*.py")):

@@ -102,6 +102,19 @@ code = main([], os.environ)
 print(json.dumps({"patterns": patterns, "texts": texts}), flush=True)
 os._exit(code)
 """
+# How many patterns the build has compiled, and which of them differ.
+DIFFERENT = """
+import re._compiler
+kept = dict(re._compiler.PATTERNS)
+def compile_all():
+    return {key: re._compiler.compile(*key) for key in kept}
+def facts(pattern):
+    return pattern, pattern.groups, pattern.groupindex
+ours = compile_all()
+re._compiler.PATTERNS.clear()
+own = compile_all()
+print(len(kept), [key for key in kept if facts(ours[key]) != facts(own[key])])
+"""
 
 
 @pytest.fixture
@@ -390,6 +403,15 @@ def test_a_start_compiles_neither_patterns_nor_methods(
     compiled = json.loads(run.stdout.splitlines()[-1])
     assert compiled["patterns"] == []
     assert [text for text in compiled["texts"] if "def " in text] == []
+
+
+def test_the_patterns_are_those_that_the_interpreter_compiles(image: str) -> None:
+    """A pattern is equal to another by its text, its flags and its code."""
+    python = ("--entrypoint", "/usr/local/bin/python3")
+    said = docker("run", "--rm", *HARDENED, *python, image, "-ESc", DIFFERENT).stdout
+    count, different = said.split(maxsplit=1)
+    assert int(count) > 50
+    assert different.strip() == "[]"
 
 
 def test_the_verdict_is_in_the_termination_log(
