@@ -82,7 +82,7 @@ def patience(*, waited_s: float, timeout_s: float, reason: str) -> Patience:
     ("reason", "waited_s", "shortest_s", "longest_s"),
     [
         ("connection_refused", 0, 0.05, 0.06),
-        ("connection_refused", 5, 0.05, 0.06),
+        ("connection_refused", 4, 0.05, 0.06),  # from 5 s on it grows
         ("connection_refused", 30, 0.3, 0.37),
         ("connection_refused", 300, 1.0, 1.2),
         ("starting_up", 2, 0.05, 0.06),
