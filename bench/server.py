@@ -7,6 +7,8 @@ are flushed, since they are most of what a small migration costs.
 
 from __future__ import annotations
 
+import os
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,6 +126,7 @@ class Databases:
     def settle(self) -> None:
         """Write out what is dirty, so that no run pays for the one before it."""
         self._admin.execute("CHECKPOINT")
+        os.sync()  # the peers' folders of thousands of files, too
 
     def ask(self, target: Target, query: str) -> list[tuple[Any, ...]]:
         """Ask one question of one database."""

@@ -23,6 +23,7 @@ from migration_gate.exchange import (
     Row,
     UnparsedError,
     exchange,
+    flush,
     keep_settings,
     roll_back,
 )
@@ -191,10 +192,22 @@ class Applier:
         return Run(tasks=tuple(tasks), messages=tuple(messages), end=start + len(tasks))
 
     def _compose(self, tasks: Sequence[Task]) -> list[Message]:
+        """
+        Compose a message: each commits alone, and the last waits for the flush of all.
+
+        Nobody is told of one before. A run that ends in between flushes by the row of
+        one that is committed, which takes the right to update.
+        """
+        worker, last = self.worker, len(tasks) - 1
         each = [
             message
             for place, task in enumerate(tasks)
-            for message in compose_transaction(self.worker, task, place)
+            for message in compose_transaction(
+                worker,
+                task,
+                place,
+                flushes=place == last or not worker.table.can_update,
+            )
         ]
         return [join(each)] if len(tasks) > 1 else each
 
@@ -202,7 +215,7 @@ class Applier:
         script = task.script
         self.settlement.sent([task])
         self._log_start(script, 1)
-        with _notices_logged(self.worker.conn, [script], self.settlement, self.log):
+        with _notices_logged(self.worker.conn, lambda: script, self.log):
             applied = apply_outside(self.worker, task, self.held, self.watch, self.log)
         self.settlement.applied(task, applied)
 
@@ -221,7 +234,7 @@ class Applier:
         try:
             self._send(tasks, messages, 1, on_sent)
         except LocksNotFreeError as blocked:
-            first, *rest = tasks[self.settlement.settled_count :]
+            first, *rest = tasks[self.settlement.committed_count :]
             self._retry(first, blocked)
             if rest:
                 self._apply_run(rest, self._compose(rest))
@@ -246,29 +259,41 @@ class Applier:
         attempt: int,
         on_sent: Callable[[], None] = lambda: None,
     ) -> None:
-        waiting = list(tasks)
+        waiting, settlement = list(tasks), self.settlement
 
         def start_up_to(place: int) -> None:
             while waiting and len(tasks) - len(waiting) <= place:
                 self._log_start(waiting.pop(0).script, attempt)
 
-        def on_commit(share: Share, row: Row) -> None:
-            self.settlement.applied(share.task, _to_applied(share.task, row))
-            start_up_to(self.settlement.settled_count)
+        def current_script() -> Script:
+            place = min(settlement.committed_count, len(tasks) - 1)
+            start_up_to(place)
+            return tasks[place].script
 
-        self.settlement.sent(tasks)
+        def on_commit(share: Share, row: Row) -> None:
+            settlement.committed(share.task, _to_applied(share.task, row))
+
+        settlement.sent(tasks)
         start_up_to(0)
-        scripts = [task.script for task in tasks]
         hooks = Hooks(on_sent=on_sent, on_place=start_up_to, on_commit=on_commit)
         *before, last = messages
-        with _notices_logged(self.worker.conn, scripts, self.settlement, self.log):
+        with _notices_logged(self.worker.conn, current_script, self.log):
             try:
                 for message in before:
                     exchange(self.worker, message, self.watch)
                 exchange(self.worker, last, self.watch, hooks)
+            except ConnectionLostError:
+                raise  # what is committed is for the history to say
             except (GateError, *NOTHING_LEFT):
-                self.settlement.rolled_back()
+                if settlement.committed_count:
+                    flush(self.worker, tasks[0].version)
+                settlement.tell(start_up_to)
+                settlement.rolled_back()
                 raise
+            except BaseException:  # a signal; the server flushes within a second
+                settlement.tell(start_up_to)
+                raise
+            settlement.tell(start_up_to)
 
     def _log_start(self, script: Script, attempt: int) -> None:
         """Report an attempt at a migration, once, however often it has to be sent."""
@@ -311,19 +336,15 @@ def _to_applied(task: Task, row: Row) -> AppliedMigration:
 
 @contextmanager
 def _notices_logged(
-    conn: psycopg.Connection[Any],
-    scripts: Sequence[Script],
-    settlement: Settlement,
-    log: Log,
+    conn: psycopg.Connection[Any], current_script: Callable[[], Script], log: Log
 ) -> Iterator[None]:
     """Pass on what the files' statements raise as notices."""
 
     def report(notice: psycopg.errors.Diagnostic) -> None:
         # Notices come in the order of the answers, between which they stand.
-        script = scripts[min(settlement.settled_count, len(scripts) - 1)]
         log.emit(
             MIGRATION_NOTICE,
-            version=script.migration.version,
+            version=current_script().migration.version,
             severity=notice.severity_nonlocalized or notice.severity,
             notice=notice.message_primary,
         )

@@ -28,7 +28,9 @@ VERSION: Final = "\0version\0"
 CHECKSUM: Final = "\0checksum\0"
 
 
-def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Message]:
+def compose_transaction(
+    worker: Worker, task: Task, place: int = 0, *, flushes: bool = True
+) -> list[Message]:
     """
     Return the messages that apply a script in one transaction: one, unless it is large.
 
@@ -37,6 +39,8 @@ def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Mess
 
     Args:
         place: The migration's among those of its message, from 0.
+        flushes: False where another one of the message commits behind it, and waits
+            for the flush of both.
     """
     (unit,) = task.script.units
     version = literal(worker, task.version)
@@ -52,7 +56,7 @@ def compose_transaction(worker: Worker, task: Task, place: int = 0) -> list[Mess
         ),
         statements=unit.statements,
         after=(
-            *clean_up(worker, task.script),
+            *clean_up(worker, task.script, flushes=flushes),
             Own("finish", _fill(finish, {VERSION: version})),
             Own("finished", REQUIRE_RECORDED.encode()),
             Own("commit", b"COMMIT"),

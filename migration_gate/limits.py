@@ -70,13 +70,23 @@ CLEAN_UP: Final = (
 DISCARD: Final = ("DISCARD TEMP", "DISCARD SEQUENCES")
 
 
-def clean_up(worker: Worker, script: Script) -> tuple[Own, ...]:
-    """Clear whatever the file's statements may have left in the session."""
-    return _clean_up(worker, *_timeouts_s(worker, script))
+def clean_up(
+    worker: Worker, script: Script, *, flushes: bool = True
+) -> tuple[Own, ...]:
+    """
+    Clear whatever the file's statements may have left in the session.
+
+    Args:
+        flushes: False lets the transaction's COMMIT go without its flush: one that
+            follows it in the same message waits for both.
+    """
+    return _clean_up(worker, *_timeouts_s(worker, script), flushes=flushes)
 
 
 @cache
-def _clean_up(worker: Worker, lock_s: float, statement_s: float) -> tuple[Own, ...]:
+def _clean_up(
+    worker: Worker, lock_s: float, statement_s: float, *, flushes: bool
+) -> tuple[Own, ...]:
     calls = [
         sql.SQL("pg_catalog.pg_advisory_unlock_all()"),
         # RESET ALL has brought the defaults back, and what follows is the gate's own.
@@ -87,6 +97,8 @@ def _clean_up(worker: Worker, lock_s: float, statement_s: float) -> tuple[Own, .
         ),
         *keep_calls(worker),
     ]
+    if not flushes:
+        calls.append(set_config("synchronous_commit", "off", is_local=True))
     return (
         *(Own("clean up", text.encode()) for text in CLEAN_UP),
         own(worker, "clean up", select(calls)),

@@ -46,6 +46,13 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     )
 
 
+def lock_row(table: HistoryTable, version: str) -> sql.Composed:
+    """Return the statement that locks a version's row, where nobody else does."""
+    return sql.SQL("SELECT FROM {} WHERE version = {} FOR UPDATE SKIP LOCKED").format(
+        sql.Identifier(table.schema, table.name), version
+    )
+
+
 # Set by the statement that finds the row, and asked for by the next one: cheaper than
 # one statement that counts what it has changed.
 RECORDED: Final = "migration_gate.recorded"

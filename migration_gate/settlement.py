@@ -4,8 +4,8 @@ What was sent is in doubt until it is known to be committed: tallied, and told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from migration_gate.logs import MIGRATION_APPLIED, Log
 from migration_gate.migration import AppliedMigration, version_to_key
@@ -19,18 +19,39 @@ class Settlement:
 
     tally: Tally
     log: Log
-    settled_count: int = 0  # of those sent last
+    committed_count: int = 0  # of those sent last
+    _untold: list[tuple[Task, AppliedMigration]] = field(default_factory=list)
 
     def sent(self, tasks: Sequence[Task]) -> None:
         """Note what is about to be sent."""
-        self.settled_count = 0
+        self.committed_count = 0
+        self._untold.clear()
         self.tally.in_doubt = {
             task.script.migration.version: task.script.statement_count for task in tasks
         }
 
+    def committed(self, task: Task, row: AppliedMigration) -> None:
+        """Note that a migration is committed, and perhaps not yet flushed."""
+        self.committed_count += 1
+        self._untold.append((task, row))
+
+    def tell(self, start_up_to: Callable[[int], None]) -> None:
+        """
+        Report what is committed, in order.
+
+        Args:
+            start_up_to: Called with the place of each before it is told of, and of
+                what began behind the last.
+        """
+        first = self.committed_count - len(self._untold)
+        for place, (task, row) in enumerate(self._untold, first):
+            start_up_to(place)
+            settle(task.script.migration.version, row, self.tally, self.log)
+        self._untold.clear()
+        start_up_to(self.committed_count)
+
     def applied(self, task: Task, row: AppliedMigration) -> None:
-        """Note that a migration is committed."""
-        self.settled_count += 1
+        """Report a migration that is committed and flushed."""
         settle(task.script.migration.version, row, self.tally, self.log)
 
     def rolled_back(self) -> None:

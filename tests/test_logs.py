@@ -313,7 +313,6 @@ def test_the_whole_log_of_a_run(gate: Gate, database: Database, tmp_path: Path) 
         },
         {**info, "event": "lock.acquired"},
         {**started, "version": "1_a.sql", "statement_count": 2},
-        {**applied, "version": "1_a.sql", "statement_count": 2},
         {**started, "version": "1_b.sql", "statement_count": 1},
         {
             **info,
@@ -322,6 +321,8 @@ def test_the_whole_log_of_a_run(gate: Gate, database: Database, tmp_path: Path) 
             "severity": "NOTICE",
             "notice": "hello you",
         },
+        # Both are flushed, and told of, with the last one of their message.
+        {**applied, "version": "1_a.sql", "statement_count": 2},
         {**applied, "version": "1_b.sql", "statement_count": 1},
         {
             **info,

@@ -1,0 +1,127 @@
+"""
+Migrations of one message are flushed together, and told of when they are.
+
+A server of a test's own that flushes by itself only every ten seconds: what no commit
+has waited for is lost when it crashes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dev.postgres import Server
+from tests.fix_gate import Gate, Run
+from tests.fix_postgres import Database, NewServer, database_of
+from tests.fix_proxy import Proxy
+from tests.history_tables import tables, versions
+from tests.polling import until
+from tests.sleepers import is_sleeping
+
+
+FILES = {f"{n}_x.sql": f"CREATE TABLE t{n} ();" for n in range(1, 6)}
+OFF = b"'synchronous_commit', 'off', true"
+
+
+def lazy(new_server: NewServer) -> tuple[Server, Database]:
+    """Start a server that leaves the flushing to those who commit."""
+    server = new_server(settings={"wal_writer_delay": "10s"})
+    return server, database_of(server)
+
+
+def told(run: Run) -> list[str]:
+    """Return the files that the log calls applied, in its order."""
+    return [event["version"] for event in run.all("migration.applied")]
+
+
+def test_what_is_lost_by_a_crash_was_not_told_of(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """
+    Committed, seen by others and gone: applied once more, and told of once.
+
+    So many files that the server, which answers in blocks, has answered some.
+    """
+    server, database = lazy(new_server)
+    files = {f"{n:02}_x.sql": f"CREATE TABLE t{n} ();" for n in range(1, 81)}
+    files["70_x.sql"] = "CREATE TABLE t70 (); SELECT pg_sleep(1.5);"
+    process = gate.start(database=database, migrations=files)
+    until(lambda: is_sleeping(database))
+    assert versions(database) == list(files)[:69]
+    server.restart("immediate")
+    run = process.wait()
+    first, second = (event["pending_count"] for event in run.all("plan.made"))
+    assert first == 80
+    assert second > 11
+    assert told(run) == versions(database) == list(files)
+    assert run.verdict["applied_count"] == len(tables(database)) == 80
+
+
+def test_an_open_gate_has_flushed_all(gate: Gate, new_server: NewServer) -> None:
+    """The last commit of a message waits for those before it."""
+    server, database = lazy(new_server)
+    assert gate(database=database, migrations=FILES).exit_code == 0
+    server.restart("immediate")
+    assert versions(database) == list(FILES)
+    assert tables(database) == ["t1", "t2", "t3", "t4", "t5"]
+
+
+def test_a_closed_gate_has_flushed_what_it_told_of(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """A file in the middle fails, and nothing commits behind it."""
+    server, database = lazy(new_server)
+    files = {**FILES, "4_x.sql": "CREATE TABLE t4 (); SELECT 1 / 0;"}
+    run = gate(database=database, migrations=files)
+    server.restart("immediate")
+    done = ["1_x.sql", "2_x.sql", "3_x.sql"]
+    assert told(run) == run.verdict["applied"] == versions(database) == done
+    assert tables(database) == ["t1", "t2", "t3"]
+
+
+def test_only_the_last_commit_of_a_message_waits(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """And one that is alone in its message, always."""
+    files = {**FILES, "3_x.sql": "COPY t1 FROM stdin;\n\\.\n"}
+    gate(database=proxy.through(database), migrations=files)
+    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    rows = [re.findall(rb"INSERT INTO[^;]*'(\d)_x.sql'", text) for text in sent]
+    lazily = [text.count(OFF) for text in sent]
+    assert [(r, n) for r, n in zip(rows, lazily, strict=True) if r or n] == [
+        ([b"1", b"2"], 1),
+        ([b"3"], 0),
+        ([b"4", b"5"], 1),
+    ]
+
+
+def test_each_commit_waits_where_the_role_may_not_update(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """It could not lock a row to have the others flushed when a file fails."""
+    gate(database=database, migrations={"0_x.sql": "SELECT 1;"})
+    role = database.role()
+    database.execute(
+        f"GRANT CREATE ON SCHEMA public TO {role.user};"
+        f"GRANT SELECT, INSERT ON schema_migrations TO {role.user};"
+        f"GRANT USAGE ON SEQUENCE schema_migrations_id_seq TO {role.user}"
+    )
+    files = {"0_x.sql": "SELECT 1;", **FILES}
+    run = gate(database=proxy.through(role), migrations=files)
+    assert run.verdict["applied"] == list(FILES)
+    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    assert not [text for text in sent if OFF in text]
+
+
+def test_a_file_sees_what_the_session_has(gate: Gate, database: Database) -> None:
+    """The gate's own setting comes behind the file, and ends with its transaction."""
+    database.execute(
+        f"ALTER DATABASE {database.name} SET synchronous_commit = 'remote_write'"
+    )
+    files = {
+        f"{n}_x.sql": f"CREATE TABLE t{n} AS"
+        " SELECT current_setting('synchronous_commit') AS found;"
+        for n in range(1, 4)
+    }
+    assert gate(database=database, migrations=files).exit_code == 0
+    found = [database.fetch(f"SELECT found FROM t{n}") for n in range(1, 4)]
+    assert found == [[("remote_write",)]] * 3
