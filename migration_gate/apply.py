@@ -16,14 +16,13 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.compose import compose_transaction, join
+from migration_gate.compose import compose_flush, compose_transaction, join
 from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
     Hooks,
     Row,
     UnparsedError,
     exchange,
-    flush,
     keep_settings,
     roll_back,
 )
@@ -279,21 +278,39 @@ class Applier:
         *before, last = messages
         with _notices_logged(self.worker.conn, current_script, self.log):
             try:
-                for message in before:
-                    exchange(self.worker, message, self.watch)
-                exchange(self.worker, last, self.watch, hooks)
+                with self._flushed_at_failure(tasks):
+                    for message in before:
+                        exchange(self.worker, message, self.watch)
+                    exchange(self.worker, last, self.watch, hooks)
             except ConnectionLostError:
                 raise  # what is committed is for the history to say
             except (GateError, *NOTHING_LEFT):
-                if settlement.committed_count:
-                    flush(self.worker, tasks[0].version)
                 settlement.tell(start_up_to)
                 settlement.rolled_back()
                 raise
-            except BaseException:  # a signal; the server flushes within a second
+            except BaseException:  # a signal; what is committed is flushed soon
                 settlement.tell(start_up_to)
                 raise
             settlement.tell(start_up_to)
+
+    @contextmanager
+    def _flushed_at_failure(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """
+        Wait for the flush of what is committed when something behind it fails.
+
+        Where that cannot be, as when somebody has changed the history meanwhile, the
+        server flushes by itself, in wal_writer_delay.
+        """
+        try:
+            yield
+        except (GateError, *NOTHING_LEFT):
+            count, attempt = self.settlement.committed_count, self.watch.attempt
+            if count and self.worker.table.can_update:
+                message = compose_flush(self.worker, tasks[count - 1])
+                with suppress(GateError, *NOTHING_LEFT):
+                    exchange(self.worker, message, self.watch)
+                self.watch.attempt = attempt  # the one that failed, and who blocked it
+            raise
 
     def _log_start(self, script: Script, attempt: int) -> None:
         """Report an attempt at a migration, once, however often it has to be sent."""

@@ -15,10 +15,15 @@ from psycopg import sql
 from migration_gate.limits import become_role, begin, clean_up, restore
 from migration_gate.marks import to_mark
 from migration_gate.parts import Message, Own, Part, part_end, single
-from migration_gate.records import REQUIRE_RECORDED, finish_row, insert_row
+from migration_gate.records import (
+    REQUIRE_RECORDED,
+    finish_row,
+    insert_row,
+    lock_row,
+)
 from migration_gate.statements import Statement, string_syntax_set
 from migration_gate.task import Task
-from migration_gate.worker import Worker, literal
+from migration_gate.worker import Worker, literal, own
 
 
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
@@ -63,6 +68,21 @@ def compose_transaction(
         ),
         place=place,
     )
+
+
+def compose_flush(worker: Worker, task: Task) -> Message:
+    """
+    Return the message of a commit that waits for its flush, and for all before it.
+
+    A lock on a row, that of a committed migration, is something to flush.
+    """
+    parts = (
+        *begin(worker, task.script),
+        Own("setting", b"SET LOCAL synchronous_commit TO DEFAULT"),
+        own(worker, "row", lock_row(worker.table, task.version)),
+        Own("commit", b"COMMIT"),
+    )
+    return single(task, parts)
 
 
 @cache

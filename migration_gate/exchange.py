@@ -20,7 +20,6 @@ from migration_gate.failure import (
 from migration_gate.limits import keep_calls, select
 from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.parts import Message, Share, find_own
-from migration_gate.records import lock_row
 from migration_gate.statements import blocks
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker
@@ -165,20 +164,6 @@ def roll_back(conn: psycopg.Connection[Any]) -> None:
         answers = send_message(conn, ROLL_BACK)
         if answers.failure is not None:
             raise ConnectionLostError(answers.failure.message or "")
-
-
-def flush(worker: Worker, version: str) -> None:
-    """
-    Wait for the flush of all that is committed so far, where a commit waits for it.
-
-    Locks the row of a version and lets it go, which is a commit that has something to
-    flush. Whoever has meanwhile changed the table, so that it cannot, has flushed too.
-
-    Raises:
-        ConnectionLostError: What is committed may not be flushed.
-    """
-    query = lock_row(worker.table, version)
-    send_message(worker.conn, query.as_bytes(worker.conn))
 
 
 def keep_settings(worker: Worker) -> None:

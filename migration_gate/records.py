@@ -47,8 +47,8 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
 
 
 def lock_row(table: HistoryTable, version: str) -> sql.Composed:
-    """Return the statement that locks a version's row, where nobody else does."""
-    return sql.SQL("SELECT FROM {} WHERE version = {} FOR UPDATE SKIP LOCKED").format(
+    """Return the statement that locks a version's row."""
+    return sql.SQL("SELECT FROM {} WHERE version = {} FOR UPDATE").format(
         sql.Identifier(table.schema, table.name), version
     )
 
