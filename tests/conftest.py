@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 
 import hypothesis
@@ -21,6 +22,11 @@ pytest_plugins = (
 # A loaded machine is no fault of the code; pytest-timeout watches over the whole test.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("default")
+
+# A gate that is started by a run under nohup would ignore SIGHUP too: what is ignored
+# is inherited, what has a handler is not.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
