@@ -7,10 +7,22 @@ has waited for is lost when it crashes.
 
 from __future__ import annotations
 
+import json
 import re
 
+from pathlib import Path
+
+import pytest
+
 from dev.postgres import Server
-from tests.fix_gate import Gate, Run
+from migration_gate.folder import read_folder, read_scripts
+from migration_gate.logs import Log
+from migration_gate.migration import AppliedMigration
+from migration_gate.settings import HistoryTableName
+from migration_gate.settlement import Settlement
+from migration_gate.task import Task
+from migration_gate.verdict import Tally
+from tests.fix_gate import Gate, Run, write_migrations
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.fix_proxy import Proxy
 from tests.history_tables import tables, versions
@@ -19,6 +31,7 @@ from tests.sleepers import is_sleeping
 
 
 FILES = {f"{n}_x.sql": f"CREATE TABLE t{n} ();" for n in range(1, 6)}
+HISTORY = HistoryTableName(schema=None, table="schema_migrations")
 OFF = b"'synchronous_commit', 'off', true"
 
 
@@ -105,11 +118,50 @@ def test_each_commit_waits_where_the_role_may_not_update(
         f"GRANT SELECT, INSERT ON schema_migrations TO {role.user};"
         f"GRANT USAGE ON SEQUENCE schema_migrations_id_seq TO {role.user}"
     )
-    files = {"0_x.sql": "SELECT 1;", **FILES}
+    files = {"0_x.sql": "SELECT 1;", **FILES, "6_x.sql": "SELECT 1 / 0;"}
     run = gate(database=proxy.through(role), migrations=files)
     assert run.verdict["applied"] == list(FILES)
     sent = [m.payload for link in proxy.settled() for m in link.after_login]
-    assert not [text for text in sent if OFF in text]
+    assert not [text for text in sent if OFF in text or b"FOR UPDATE" in text]
+
+
+def test_a_flush_is_a_turn_of_work_like_any_other(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """It waits whatever a pooler's session has set, with limits and the work key."""
+    files = {**FILES, "4_x.sql": "SELECT 1 / 0;"}
+    gate(database=proxy.through(database), migrations=files)
+    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    (flush,) = [text for text in sent if b"FOR UPDATE" in text]
+    assert b"'3_x.sql'" in flush
+    assert b"SET LOCAL synchronous_commit TO DEFAULT" in flush
+    assert b"'lock_timeout'" in flush
+    assert b"pg_advisory_xact_lock_shared" in flush
+
+
+def test_a_signal_while_the_log_is_written_loses_no_line(tmp_path: Path) -> None:
+    """Of what is committed; the signal comes once."""
+    folder = write_migrations(tmp_path / "migrations", FILES)
+    migrations = read_folder(folder, allow_empty=False)
+    scripts = read_scripts(folder, migrations, HISTORY)
+    tally = Tally()
+    with (tmp_path / "log").open("w+") as file:
+        settlement = Settlement(tally, Log(fd=file.fileno()))
+        for script in scripts:
+            version = script.migration.version
+            row = AppliedMigration(version=version)
+            settlement.committed(Task(script=script, version=version), row)
+        signals = [KeyboardInterrupt()]
+
+        def stop_at(place: int) -> None:
+            if place == 2 and signals:
+                raise signals.pop()
+
+        with pytest.raises(KeyboardInterrupt):
+            settlement.tell(stop_at)
+        file.seek(0)
+        assert [json.loads(line)["version"] for line in file] == list(FILES)
+    assert tally.applied == list(FILES)
 
 
 def test_a_file_sees_what_the_session_has(gate: Gate, database: Database) -> None:
