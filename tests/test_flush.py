@@ -8,7 +8,9 @@ has waited for is lost when it crashes.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from tests.sleepers import is_sleeping
 
 FILES = {f"{n}_x.sql": f"CREATE TABLE t{n} ();" for n in range(1, 6)}
 HISTORY = HistoryTableName(schema=None, table="schema_migrations")
+WAITS_FOR_STANDBY = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 OFF = b"'synchronous_commit', 'off', true"
 
 
@@ -39,6 +42,11 @@ def lazy(new_server: NewServer) -> tuple[Server, Database]:
     """Start a server that leaves the flushing to those who commit."""
     server = new_server(settings={"wal_writer_delay": "10s"})
     return server, database_of(server)
+
+
+def messages(proxy: Proxy) -> list[bytes]:
+    """Return what the gate sent after its logins."""
+    return [m.payload for link in proxy.settled() for m in link.after_login]
 
 
 def told(run: Run) -> list[str]:
@@ -56,10 +64,14 @@ def test_what_is_lost_by_a_crash_was_not_told_of(
     """
     server, database = lazy(new_server)
     files = {f"{n:02}_x.sql": f"CREATE TABLE t{n} ();" for n in range(1, 81)}
-    files["70_x.sql"] = "CREATE TABLE t70 (); SELECT pg_sleep(1.5);"
+    files["70_x.sql"] = (
+        "CREATE TABLE t70 (); SELECT pg_sleep(60)"
+        " WHERE current_setting('test.restarted', true) IS NULL;"
+    )
     process = gate.start(database=database, migrations=files)
     until(lambda: is_sleeping(database))
     assert versions(database) == list(files)[:69]
+    server.settings["test.restarted"] = "on"
     server.restart("immediate")
     run = process.wait()
     first, second = (event["pending_count"] for event in run.all("plan.made"))
@@ -91,13 +103,41 @@ def test_a_closed_gate_has_flushed_what_it_told_of(
     assert tables(database) == ["t1", "t2", "t3"]
 
 
+def test_the_last_commit_waits_for_a_synchronous_standby(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """Once for all of a message: none is told of before, and none is lost behind it."""
+    primary = new_server()
+    database = database_of(primary)
+    standby = new_server(standby_of=primary)
+    there = database.changed(port=str(standby.port))
+    files = {"0_x.sql": "SELECT 1;", **FILES}
+    gate(database=database, migrations={"0_x.sql": files["0_x.sql"]})
+    primary.settings["synchronous_standby_names"] = "*"
+    primary.restart()
+    until(lambda: bool(there.fetch("SELECT pid FROM pg_stat_wal_receiver")))
+    ((receiver,),) = there.fetch("SELECT pid FROM pg_stat_wal_receiver")
+    os.kill(receiver, signal.SIGSTOP)
+    try:
+        process = gate.start(database=database, migrations=files)
+        until(lambda: database.fetch(WAITS_FOR_STANDBY) == [(1,)])
+        assert versions(database) == list(files)[:-1]
+        assert not [e for e in process.events if e["event"] == "migration.applied"]
+    finally:
+        os.kill(receiver, signal.SIGCONT)
+    run = process.wait()
+    assert told(run) == run.verdict["applied"] == list(FILES)
+    primary.stop("immediate")
+    until(lambda: versions(there) == list(files))
+
+
 def test_only_the_last_commit_of_a_message_waits(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
     """And one that is alone in its message, always."""
     files = {**FILES, "3_x.sql": "COPY t1 FROM stdin;\n\\.\n"}
     gate(database=proxy.through(database), migrations=files)
-    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    sent = messages(proxy)
     rows = [re.findall(rb"INSERT INTO[^;]*'(\d)_x.sql'", text) for text in sent]
     lazily = [text.count(OFF) for text in sent]
     assert [(r, n) for r, n in zip(rows, lazily, strict=True) if r or n] == [
@@ -121,7 +161,7 @@ def test_each_commit_waits_where_the_role_may_not_update(
     files = {"0_x.sql": "SELECT 1;", **FILES, "6_x.sql": "SELECT 1 / 0;"}
     run = gate(database=proxy.through(role), migrations=files)
     assert run.verdict["applied"] == list(FILES)
-    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    sent = messages(proxy)
     assert not [text for text in sent if OFF in text or b"FOR UPDATE" in text]
 
 
@@ -131,7 +171,7 @@ def test_a_flush_is_a_turn_of_work_like_any_other(
     """It waits whatever a pooler's session has set, with limits and the work key."""
     files = {**FILES, "4_x.sql": "SELECT 1 / 0;"}
     gate(database=proxy.through(database), migrations=files)
-    sent = [m.payload for link in proxy.settled() for m in link.after_login]
+    sent = messages(proxy)
     (flush,) = [text for text in sent if b"FOR UPDATE" in text]
     assert b"'3_x.sql'" in flush
     assert b"SET LOCAL synchronous_commit TO DEFAULT" in flush
