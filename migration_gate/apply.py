@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import psycopg
 
-from psycopg import sql
-
 from migration_gate.compose import compose_flush, compose_transaction, join
 from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
@@ -23,14 +21,10 @@ from migration_gate.exchange import (
     Row,
     UnparsedError,
     exchange,
-    keep_settings,
-    roll_back,
 )
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.history_table import HistoryTable
-from migration_gate.limits import select
 from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
-from migration_gate.messages import Answers, ConnectionLostError, send_message
+from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
@@ -47,69 +41,9 @@ from migration_gate.watch import Watch
 from migration_gate.worker import Worker
 
 
-CLIENT_CHECK_MIN_VERSION: Final = 140000
-TIMEOUTS: Final = (
-    "lock_timeout",
-    "statement_timeout",
-    "idle_in_transaction_session_timeout",
-    "transaction_timeout",
-)
 RUN_MAX_FILES: Final = 100
 RUN_MAX_BYTES: Final = 1 << 18
 NOTHING_LEFT: Final = (LocksNotFreeError, UnparsedError, AlreadyAppliedError)
-
-
-def start_worker(
-    conn: psycopg.Connection[Any], held: Session, table: HistoryTable
-) -> Worker:
-    """
-    Make a connection ready to run files.
-
-    One round trip, two where a default of the session would get in the way.
-
-    Args:
-        held: The session that holds the lock.
-    """
-    answers = _ask(conn)
-    (strings, idle_timeout, *timeouts), *_ = answers.rows(0)
-    unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
-    kept = {}
-    if strings != "on":
-        kept["standard_conforming_strings"] = "on"
-    # Behind a pooler a session's setting would go to a stranger with the session.
-    if idle_timeout not in {None, "0"} and not held.is_pooled:
-        kept["idle_session_timeout"] = "0"
-    worker = Worker(
-        conn=conn,
-        settings=held.settings,
-        table=table,
-        login_role=held.seen.login_role,
-        work_key=held.keys().work,
-        watches_client=(
-            answers.failure is None
-            and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
-        ),
-        unlimited=frozenset() if held.is_pooled else frozenset(unlimited),
-        kept_settings=kept,
-        is_pooled=held.is_pooled,
-    )
-    keep_settings(worker)
-    return worker
-
-
-def _ask(conn: psycopg.Connection[Any]) -> Answers:
-    """Ask for the session's defaults, and try whether the server watches its client."""
-    asked = ("standard_conforming_strings", "idle_session_timeout", *TIMEOUTS)
-    calls = (
-        sql.SQL("pg_catalog.current_setting({}, true)").format(name) for name in asked
-    )
-    query = select(calls).as_bytes(conn) + b"; "
-    if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
-        # Not every platform can: the setting is refused there.
-        query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
-    answers = send_message(conn, query)
-    roll_back(conn)
-    return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +222,7 @@ class Applier:
                 settlement.tell(start_up_to)
                 settlement.rolled_back()
                 raise
-            except BaseException:  # a signal; what is committed is flushed soon
+            except BaseException:  # a signal: what is committed is flushed soon
                 settlement.tell(start_up_to)
                 raise
             settlement.tell(start_up_to)

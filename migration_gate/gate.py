@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.apply import Applier, start_worker
+from migration_gate.apply import Applier
 from migration_gate.connect import (
     current_parameters,
     open_connection,
@@ -43,6 +43,7 @@ from migration_gate.plan import (
     make_plan,
     require_agreement,
 )
+from migration_gate.ready import start_worker
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
