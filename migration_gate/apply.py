@@ -15,7 +15,6 @@ from typing import Any, Final
 import psycopg
 
 from migration_gate.compose import compose_flush, compose_transaction, join
-from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.exchange import (
     Hooks,
     Row,
@@ -23,13 +22,14 @@ from migration_gate.exchange import (
     exchange,
 )
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.logs import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
 from migration_gate.plan import Plan
 from migration_gate.preamble import leave_out_unknown
+from migration_gate.report.errors import GateError, MigrationFilesError
+from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session

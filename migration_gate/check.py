@@ -11,15 +11,15 @@ from typing import Final
 from migration_gate.causes import INCOMPLETE, NO_RIGHT
 from migration_gate.connect import NotReadyError, looking, open_connection
 from migration_gate.create_database import with_database
-from migration_gate.errors import GateError, IncompleteError, LoginRefusedError
 from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history import require_readable
-from migration_gate.logs import Log
 from migration_gate.migration import Migration
 from migration_gate.plan import Plan, make_plan, require_agreement
+from migration_gate.report.errors import GateError, IncompleteError, LoginRefusedError
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, not_writable, start_session
 from migration_gate.settings import Settings
-from migration_gate.verdict import Tally
 from migration_gate.wait import Patience, wait_for
 
 

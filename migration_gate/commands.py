@@ -19,9 +19,10 @@ from migration_gate import __version__
 from migration_gate.answers import HELP
 from migration_gate.check import check, wait_for_server
 from migration_gate.database import empty_variables
-from migration_gate.errors import GateError
 from migration_gate.gate import migrate
-from migration_gate.logs import (
+from migration_gate.new import create_migration
+from migration_gate.report.errors import GateError
+from migration_gate.report.log import (
     GATE_CLOSED,
     GATE_FAILED,
     GATE_OPENED,
@@ -29,7 +30,7 @@ from migration_gate.logs import (
     Log,
     write_line,
 )
-from migration_gate.new import create_migration
+from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 from migration_gate.resolve import resolve
 from migration_gate.settings import from_environ, log_settings
 from migration_gate.status import show_plan, show_status
@@ -40,7 +41,6 @@ from migration_gate.stop import (
     limit_time,
     stoppable,
 )
-from migration_gate.verdict import Tally, Verdict, closed, opened, shorten
 
 
 STDOUT: Final = 1

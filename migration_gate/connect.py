@@ -33,7 +33,7 @@ from migration_gate.database import (
     connection_parameters,
     shown,
 )
-from migration_gate.errors import GateError, SettingFault, SettingsError
+from migration_gate.report.errors import GateError, SettingFault, SettingsError
 
 
 CONNECT_TIMEOUT_S: Final = 5

@@ -31,7 +31,7 @@ from migration_gate.connect import (
 from migration_gate.database import shown
 from migration_gate.history_table import quote_name
 from migration_gate.lock import lock_keys
-from migration_gate.logs import DATABASE_CREATED, Log
+from migration_gate.report.log import DATABASE_CREATED, Log
 from migration_gate.settings import Settings
 
 

@@ -26,8 +26,8 @@ from migration_gate.connection_string import (
     MalformedError,
     parse_connection_string,
 )
-from migration_gate.errors import SettingFault, SettingsError
 from migration_gate.libpq import PG_VARIABLES, broken_rule
+from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.spelling import closest
 
 

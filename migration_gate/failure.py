@@ -10,8 +10,11 @@ import re
 
 from typing import Final
 
-from migration_gate.cleaning import clean_failure
-from migration_gate.errors import (
+from migration_gate.history_table import missing_right, quote_name
+from migration_gate.messages import ConnectionLostError
+from migration_gate.parts import Own, Place
+from migration_gate.report.cleaning import clean_failure
+from migration_gate.report.errors import (
     GateError,
     HistoryError,
     LoginRefusedError,
@@ -21,10 +24,7 @@ from migration_gate.errors import (
     SqlError,
     SqlFailure,
 )
-from migration_gate.history_table import missing_right, quote_name
-from migration_gate.messages import ConnectionLostError
-from migration_gate.parts import Own, Place
-from migration_gate.remedies import find_remedy
+from migration_gate.report.remedies import find_remedy
 from migration_gate.script import Script
 from migration_gate.statements import place
 from migration_gate.task import Task

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from migration_gate.errors import FileFault, MigrationFilesError
 from migration_gate.migration import (
     NAME_MAX_CHARACTERS,
     Content,
@@ -21,6 +20,7 @@ from migration_gate.migration import (
     checksum,
     parse_name,
 )
+from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.script import Script, check_text, parse_script
 from migration_gate.settings import HistoryTableName
 

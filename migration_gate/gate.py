@@ -19,21 +19,9 @@ from migration_gate.connect import (
 )
 from migration_gate.create_database import with_database
 from migration_gate.database import shown
-from migration_gate.errors import DatabaseUnreachableError, GateError, HistoryError
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.folder import check_texts, read_folder
 from migration_gate.history import Look, require_readable
-from migration_gate.logs import (
-    CHANGED_MIGRATIONS,
-    DATABASE_READY,
-    FILES_SHARED_NUMBER,
-    GATE_STARTED,
-    NOT_ALTERED,
-    OUT_OF_ORDER,
-    PLAN_MADE,
-    UNKNOWN_VERSIONS,
-    Log,
-)
 from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import Migration
 from migration_gate.outside import require_no_session
@@ -44,12 +32,28 @@ from migration_gate.plan import (
     require_agreement,
 )
 from migration_gate.ready import start_worker
+from migration_gate.report.errors import (
+    DatabaseUnreachableError,
+    GateError,
+    HistoryError,
+)
+from migration_gate.report.log import (
+    CHANGED_MIGRATIONS,
+    DATABASE_READY,
+    FILES_SHARED_NUMBER,
+    GATE_STARTED,
+    NOT_ALTERED,
+    OUT_OF_ORDER,
+    PLAN_MADE,
+    UNKNOWN_VERSIONS,
+    Log,
+)
+from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
 from migration_gate.shelf import Shelf
 from migration_gate.turn import take_turn
-from migration_gate.verdict import Tally
 from migration_gate.wait import Patience, wait_for
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker

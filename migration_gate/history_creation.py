@@ -12,7 +12,6 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.errors import GateError, HistoryError, LoginRefusedError
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.history import Look
 from migration_gate.history_table import (
@@ -21,6 +20,7 @@ from migration_gate.history_table import (
     missing_right,
     quote_name,
 )
+from migration_gate.report.errors import GateError, HistoryError, LoginRefusedError
 from migration_gate.settings import HistoryTableName
 
 

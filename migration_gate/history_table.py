@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migration_gate.errors import HistoryError, LoginRefusedError
+from migration_gate.report.errors import HistoryError, LoginRefusedError
 
 
 OUR_COLUMNS = {

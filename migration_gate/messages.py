@@ -18,7 +18,7 @@ import psycopg
 
 from psycopg import pq
 
-from migration_gate.errors import SqlFailure
+from migration_gate.report.errors import SqlFailure
 
 
 # Together less than stop.UNWIND_S.

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from migration_gate.errors import FileFault, MigrationFilesError
 from migration_gate.folder import read_folder
 from migration_gate.migration import NAME_MAX_CHARACTERS, Migration
+from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
 TIMESTAMP_DIGITS: Final = 14

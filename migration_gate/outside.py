@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from migration_gate.compose import to_messages
-from migration_gate.errors import (
-    FileFault,
-    GateError,
-    MigrationFailedError,
-    MigrationFilesError,
-)
 from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
-from migration_gate.logs import Log
 from migration_gate.marks import to_mark
 from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
@@ -41,6 +34,13 @@ from migration_gate.progress import (
 )
 from migration_gate.records import insert_row, to_text
 from migration_gate.replay import settings_after
+from migration_gate.report.errors import (
+    FileFault,
+    GateError,
+    MigrationFailedError,
+    MigrationFilesError,
+)
+from migration_gate.report.log import Log
 from migration_gate.retry import retry_while_locked
 from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss

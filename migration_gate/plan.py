@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from migration_gate.errors import HistoryError
 from migration_gate.migration import (
     AppliedMigration,
     Migration,
     parse_name,
     version_to_key,
 )
+from migration_gate.report.errors import HistoryError
 
 
 Spelling = Literal["file name", "without .sql", "without .up.sql"]

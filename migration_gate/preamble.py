@@ -13,7 +13,7 @@ from typing import Final
 
 from psycopg import sql
 
-from migration_gate.logs import MIGRATION_SETTING_SKIPPED, Log
+from migration_gate.report.log import MIGRATION_SETTING_SKIPPED, Log
 from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import Statement, place, setting_changed

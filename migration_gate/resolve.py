@@ -13,15 +13,9 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.errors import (
-    DatabaseUnreachableError,
-    FileFault,
-    MigrationFilesError,
-)
 from migration_gate.gate import load, open_worker, wait_for_history
 from migration_gate.history import require_readable
 from migration_gate.history_table import missing_right
-from migration_gate.logs import MIGRATION_RESOLVED, Log
 from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import make_plan
@@ -32,10 +26,16 @@ from migration_gate.progress import (
     read_progress,
 )
 from migration_gate.records import delete_rows, insert_row
+from migration_gate.report.errors import (
+    DatabaseUnreachableError,
+    FileFault,
+    MigrationFilesError,
+)
+from migration_gate.report.log import MIGRATION_RESOLVED, Log
+from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, translated_loss
 from migration_gate.settings import Settings
 from migration_gate.turn import take_turn
-from migration_gate.verdict import Tally
 from migration_gate.worker import Worker
 
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from migration_gate.errors import MigrationBlockedError
 from migration_gate.failure import LocksNotFreeError
-from migration_gate.logs import MIGRATION_RETRY_SCHEDULED, Log
+from migration_gate.report.errors import MigrationBlockedError
+from migration_gate.report.log import MIGRATION_RETRY_SCHEDULED, Log
 from migration_gate.watch import Watch
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from migration_gate.errors import FileFault, MigrationFilesError
 from migration_gate.migration import (
     Content,
     Directives,
     Migration,
     parse_directives,
 )
+from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings import HistoryTableName
 from migration_gate.statements import (
     ScriptError,

@@ -19,7 +19,7 @@ from migration_gate.database import (
     is_service_link,
 )
 from migration_gate.durations import parse_duration, parse_positive_duration
-from migration_gate.errors import SettingFault, SettingsError
+from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.spelling import closest
 
 

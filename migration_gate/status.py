@@ -16,17 +16,17 @@ from migration_gate.answers import (
     to_json,
 )
 from migration_gate.check import incomplete
-from migration_gate.errors import GateError, MigrationFilesError
 from migration_gate.folder import read_scripts
 from migration_gate.gate import load, log_plan, log_ready, new_patience
 from migration_gate.history import Look, require_readable
-from migration_gate.logs import Log, write_line
 from migration_gate.migration import Migration
 from migration_gate.plan import Plan, make_plan, require_agreement
 from migration_gate.progress import find_unfinished
+from migration_gate.report.errors import GateError, MigrationFilesError
+from migration_gate.report.log import Log, write_line
+from migration_gate.report.verdict import Tally
 from migration_gate.session import start_session
 from migration_gate.settings import Settings
-from migration_gate.verdict import Tally
 from migration_gate.wait import wait_for
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-from migration_gate.errors import DeadlineError, GateError, GateInterruptedError
+from migration_gate.report.errors import DeadlineError, GateError, GateInterruptedError
 
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

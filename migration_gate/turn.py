@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from migration_gate.errors import LockTimeoutError
 from migration_gate.history import Look
 from migration_gate.lock import Holder, Trial
-from migration_gate.logs import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.orphans import wait_for_orphans
+from migration_gate.report.errors import LockTimeoutError
+from migration_gate.report.log import LOCK_ACQUIRED, LOCK_WAITING, Log
+from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, start_session
 from migration_gate.settings import Settings
-from migration_gate.verdict import Tally
 from migration_gate.wait import Patience, wait_for
 
 

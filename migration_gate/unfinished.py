@@ -23,7 +23,6 @@ from migration_gate.catalogue import (
     object_exists,
     qualified_name,
 )
-from migration_gate.errors import MigrationFailedError, SqlError, UnresolvedError
 from migration_gate.leftovers import (
     drop_index,
     find_leftovers,
@@ -32,6 +31,7 @@ from migration_gate.leftovers import (
     note_create_index,
     note_reindex,
 )
+from migration_gate.report.errors import MigrationFailedError, SqlError, UnresolvedError
 from migration_gate.script import Script
 from migration_gate.statements import (
     Statement,

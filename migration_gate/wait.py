@@ -20,14 +20,14 @@ from migration_gate.connect import (
     name_place,
 )
 from migration_gate.database import DatabaseSettings
-from migration_gate.errors import (
+from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
     LoginRefusedError,
     SettingFault,
     SettingsError,
 )
-from migration_gate.logs import DATABASE_RETRY_SCHEDULED, Log
+from migration_gate.report.log import DATABASE_RETRY_SCHEDULED, Log
 from migration_gate.sqlstate import ask_sqlstate
 
 

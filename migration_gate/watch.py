@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from migration_gate.logs import MIGRATION_PROGRESS, Log
 from migration_gate.messages import ConnectionLostError, Ticks
 from migration_gate.monitor import (
     Activity,
@@ -26,6 +25,7 @@ from migration_gate.monitor import (
     observe,
 )
 from migration_gate.parts import Message, Share
+from migration_gate.report.log import MIGRATION_PROGRESS, Log
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import place
 from migration_gate.worker import Worker

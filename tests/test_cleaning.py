@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_gate.cleaning import (
+from migration_gate.report.cleaning import (
     clean_context,
     clean_detail,
     clean_failure,
     clean_message,
 )
-from migration_gate.errors import SqlFailure
+from migration_gate.report.errors import SqlFailure
 
 
 @pytest.mark.parametrize(

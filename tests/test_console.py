@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from migration_gate.console import describe_line
+from migration_gate.report.console import describe_line
 
 
 def line(event: str = "x.y", level: str = "info", **fields: object) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from migration_gate.database import (
     empty_variables,
     shown,
 )
-from migration_gate.errors import SettingFault, SettingsError
 from migration_gate.libpq import KEYWORDS, PG_VARIABLES
+from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.spelling import closest
 
 

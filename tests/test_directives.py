@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.errors import FileFault
 from migration_gate.migration import KNOWN, Directives, parse_directives
+from migration_gate.report.errors import FileFault
 
 
 REMEDY = f"The directives are: {KNOWN}."

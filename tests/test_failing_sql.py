@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dev.postgres import give
-from migration_gate.cleaning import clean_message
-from migration_gate.remedies import OUTSIDE
+from migration_gate.report.cleaning import clean_message
+from migration_gate.report.remedies import OUTSIDE
 from tests.fix_gate import Event, Gate, Run
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.history_tables import tables

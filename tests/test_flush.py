@@ -18,12 +18,12 @@ import pytest
 
 from dev.postgres import Server
 from migration_gate.folder import read_folder, read_scripts
-from migration_gate.logs import Log
 from migration_gate.migration import AppliedMigration
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
 from migration_gate.settings import HistoryTableName
 from migration_gate.settlement import Settlement
 from migration_gate.task import Task
-from migration_gate.verdict import Tally
 from tests.fix_gate import Gate, Run, write_migrations
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.fix_proxy import Proxy

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from migration_gate.errors import HistoryError
 from migration_gate.history import look
 from migration_gate.migration import checksum
+from migration_gate.report.errors import HistoryError
 from migration_gate.settings import HistoryTableName
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database

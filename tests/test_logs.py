@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from migration_gate import __version__, logs
-from migration_gate.logs import EVENTS, VERDICTS, Log
+from migration_gate.report.log import EVENTS, VERDICTS, Log
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.errors import MigrationFilesError
 from migration_gate.migration import parse_name
 from migration_gate.new import create_migration
+from migration_gate.report.errors import MigrationFilesError
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.cleaning import ROW_DATA_CLASSES
+from migration_gate.report.cleaning import ROW_DATA_CLASSES
 from migration_gate.settings import SETTINGS
 
 

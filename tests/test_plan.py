@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.errors import HistoryError
 from migration_gate.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import (
     Plan,
@@ -12,6 +11,7 @@ from migration_gate.plan import (
     make_plan,
     require_agreement,
 )
+from migration_gate.report.errors import HistoryError
 
 
 def file(version: str, checksum: str = "sha256:1") -> Migration:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from migration_gate.errors import SqlFailure
-from migration_gate.remedies import (
+from migration_gate.report.errors import SqlFailure
+from migration_gate.report.remedies import (
     ALREADY_EXISTS,
     BY_STATE,
     FIX_AND_RESTART,

@@ -9,7 +9,7 @@ import pytest
 
 from migration_gate.database import DatabaseSettings, Source
 from migration_gate.durations import parse_duration
-from migration_gate.errors import SettingFault, SettingsError
+from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings import (
     SETTINGS,
     HistoryTableName,

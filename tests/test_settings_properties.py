@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration_gate.connection_string import MalformedError, parse_connection_string
 from migration_gate.database import connection_parameters, database_settings
-from migration_gate.errors import SettingsError
 from migration_gate.libpq import KEYWORDS
+from migration_gate.report.errors import SettingsError
 from migration_gate.settings import SETTINGS, from_environ, log_settings
 
 

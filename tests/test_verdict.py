@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_gate.errors import (
+from migration_gate.report.errors import (
     FileFault,
     GateError,
     HistoryError,
@@ -19,8 +19,8 @@ from migration_gate.errors import (
     MigrationFilesError,
     SqlError,
 )
-from migration_gate.logs import GATE_CLOSED
-from migration_gate.verdict import Tally, Verdict, closed, opened, shorten
+from migration_gate.report.log import GATE_CLOSED
+from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 
 
 LINE_MAX_BYTES = 2048

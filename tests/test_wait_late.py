@@ -11,7 +11,7 @@ import pytest
 
 from dev.postgres import find_free_port
 from migration_gate.gate import new_patience
-from migration_gate.logs import Log
+from migration_gate.report.log import Log
 from migration_gate.settings import from_environ
 from migration_gate.wait import LONGEST_WAIT_S, Patience
 from tests.ends import FILES, cause, times

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from migration_gate.console import OVERWRITTEN, describe_line
-from migration_gate.verdict import LINE_ROOM, VERDICT_ROOM, shorten
+from migration_gate.report.console import OVERWRITTEN, describe_line
+from migration_gate.report.verdict import LINE_ROOM, VERDICT_ROOM, shorten
 
 
 Level = Literal["debug", "info", "warning", "error"]

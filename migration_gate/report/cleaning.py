@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from migration_gate.errors import SqlFailure
+from migration_gate.report.errors import SqlFailure
 
 
 # 23P01 and 44000 show whole rows too; class 08 what dblink was given as connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from migration_gate.errors import SqlFailure
+from migration_gate.report.errors import SqlFailure
 
 
 FIX_AND_RESTART = "Nothing of this file is left; correct it and start the gate again."

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from migration_gate.errors import GateError
+from migration_gate.report.errors import GateError
 
 
 TEXT_MIN_CHARACTERS = 10
