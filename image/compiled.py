@@ -42,7 +42,7 @@ def record(names: Sequence[str]) -> tuple[Texts, Patterns]:
     texts = record_texts()
     for name in names:
         importlib.import_module(name)
-    settings = importlib.import_module("migration_gate.settings")
+    settings = importlib.import_module("migration_gate.settings.settings")
     settings.from_environ(ENVIRON, needs_database=True)
     return texts, patterns
 

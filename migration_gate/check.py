@@ -19,7 +19,7 @@ from migration_gate.report.errors import GateError, IncompleteError, LoginRefuse
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, not_writable, start_session
-from migration_gate.settings import Settings
+from migration_gate.settings.settings import Settings
 from migration_gate.wait import Patience, wait_for
 
 

@@ -18,7 +18,6 @@ from typing import Final
 from migration_gate import __version__
 from migration_gate.answers import HELP
 from migration_gate.check import check, wait_for_server
-from migration_gate.database import empty_variables
 from migration_gate.gate import migrate
 from migration_gate.new import create_migration
 from migration_gate.report.errors import GateError
@@ -32,7 +31,8 @@ from migration_gate.report.log import (
 )
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 from migration_gate.resolve import resolve
-from migration_gate.settings import from_environ, log_settings
+from migration_gate.settings.database import empty_variables
+from migration_gate.settings.settings import from_environ, log_settings
 from migration_gate.status import show_plan, show_status
 from migration_gate.stop import (
     Stopped,

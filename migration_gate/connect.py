@@ -28,12 +28,12 @@ from migration_gate.causes import (
     find_cause,
     shorten_text,
 )
-from migration_gate.database import (
+from migration_gate.report.errors import GateError, SettingFault, SettingsError
+from migration_gate.settings.database import (
     DatabaseSettings,
     connection_parameters,
     shown,
 )
-from migration_gate.report.errors import GateError, SettingFault, SettingsError
 
 
 CONNECT_TIMEOUT_S: Final = 5

@@ -28,11 +28,11 @@ from migration_gate.connect import (
     looking,
     open_connection,
 )
-from migration_gate.database import shown
 from migration_gate.history_table import quote_name
 from migration_gate.lock import lock_keys
 from migration_gate.report.log import DATABASE_CREATED, Log
-from migration_gate.settings import Settings
+from migration_gate.settings.database import shown
+from migration_gate.settings.settings import Settings
 
 
 TEMPLATE: Final = "template1"

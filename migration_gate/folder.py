@@ -22,7 +22,7 @@ from migration_gate.migration import (
 )
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.script import Script, check_text, parse_script
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 
 
 MAP_MIN_BYTES: Final = 16 << 20

@@ -18,7 +18,6 @@ from migration_gate.connect import (
     open_second_connection,
 )
 from migration_gate.create_database import with_database
-from migration_gate.database import shown
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.folder import check_texts, read_folder
 from migration_gate.history import Look, require_readable
@@ -50,7 +49,8 @@ from migration_gate.report.log import (
 )
 from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, make_history, start_session
-from migration_gate.settings import Settings
+from migration_gate.settings.database import shown
+from migration_gate.settings.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
 from migration_gate.shelf import Shelf
 from migration_gate.turn import take_turn

@@ -23,7 +23,7 @@ from migration_gate.history_table import (
 )
 from migration_gate.migration import AppliedMigration
 from migration_gate.report.errors import LoginRefusedError
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from migration_gate.history_table import (
     quote_name,
 )
 from migration_gate.report.errors import GateError, HistoryError, LoginRefusedError
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 
 
 MAKE_LIMIT_S: Final = 10

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from migration_gate.durations import parse_duration, parse_positive_duration
 from migration_gate.report.errors import FileFault
+from migration_gate.settings.durations import parse_duration, parse_positive_duration
 from migration_gate.statements import blocks
 
 

@@ -19,7 +19,7 @@ from migration_gate.migration import (
     parse_directives,
 )
 from migration_gate.report.errors import FileFault, MigrationFilesError
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
     ScriptError,
     Statement,

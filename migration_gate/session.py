@@ -18,7 +18,7 @@ from migration_gate.history_creation import ensure_history
 from migration_gate.history_table import HistoryTable
 from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
 from migration_gate.messages import ConnectionLostError, is_alive
-from migration_gate.settings import Settings
+from migration_gate.settings.settings import Settings
 
 
 # Of psycopg's class InternalError: the server was demoted, or has ended the session for

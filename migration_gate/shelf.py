@@ -16,7 +16,7 @@ from migration_gate.folder import read_scripts
 from migration_gate.migration import Migration
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.script import Script
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 
 
 KEEP_MIN_BYTES: Final = 1 << 18

@@ -26,7 +26,7 @@ from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session import start_session
-from migration_gate.settings import Settings
+from migration_gate.settings.settings import Settings
 from migration_gate.wait import wait_for
 
 

@@ -20,7 +20,7 @@ from migration_gate.report.errors import LockTimeoutError
 from migration_gate.report.log import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, start_session
-from migration_gate.settings import Settings
+from migration_gate.settings.settings import Settings
 from migration_gate.wait import Patience, wait_for
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
     ScriptError,
     Statement,

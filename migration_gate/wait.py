@@ -19,7 +19,6 @@ from migration_gate.connect import (
     current_parameters,
     name_place,
 )
-from migration_gate.database import DatabaseSettings
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -28,6 +27,7 @@ from migration_gate.report.errors import (
     SettingsError,
 )
 from migration_gate.report.log import DATABASE_RETRY_SCHEDULED, Log
+from migration_gate.settings.database import DatabaseSettings
 from migration_gate.sqlstate import ask_sqlstate
 
 

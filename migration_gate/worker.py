@@ -14,7 +14,7 @@ from psycopg import sql
 
 from migration_gate.history_table import HistoryTable
 from migration_gate.parts import Own, OwnName
-from migration_gate.settings import Settings
+from migration_gate.settings.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,8 +14,8 @@ import yaml
 
 from azure.mgmt.appcontainers import models
 
-from migration_gate.durations import parse_duration
-from migration_gate.settings import from_environ
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.settings import from_environ
 
 
 ROOT = Path(__file__).resolve().parent.parent

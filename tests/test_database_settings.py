@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg.pq
 import pytest
 
-from migration_gate.connection_string import parse_connection_string
-from migration_gate.database import (
+from migration_gate.report.errors import SettingFault, SettingsError
+from migration_gate.settings.connection_string import parse_connection_string
+from migration_gate.settings.database import (
     DatabaseSettings,
     Source,
     connection_parameters,
@@ -18,9 +19,8 @@ from migration_gate.database import (
     empty_variables,
     shown,
 )
-from migration_gate.libpq import KEYWORDS, PG_VARIABLES
-from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.spelling import closest
+from migration_gate.settings.libpq import KEYWORDS, PG_VARIABLES
+from migration_gate.settings.spelling import closest
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from migration_gate.folder import read_folder, read_scripts
 from migration_gate.migration import AppliedMigration
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 from migration_gate.settlement import Settlement
 from migration_gate.task import Task
 from tests.fix_gate import Gate, Run, write_migrations

@@ -11,7 +11,7 @@ import pytest
 from migration_gate.folder import check_texts, read_folder, read_scripts
 from migration_gate.migration import Migration, checksum
 from migration_gate.report.errors import MigrationFilesError
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 from tests.fix_gate import write_migrations
 
 

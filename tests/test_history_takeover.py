@@ -9,7 +9,7 @@ import pytest
 from migration_gate.history import look
 from migration_gate.migration import checksum
 from migration_gate.report.errors import HistoryError
-from migration_gate.settings import HistoryTableName
+from migration_gate.settings.settings import HistoryTableName
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import (

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from migration_gate.database import POSTGRES_VARIABLES
-from migration_gate.durations import parse_duration
-from migration_gate.settings import POD_FIELDS, SETTINGS, from_environ
+from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.settings import POD_FIELDS, SETTINGS, from_environ
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from migration_gate.report.cleaning import ROW_DATA_CLASSES
-from migration_gate.settings import SETTINGS
+from migration_gate.settings.settings import SETTINGS
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,15 +15,15 @@ import yaml
 from dev.postgres import VERSION
 from migration_gate.answers import State
 from migration_gate.commands import FLAGS, OPERANDS
-from migration_gate.database import POSTGRES_VARIABLES
-from migration_gate.durations import parse_duration
-from migration_gate.libpq import PG_VARIABLES
 from migration_gate.migration import KNOWN, parse_directives, parse_name
 from migration_gate.new import TEMPLATE
 from migration_gate.report.errors import GateError
 from migration_gate.report.log import EVENTS, VERDICTS
 from migration_gate.report.verdict import Tally, closed, opened
-from migration_gate.settings import POD_FIELDS, SETTINGS, Setting
+from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.libpq import PG_VARIABLES
+from migration_gate.settings.settings import POD_FIELDS, SETTINGS, Setting
 from tests.test_pages import (
     MODULES,
     read,

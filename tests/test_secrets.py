@@ -7,7 +7,7 @@ import secrets
 import psycopg
 import pytest
 
-from migration_gate.settings import from_environ
+from migration_gate.settings.settings import from_environ
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 from tests.test_failing_sql import BATCH, run_all

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.database import DatabaseSettings, Source
-from migration_gate.durations import parse_duration
 from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.settings import (
+from migration_gate.settings.database import DatabaseSettings, Source
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.settings import (
     SETTINGS,
     HistoryTableName,
     LogSettings,

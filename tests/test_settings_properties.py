@@ -11,11 +11,14 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from migration_gate.connection_string import MalformedError, parse_connection_string
-from migration_gate.database import connection_parameters, database_settings
-from migration_gate.libpq import KEYWORDS
 from migration_gate.report.errors import SettingsError
-from migration_gate.settings import SETTINGS, from_environ, log_settings
+from migration_gate.settings.connection_string import (
+    MalformedError,
+    parse_connection_string,
+)
+from migration_gate.settings.database import connection_parameters, database_settings
+from migration_gate.settings.libpq import KEYWORDS
+from migration_gate.settings.settings import SETTINGS, from_environ, log_settings
 
 
 AWKWARD = "@:/?#%& '\"\\=+,;[]{}$`\t\né€"

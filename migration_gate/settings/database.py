@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from migration_gate.connection_string import (
+from migration_gate.report.errors import SettingFault, SettingsError
+from migration_gate.settings.connection_string import (
     ENCODE,
     FORM,
     QUOTING,
     MalformedError,
     parse_connection_string,
 )
-from migration_gate.libpq import PG_VARIABLES, broken_rule
-from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.spelling import closest
+from migration_gate.settings.libpq import PG_VARIABLES, broken_rule
+from migration_gate.settings.spelling import closest
 
 
 if TYPE_CHECKING:

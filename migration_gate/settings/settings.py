@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
-from migration_gate.database import (
+from migration_gate.report.errors import SettingFault, SettingsError
+from migration_gate.settings.database import (
     DatabaseSettings,
     database_settings,
     is_service_link,
 )
-from migration_gate.durations import parse_duration, parse_positive_duration
-from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.spelling import closest
+from migration_gate.settings.durations import parse_duration, parse_positive_duration
+from migration_gate.settings.spelling import closest
 
 
 if TYPE_CHECKING:

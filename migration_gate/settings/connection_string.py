@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from migration_gate.libpq import KEYWORDS, SPACE
-from migration_gate.spelling import closest
+from migration_gate.settings.libpq import KEYWORDS, SPACE
+from migration_gate.settings.spelling import closest
 
 
 _FOREIGN_SCHEMES: Final = (
