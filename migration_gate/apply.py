@@ -15,6 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from migration_gate.compose import compose_flush, compose_transaction, join
+from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.exchange import (
     Hooks,
     Row,
@@ -22,7 +23,6 @@ from migration_gate.exchange import (
     exchange,
 )
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import AppliedMigration
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-from migration_gate.causes import INCOMPLETE, NO_RIGHT
-from migration_gate.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT
+from migration_gate.connection.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.create_database import with_database
 from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history import require_readable
@@ -20,7 +21,6 @@ from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, not_writable, start_session
 from migration_gate.settings.settings import Settings
-from migration_gate.wait import Patience, wait_for
 
 
 NAMES_SHOWN: Final = 5

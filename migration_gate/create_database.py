@@ -14,14 +14,14 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.causes import (
+from migration_gate.connection.causes import (
     BEING_CREATED,
     NO_DATABASE,
     NO_RIGHT,
     UNKNOWN,
     Cause,
 )
-from migration_gate.connect import (
+from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
     current_parameters,

@@ -12,13 +12,17 @@ import psycopg
 
 from psycopg import pq
 
+from migration_gate.connection.simple_query import (
+    Answers,
+    ConnectionLostError,
+    send_message,
+)
 from migration_gate.failure import (
     LocksNotFreeError,
     describe_failure,
     judge_failure,
 )
 from migration_gate.limits import keep_calls, select
-from migration_gate.messages import Answers, ConnectionLostError, send_message
 from migration_gate.parts import Message, Share, find_own
 from migration_gate.statements import blocks
 from migration_gate.watch import Watch

@@ -10,8 +10,8 @@ import re
 
 from typing import Final
 
+from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.history_table import missing_right, quote_name
-from migration_gate.messages import ConnectionLostError
 from migration_gate.parts import Own, Place
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (

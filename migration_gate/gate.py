@@ -12,16 +12,17 @@ from typing import Final
 
 from migration_gate import __version__
 from migration_gate.apply import Applier
-from migration_gate.connect import (
+from migration_gate.connection.connect import (
     current_parameters,
     open_connection,
     open_second_connection,
 )
+from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.create_database import with_database
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.folder import check_texts, read_folder
 from migration_gate.history import Look, require_readable
-from migration_gate.messages import ConnectionLostError
 from migration_gate.migration import Migration
 from migration_gate.outside import require_no_session
 from migration_gate.plan import (
@@ -54,7 +55,6 @@ from migration_gate.settings.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
 from migration_gate.shelf import Shelf
 from migration_gate.turn import take_turn
-from migration_gate.wait import Patience, wait_for
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker
 

@@ -10,7 +10,7 @@ import re
 
 from typing import Final
 
-from migration_gate.connect import APPLICATION_NAME
+from migration_gate.connection.connect import APPLICATION_NAME
 
 
 MARK: Final = re.compile(r" file (\d+) statement (\d+)$")

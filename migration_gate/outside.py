@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from migration_gate.compose import to_messages
+from migration_gate.connection.simple_query import send_message
 from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
 from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
 from migration_gate.marks import to_mark
-from migration_gate.messages import send_message
 from migration_gate.migration import AppliedMigration
 from migration_gate.parts import Own, single
 from migration_gate.progress import (

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import psycopg
 
-from migration_gate.causes import READ_ONLY, STANDBY
-from migration_gate.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.causes import READ_ONLY, STANDBY
+from migration_gate.connection.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.simple_query import ConnectionLostError, is_alive
 from migration_gate.history import Look, look
 from migration_gate.history_creation import ensure_history
 from migration_gate.history_table import HistoryTable
 from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
-from migration_gate.messages import ConnectionLostError, is_alive
 from migration_gate.settings.settings import Settings
 
 

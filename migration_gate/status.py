@@ -16,6 +16,7 @@ from migration_gate.answers import (
     to_json,
 )
 from migration_gate.check import incomplete
+from migration_gate.connection.wait import wait_for
 from migration_gate.folder import read_scripts
 from migration_gate.gate import load, log_plan, log_ready, new_patience
 from migration_gate.history import Look, require_readable
@@ -27,7 +28,6 @@ from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session import start_session
 from migration_gate.settings.settings import Settings
-from migration_gate.wait import wait_for
 
 
 STDOUT = 1

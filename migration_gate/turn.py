@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.history import Look
 from migration_gate.lock import Holder, Trial
 from migration_gate.orphans import wait_for_orphans
@@ -21,7 +22,6 @@ from migration_gate.report.log import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session import Session, start_session
 from migration_gate.settings.settings import Settings
-from migration_gate.wait import Patience, wait_for
 
 
 FIRST_PAUSE_S: Final = 0.05

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from migration_gate.messages import ConnectionLostError, Ticks
+from migration_gate.connection.simple_query import ConnectionLostError, Ticks
 from migration_gate.monitor import (
     Activity,
     cancel,

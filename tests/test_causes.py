@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from migration_gate.causes import (
+from migration_gate.connection.causes import (
     BY_SQLSTATE,
     CAUSES,
     LOGIN_OR_HBA,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from migration_gate.connect import open_connection
+from migration_gate.connection.connect import open_connection
 from migration_gate.settings.settings import from_environ
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database

@@ -10,10 +10,10 @@ from datetime import datetime
 import pytest
 
 from dev.postgres import find_free_port
+from migration_gate.connection.wait import LONGEST_WAIT_S, Patience
 from migration_gate.gate import new_patience
 from migration_gate.report.log import Log
 from migration_gate.settings.settings import from_environ
-from migration_gate.wait import LONGEST_WAIT_S, Patience
 from tests.ends import FILES, cause, times
 from tests.fix_gate import Gate
 from tests.fix_postgres import NewServer, database_of

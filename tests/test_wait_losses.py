@@ -7,7 +7,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from migration_gate.messages import ConnectionLostError, is_alive
+from migration_gate.connection.simple_query import ConnectionLostError, is_alive
 from migration_gate.session import translated_loss
 from tests.ends import FILES
 from tests.fix_gate import Gate

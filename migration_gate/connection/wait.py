@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from migration_gate.causes import BY_SQLSTATE, SECRET_FILE, UNKNOWN, Cause
-from migration_gate.connect import (
+from migration_gate.connection.causes import BY_SQLSTATE, SECRET_FILE, UNKNOWN, Cause
+from migration_gate.connection.connect import (
     NotReadyError,
     current_parameters,
     name_place,
 )
+from migration_gate.connection.sqlstate import ask_sqlstate
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -28,7 +29,6 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.log import DATABASE_RETRY_SCHEDULED, Log
 from migration_gate.settings.database import DatabaseSettings
-from migration_gate.sqlstate import ask_sqlstate
 
 
 FIRST_WAIT_S: Final = 0.05

@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 
 from migration_gate import __version__
-from migration_gate.causes import (
+from migration_gate.connection.causes import (
     BY_SQLSTATE,
     CA_FILE_MISSING,
     NO_ANSWER,
