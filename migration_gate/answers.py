@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from migration_gate.migration import AppliedMigration, version_to_key
+from migration_gate.files.migration import AppliedMigration, version_to_key
 from migration_gate.plan import Plan
 
 

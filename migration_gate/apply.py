@@ -23,7 +23,9 @@ from migration_gate.exchange import (
     exchange,
 )
 from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.migration import AppliedMigration
+from migration_gate.files.library import Shelf
+from migration_gate.files.migration import AppliedMigration
+from migration_gate.files.script import Script
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
 from migration_gate.plan import Plan
@@ -31,10 +33,8 @@ from migration_gate.preamble import leave_out_unknown
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.retry import retry_while_locked
-from migration_gate.script import Script
 from migration_gate.session import Session
 from migration_gate.settlement import Settlement
-from migration_gate.shelf import Shelf
 from migration_gate.statements import string_syntax_set
 from migration_gate.task import Task
 from migration_gate.watch import Watch

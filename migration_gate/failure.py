@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.files.script import Script
 from migration_gate.history_table import missing_right, quote_name
 from migration_gate.parts import Own, Place
 from migration_gate.report.cleaning import clean_failure
@@ -25,7 +26,6 @@ from migration_gate.report.errors import (
     SqlFailure,
 )
 from migration_gate.report.remedies import find_remedy
-from migration_gate.script import Script
 from migration_gate.statements import place
 from migration_gate.task import Task
 from migration_gate.worker import Worker

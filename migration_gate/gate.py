@@ -21,9 +21,10 @@ from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.create_database import with_database
 from migration_gate.failure import AlreadyAppliedError
-from migration_gate.folder import check_texts, read_folder
+from migration_gate.files.folder import check_texts, read_folder
+from migration_gate.files.library import Shelf
+from migration_gate.files.migration import Migration
 from migration_gate.history import Look, require_readable
-from migration_gate.migration import Migration
 from migration_gate.outside import require_no_session
 from migration_gate.plan import (
     Plan,
@@ -53,7 +54,6 @@ from migration_gate.session import Session, make_history, start_session
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
-from migration_gate.shelf import Shelf
 from migration_gate.turn import take_turn
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker

@@ -16,12 +16,12 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.files.migration import AppliedMigration
 from migration_gate.history_table import (
     HistoryTable,
     judge_table,
     quote_name,
 )
-from migration_gate.migration import AppliedMigration
 from migration_gate.report.errors import LoginRefusedError
 from migration_gate.settings.settings import HistoryTableName
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from migration_gate.folder import read_folder
-from migration_gate.migration import NAME_MAX_CHARACTERS, Migration
+from migration_gate.files.folder import read_folder
+from migration_gate.files.migration import NAME_MAX_CHARACTERS, Migration
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 

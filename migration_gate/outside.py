@@ -16,9 +16,11 @@ from migration_gate.compose import to_messages
 from migration_gate.connection.simple_query import send_message
 from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
 from migration_gate.failure import LocksNotFreeError
+from migration_gate.files.migration import AppliedMigration
+from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
 from migration_gate.marks import to_mark
-from migration_gate.migration import AppliedMigration
 from migration_gate.parts import Own, single
 from migration_gate.progress import (
     Progress,
@@ -42,7 +44,6 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.log import Log
 from migration_gate.retry import retry_while_locked
-from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import Statement, place, string_syntax_set
 from migration_gate.task import Task
@@ -56,7 +57,6 @@ from migration_gate.unfinished import (
     tidy,
     waits_harmlessly,
 )
-from migration_gate.units import Unit
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker, own
 

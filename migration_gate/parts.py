@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from migration_gate.migration import BYTE_ORDER_MARK
-from migration_gate.script import Script
+from migration_gate.files.migration import BYTE_ORDER_MARK
+from migration_gate.files.script import Script
 from migration_gate.statements import Statement
 from migration_gate.task import Task
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from migration_gate.migration import (
+from migration_gate.files.migration import (
     AppliedMigration,
     Migration,
     parse_name,

@@ -13,11 +13,11 @@ from typing import Final
 
 from psycopg import sql
 
+from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.report.log import MIGRATION_SETTING_SKIPPED, Log
-from migration_gate.script import Script
 from migration_gate.session import Session, translated_loss
 from migration_gate.statements import Statement, place, setting_changed
-from migration_gate.units import Unit
 
 
 # PostgreSQL 13 to 18 have these: no need to ask.

@@ -18,11 +18,11 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.history_table import HistoryTable
 from migration_gate.report.errors import HistoryError
-from migration_gate.script import Script
 from migration_gate.statements import blocks
-from migration_gate.units import Unit
 
 
 State = Literal["started", "finished"]

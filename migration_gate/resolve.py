@@ -14,10 +14,10 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.gate import load, open_worker, wait_for_history
 from migration_gate.history import require_readable
 from migration_gate.history_table import missing_right
-from migration_gate.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import make_plan
 from migration_gate.progress import (
     delete_units,

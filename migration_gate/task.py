@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from migration_gate.script import Script
+from migration_gate.files.script import Script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ from migration_gate.catalogue import (
     object_exists,
     qualified_name,
 )
+from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.leftovers import (
     drop_index,
     find_leftovers,
@@ -32,14 +34,12 @@ from migration_gate.leftovers import (
     note_reindex,
 )
 from migration_gate.report.errors import MigrationFailedError, SqlError, UnresolvedError
-from migration_gate.script import Script
 from migration_gate.statements import (
     Statement,
     concurrent_index,
     place,
 )
 from migration_gate.statements.names import TokenReader, is_string, string_value
-from migration_gate.units import Unit
 
 
 Facts = Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.migration import KNOWN, Directives, parse_directives
+from migration_gate.files.migration import KNOWN, Directives, parse_directives
 from migration_gate.report.errors import FileFault
 
 

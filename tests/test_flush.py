@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from dev.postgres import Server
-from migration_gate.folder import read_folder, read_scripts
-from migration_gate.migration import AppliedMigration
+from migration_gate.files.folder import read_folder, read_scripts
+from migration_gate.files.migration import AppliedMigration
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import HistoryTableName

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.folder import check_texts, read_folder, read_scripts
-from migration_gate.migration import Migration, checksum
+from migration_gate.files.folder import check_texts, read_folder, read_scripts
+from migration_gate.files.migration import Migration, checksum
 from migration_gate.report.errors import MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
 from tests.fix_gate import write_migrations

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from migration_gate import __version__
-from migration_gate.migration import checksum
+from migration_gate.files.migration import checksum
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import OURS, PLAIN, TWO, columns, tables, versions, why

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_gate.migration import (
+from migration_gate.files.migration import (
     FileName,
     Migration,
     checksum,

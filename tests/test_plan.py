@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import (
     Plan,
     find_shared_numbers,

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_gate.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.plan import make_plan
 
 

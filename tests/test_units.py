@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from migration_gate.files.units import group_inside, group_outside
 from migration_gate.statements import split
-from migration_gate.units import group_inside, group_outside
 
 
 def inside(script: str) -> tuple[list[int], bytes, list[str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from migration_gate.files.marks import UpPart, cut_up_part
 from migration_gate.statements import ScriptError
-from migration_gate.up_part import UpPart, cut_up_part
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from migration_gate.folder import read_scripts
-from migration_gate.migration import Migration
+from migration_gate.files.folder import read_scripts
+from migration_gate.files.migration import Migration
+from migration_gate.files.script import Script
 from migration_gate.report.errors import FileFault, MigrationFilesError
-from migration_gate.script import Script
 from migration_gate.settings.settings import HistoryTableName
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from migration_gate.migration import Content
+from migration_gate.files.migration import Content
 from migration_gate.statements import ScriptError, find, leading_comments, split
 
 

@@ -12,11 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from migration_gate.migration import (
+from migration_gate.files.fitness import find_unfit, find_unfit_outside, find_unread
+from migration_gate.files.marks import cut_up_part
+from migration_gate.files.migration import (
     Content,
     Directives,
     Migration,
     parse_directives,
+)
+from migration_gate.files.units import (
+    Unit,
+    group_inside,
+    group_outside,
+    is_for_postgresql,
 )
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
@@ -30,9 +38,6 @@ from migration_gate.statements import (
     setting_changed,
     split,
 )
-from migration_gate.unfit import find_unfit, find_unfit_outside, find_unread
-from migration_gate.units import Unit, group_inside, group_outside, is_for_postgresql
-from migration_gate.up_part import cut_up_part
 
 
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")

@@ -13,15 +13,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from migration_gate.migration import (
+from migration_gate.files.migration import (
     NAME_MAX_CHARACTERS,
     Content,
     Migration,
     checksum,
     parse_name,
 )
+from migration_gate.files.script import Script, check_text, parse_script
 from migration_gate.report.errors import FileFault, MigrationFilesError
-from migration_gate.script import Script, check_text, parse_script
 from migration_gate.settings.settings import HistoryTableName
 
 
