@@ -12,15 +12,15 @@ from typing import Final
 
 from psycopg import sql
 
-from migration_gate.limits import become_role, begin, clean_up, restore
-from migration_gate.marks import to_mark
-from migration_gate.parts import Message, Own, Part, part_end, single
-from migration_gate.records import (
+from migration_gate.history.rows import (
     REQUIRE_RECORDED,
     finish_row,
     insert_row,
     lock_row,
 )
+from migration_gate.limits import become_role, begin, clean_up, restore
+from migration_gate.marks import to_mark
+from migration_gate.parts import Message, Own, Part, part_end, single
 from migration_gate.statements import Statement, string_syntax_set
 from migration_gate.task import Task
 from migration_gate.worker import Worker, literal, own

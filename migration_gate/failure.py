@@ -12,7 +12,7 @@ from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.files.script import Script
-from migration_gate.history_table import missing_right, quote_name
+from migration_gate.history.table import missing_right, quote_name
 from migration_gate.parts import Own, Place
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (

@@ -24,7 +24,7 @@ from migration_gate.failure import AlreadyAppliedError
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
-from migration_gate.history import Look, require_readable
+from migration_gate.history.look import Look, require_readable
 from migration_gate.outside import require_no_session
 from migration_gate.plan import (
     Plan,

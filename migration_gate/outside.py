@@ -19,10 +19,7 @@ from migration_gate.failure import LocksNotFreeError
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
-from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
-from migration_gate.marks import to_mark
-from migration_gate.parts import Own, single
-from migration_gate.progress import (
+from migration_gate.history.progress import (
     Progress,
     delete_units,
     digest_unit,
@@ -34,7 +31,10 @@ from migration_gate.progress import (
     read_progress,
     write_intent,
 )
-from migration_gate.records import insert_row, to_text
+from migration_gate.history.rows import insert_row, to_text
+from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
+from migration_gate.marks import to_mark
+from migration_gate.parts import Own, single
 from migration_gate.replay import settings_after
 from migration_gate.report.errors import (
     FileFault,

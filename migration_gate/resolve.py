@@ -16,16 +16,16 @@ from psycopg import sql
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.gate import load, open_worker, wait_for_history
-from migration_gate.history import require_readable
-from migration_gate.history_table import missing_right
-from migration_gate.plan import make_plan
-from migration_gate.progress import (
+from migration_gate.history.look import require_readable
+from migration_gate.history.progress import (
     delete_units,
     find_unfinished,
     finish_unit,
     read_progress,
 )
-from migration_gate.records import delete_rows, insert_row
+from migration_gate.history.rows import delete_rows, insert_row
+from migration_gate.history.table import missing_right
+from migration_gate.plan import make_plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     FileFault,

@@ -14,9 +14,9 @@ import psycopg
 from migration_gate.connection.causes import READ_ONLY, STANDBY
 from migration_gate.connection.connect import NotReadyError, looking, open_connection
 from migration_gate.connection.simple_query import ConnectionLostError, is_alive
-from migration_gate.history import Look, look
-from migration_gate.history_creation import ensure_history
-from migration_gate.history_table import HistoryTable
+from migration_gate.history.creation import ensure_history
+from migration_gate.history.look import Look, look
+from migration_gate.history.table import HistoryTable
 from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
 from migration_gate.settings.settings import Settings
 

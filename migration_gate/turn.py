@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.history import Look
+from migration_gate.history.look import Look
 from migration_gate.lock import Holder, Trial
 from migration_gate.orphans import wait_for_orphans
 from migration_gate.report.errors import LockTimeoutError

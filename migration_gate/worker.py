@@ -12,7 +12,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.history_table import HistoryTable
+from migration_gate.history.table import HistoryTable
 from migration_gate.parts import Own, OwnName
 from migration_gate.settings.settings import Settings
 

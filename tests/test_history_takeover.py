@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from migration_gate.files.migration import checksum
-from migration_gate.history import look
+from migration_gate.history.look import look
 from migration_gate.report.errors import HistoryError
 from migration_gate.settings.settings import HistoryTableName
 from tests.fix_gate import Gate

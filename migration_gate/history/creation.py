@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.failure import AlreadyAppliedError
-from migration_gate.history import Look
-from migration_gate.history_table import (
+from migration_gate.history.look import Look
+from migration_gate.history.table import (
     OUR_COLUMNS,
     HistoryTable,
     missing_right,

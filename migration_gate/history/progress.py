@@ -20,7 +20,7 @@ from psycopg import sql
 
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
-from migration_gate.history_table import HistoryTable
+from migration_gate.history.table import HistoryTable
 from migration_gate.report.errors import HistoryError
 from migration_gate.statements import blocks
 

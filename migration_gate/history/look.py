@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.history_table import (
+from migration_gate.history.table import (
     HistoryTable,
     judge_table,
     quote_name,

@@ -10,7 +10,7 @@ from typing import Final
 from psycopg import sql
 
 from migration_gate import __version__
-from migration_gate.history_table import HistoryTable
+from migration_gate.history.table import HistoryTable
 
 
 def insert_row(
