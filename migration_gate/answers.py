@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from migration_gate.files.migration import AppliedMigration, version_to_key
-from migration_gate.plan import Plan
+from migration_gate.planning.plan import Plan
 
 
 State = Literal[

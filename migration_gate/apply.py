@@ -28,7 +28,7 @@ from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.outside import apply_outside
 from migration_gate.parts import Message, Share
-from migration_gate.plan import Plan
+from migration_gate.planning.plan import Plan
 from migration_gate.preamble import leave_out_unknown
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log

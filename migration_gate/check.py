@@ -15,7 +15,7 @@ from migration_gate.create_database import with_database
 from migration_gate.files.migration import Migration
 from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history.look import require_readable
-from migration_gate.plan import Plan, make_plan, require_agreement
+from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, IncompleteError, LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally

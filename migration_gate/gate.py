@@ -26,7 +26,7 @@ from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import Look, require_readable
 from migration_gate.outside import require_no_session
-from migration_gate.plan import (
+from migration_gate.planning.plan import (
     Plan,
     find_shared_numbers,
     make_plan,

@@ -25,7 +25,7 @@ from migration_gate.history.progress import (
 )
 from migration_gate.history.rows import delete_rows, insert_row
 from migration_gate.history.table import missing_right
-from migration_gate.plan import make_plan
+from migration_gate.planning.plan import make_plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     FileFault,

@@ -22,7 +22,7 @@ from migration_gate.files.migration import Migration
 from migration_gate.gate import load, log_plan, log_ready, new_patience
 from migration_gate.history.look import Look, require_readable
 from migration_gate.history.progress import find_unfinished
-from migration_gate.plan import Plan, make_plan, require_agreement
+from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.plan import (
+from migration_gate.planning.plan import (
     Plan,
     find_shared_numbers,
     make_plan,

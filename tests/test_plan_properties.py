@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.plan import make_plan
+from migration_gate.planning.plan import make_plan
 
 
 WORDS = st.sampled_from(["a", "b", "A", "a.up", "ä", "a b"])
