@@ -33,7 +33,7 @@ from migration_gate.preamble import leave_out_unknown
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.retry import retry_while_locked
-from migration_gate.session import Session
+from migration_gate.session.session import Session
 from migration_gate.settlement import Settlement
 from migration_gate.statements import string_syntax_set
 from migration_gate.task import Task

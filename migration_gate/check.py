@@ -11,7 +11,6 @@ from typing import Final
 from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT
 from migration_gate.connection.connect import NotReadyError, looking, open_connection
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.create_database import with_database
 from migration_gate.files.migration import Migration
 from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history.look import require_readable
@@ -19,7 +18,8 @@ from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, IncompleteError, LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
-from migration_gate.session import Session, not_writable, start_session
+from migration_gate.session.create_database import with_database
+from migration_gate.session.session import Session, not_writable, start_session
 from migration_gate.settings.settings import Settings
 
 

@@ -19,8 +19,8 @@ from migration_gate.history.rows import (
     lock_row,
 )
 from migration_gate.limits import become_role, begin, clean_up, restore
-from migration_gate.marks import to_mark
 from migration_gate.parts import Message, Own, Part, part_end, single
+from migration_gate.session.marks import to_mark
 from migration_gate.statements import Statement, string_syntax_set
 from migration_gate.task import Task
 from migration_gate.worker import Worker, literal, own

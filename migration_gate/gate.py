@@ -19,7 +19,6 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.create_database import with_database
 from migration_gate.failure import AlreadyAppliedError
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.library import Shelf
@@ -50,11 +49,12 @@ from migration_gate.report.log import (
     Log,
 )
 from migration_gate.report.verdict import Tally
-from migration_gate.session import Session, make_history, start_session
+from migration_gate.session.create_database import with_database
+from migration_gate.session.session import Session, make_history, start_session
+from migration_gate.session.turn import take_turn
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
-from migration_gate.turn import take_turn
 from migration_gate.watch import Watch
 from migration_gate.worker import Worker
 

@@ -33,7 +33,6 @@ from migration_gate.history.progress import (
 )
 from migration_gate.history.rows import insert_row, to_text
 from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
-from migration_gate.marks import to_mark
 from migration_gate.parts import Own, single
 from migration_gate.replay import settings_after
 from migration_gate.report.errors import (
@@ -44,7 +43,8 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.log import Log
 from migration_gate.retry import retry_while_locked
-from migration_gate.session import Session, translated_loss
+from migration_gate.session.marks import to_mark
+from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import Statement, place, string_syntax_set
 from migration_gate.task import Task
 from migration_gate.unfinished import (

@@ -14,7 +14,7 @@ from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.exchange import keep_settings, roll_back
 from migration_gate.history.table import HistoryTable
 from migration_gate.limits import select
-from migration_gate.session import Session
+from migration_gate.session.session import Session
 from migration_gate.worker import Worker
 
 

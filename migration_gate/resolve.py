@@ -33,9 +33,9 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.log import MIGRATION_RESOLVED, Log
 from migration_gate.report.verdict import Tally
-from migration_gate.session import Session, translated_loss
+from migration_gate.session.session import Session, translated_loss
+from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
-from migration_gate.turn import take_turn
 from migration_gate.worker import Worker
 
 

@@ -26,7 +26,7 @@ from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
-from migration_gate.session import start_session
+from migration_gate.session.session import start_session
 from migration_gate.settings.settings import Settings
 
 

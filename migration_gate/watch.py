@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError, Ticks
-from migration_gate.monitor import (
+from migration_gate.parts import Message, Share
+from migration_gate.report.log import MIGRATION_PROGRESS, Log
+from migration_gate.session.activity import (
     Activity,
     cancel,
     find_blockers,
@@ -24,9 +26,7 @@ from migration_gate.monitor import (
     find_workers,
     observe,
 )
-from migration_gate.parts import Message, Share
-from migration_gate.report.log import MIGRATION_PROGRESS, Log
-from migration_gate.session import Session, translated_loss
+from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import place
 from migration_gate.worker import Worker
 

@@ -10,8 +10,8 @@ import pytest
 
 from psycopg.rows import TupleRow
 
-from migration_gate.lock import lock_keys
-from migration_gate.turn import pause_before_next_try
+from migration_gate.session.lock import lock_keys
+from migration_gate.session.turn import pause_before_next_try
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy

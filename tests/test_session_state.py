@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.lock import lock_keys
+from migration_gate.session.lock import lock_keys
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import versions

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from dev.postgres import find_free_port
-from migration_gate.lock import lock_keys
+from migration_gate.session.lock import lock_keys
 from tests.ends import require_no_secret
 from tests.fix_gate import Gate, Process, Run
 from tests.fix_postgres import Database

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.lock import lock_keys
+from migration_gate.session.lock import lock_keys
 from tests.bare import FILES, SLOW, STOP_LIMIT_S
 from tests.fix_gate import Event, write_migrations
 from tests.fix_image import HARDENED, IMAGE, ContainerDatabase, docker

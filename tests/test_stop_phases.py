@@ -24,7 +24,7 @@ import pytest
 
 from psycopg.rows import TupleRow
 
-from migration_gate.lock import lock_keys
+from migration_gate.session.lock import lock_keys
 from tests.bare import (
     FILES,
     NAMESPACE,

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from migration_gate.connection.simple_query import ConnectionLostError, is_alive
-from migration_gate.session import translated_loss
+from migration_gate.session.session import translated_loss
 from tests.ends import FILES
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of

@@ -12,9 +12,9 @@ import time
 from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError
-from migration_gate.monitor import find_workers, observe
 from migration_gate.report.log import LOCK_WAITING, Log
-from migration_gate.session import Session, translated_loss
+from migration_gate.session.activity import find_workers, observe
+from migration_gate.session.session import Session, translated_loss
 
 
 POLL_S: Final = 0.25

@@ -19,7 +19,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.monitor import holders_query, workers_query
+from migration_gate.session.activity import holders_query, workers_query
 
 
 IDLE_SESSION_TIMEOUT_MIN_VERSION: Final = 140000

@@ -17,7 +17,14 @@ from migration_gate.connection.simple_query import ConnectionLostError, is_alive
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
-from migration_gate.lock import Holder, Keys, Trial, find_holder, lock_keys, try_lock
+from migration_gate.session.lock import (
+    Holder,
+    Keys,
+    Trial,
+    find_holder,
+    lock_keys,
+    try_lock,
+)
 from migration_gate.settings.settings import Settings
 
 

@@ -15,12 +15,12 @@ from typing import Final
 
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.history.look import Look
-from migration_gate.lock import Holder, Trial
-from migration_gate.orphans import wait_for_orphans
 from migration_gate.report.errors import LockTimeoutError
 from migration_gate.report.log import LOCK_ACQUIRED, LOCK_WAITING, Log
 from migration_gate.report.verdict import Tally
-from migration_gate.session import Session, start_session
+from migration_gate.session.lock import Holder, Trial
+from migration_gate.session.orphans import wait_for_orphans
+from migration_gate.session.session import Session, start_session
 from migration_gate.settings.settings import Settings
 
 

@@ -29,8 +29,8 @@ from migration_gate.connection.connect import (
     open_connection,
 )
 from migration_gate.history.table import quote_name
-from migration_gate.lock import lock_keys
 from migration_gate.report.log import DATABASE_CREATED, Log
+from migration_gate.session.lock import lock_keys
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 

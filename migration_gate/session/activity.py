@@ -13,7 +13,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.marks import from_mark
+from migration_gate.session.marks import from_mark
 
 
 Conn = psycopg.Connection[Any]
