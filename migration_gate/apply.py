@@ -14,31 +14,31 @@ from typing import Any, Final
 
 import psycopg
 
-from migration_gate.compose import compose_flush, compose_transaction, join
 from migration_gate.connection.simple_query import ConnectionLostError
-from migration_gate.exchange import (
+from migration_gate.execution.compose import compose_flush, compose_transaction, join
+from migration_gate.execution.exchange import (
     Hooks,
     Row,
     UnparsedError,
     exchange,
 )
-from migration_gate.failure import AlreadyAppliedError, LocksNotFreeError
+from migration_gate.execution.failure import AlreadyAppliedError, LocksNotFreeError
+from migration_gate.execution.message import Message, Share
+from migration_gate.execution.retry import retry_while_locked
+from migration_gate.execution.task import Task
+from migration_gate.execution.watch import Watch
+from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.outside import apply_outside
-from migration_gate.parts import Message, Share
 from migration_gate.planning.plan import Plan
 from migration_gate.preamble import leave_out_unknown
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
-from migration_gate.retry import retry_while_locked
 from migration_gate.session.session import Session
 from migration_gate.settlement import Settlement
 from migration_gate.statements import string_syntax_set
-from migration_gate.task import Task
-from migration_gate.watch import Watch
-from migration_gate.worker import Worker
 
 
 RUN_MAX_FILES: Final = 100

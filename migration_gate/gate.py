@@ -19,7 +19,10 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.failure import AlreadyAppliedError
+from migration_gate.execution.failure import AlreadyAppliedError
+from migration_gate.execution.ready import start_worker
+from migration_gate.execution.watch import Watch
+from migration_gate.execution.worker import Worker
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
@@ -31,7 +34,6 @@ from migration_gate.planning.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.ready import start_worker
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -55,8 +57,6 @@ from migration_gate.session.turn import take_turn
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 from migration_gate.settlement import Settlement, settle_doubts
-from migration_gate.watch import Watch
-from migration_gate.worker import Worker
 
 
 LOSSES_MAX: Final = 3

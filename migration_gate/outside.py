@@ -12,10 +12,28 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from migration_gate.compose import to_messages
 from migration_gate.connection.simple_query import send_message
-from migration_gate.exchange import Hooks, Row, exchange, keep_settings, roll_back
-from migration_gate.failure import LocksNotFreeError
+from migration_gate.execution.compose import to_messages
+from migration_gate.execution.exchange import (
+    Hooks,
+    Row,
+    exchange,
+    keep_settings,
+    roll_back,
+)
+from migration_gate.execution.failure import LocksNotFreeError
+from migration_gate.execution.frame import (
+    become_role,
+    begin,
+    clean_up,
+    restore,
+    session_limits,
+)
+from migration_gate.execution.message import Own, single
+from migration_gate.execution.retry import retry_while_locked
+from migration_gate.execution.task import Task
+from migration_gate.execution.watch import Watch
+from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
@@ -32,8 +50,6 @@ from migration_gate.history.progress import (
     write_intent,
 )
 from migration_gate.history.rows import insert_row, to_text
-from migration_gate.limits import become_role, begin, clean_up, restore, session_limits
-from migration_gate.parts import Own, single
 from migration_gate.replay import settings_after
 from migration_gate.report.errors import (
     FileFault,
@@ -42,11 +58,9 @@ from migration_gate.report.errors import (
     MigrationFilesError,
 )
 from migration_gate.report.log import Log
-from migration_gate.retry import retry_while_locked
 from migration_gate.session.marks import to_mark
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import Statement, place, string_syntax_set
-from migration_gate.task import Task
 from migration_gate.unfinished import (
     REFUSED_INSIDE,
     alone,
@@ -57,8 +71,6 @@ from migration_gate.unfinished import (
     tidy,
     waits_harmlessly,
 )
-from migration_gate.watch import Watch
-from migration_gate.worker import Worker, own
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.gate import load, open_worker, wait_for_history
 from migration_gate.history.look import require_readable
@@ -36,7 +37,6 @@ from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
-from migration_gate.worker import Worker
 
 
 def resolve(

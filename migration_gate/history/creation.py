@@ -12,7 +12,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.failure import AlreadyAppliedError
+from migration_gate.execution.failure import AlreadyAppliedError
 from migration_gate.history.look import Look
 from migration_gate.history.table import (
     OUR_COLUMNS,

@@ -17,16 +17,16 @@ from migration_gate.connection.simple_query import (
     ConnectionLostError,
     send_message,
 )
-from migration_gate.failure import (
+from migration_gate.execution.failure import (
     LocksNotFreeError,
     describe_failure,
     judge_failure,
 )
-from migration_gate.limits import keep_calls, select
-from migration_gate.parts import Message, Share, find_own
+from migration_gate.execution.frame import keep_calls, select
+from migration_gate.execution.message import Message, Share, find_own
+from migration_gate.execution.watch import Watch
+from migration_gate.execution.worker import Worker
 from migration_gate.statements import blocks
-from migration_gate.watch import Watch
-from migration_gate.worker import Worker
 
 
 QUERY_CANCELED: Final = "57014"

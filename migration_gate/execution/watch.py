@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError, Ticks
-from migration_gate.parts import Message, Share
+from migration_gate.execution.message import Message, Share
+from migration_gate.execution.worker import Worker
 from migration_gate.report.log import MIGRATION_PROGRESS, Log
 from migration_gate.session.activity import (
     Activity,
@@ -28,7 +29,6 @@ from migration_gate.session.activity import (
 )
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import place
-from migration_gate.worker import Worker
 
 
 SHORTEST_TICK_S: Final = 0.02

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from migration_gate.execution.task import Task
 from migration_gate.files.migration import BYTE_ORDER_MARK
 from migration_gate.files.script import Script
 from migration_gate.statements import Statement
-from migration_gate.task import Task
 
 
 OwnName = Literal[

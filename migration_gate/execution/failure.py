@@ -11,9 +11,11 @@ import re
 from typing import Final
 
 from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.execution.message import Own, Place
+from migration_gate.execution.task import Task
+from migration_gate.execution.worker import Worker
 from migration_gate.files.script import Script
 from migration_gate.history.table import missing_right, quote_name
-from migration_gate.parts import Own, Place
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
     GateError,
@@ -27,8 +29,6 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.remedies import find_remedy
 from migration_gate.statements import place
-from migration_gate.task import Task
-from migration_gate.worker import Worker
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})

@@ -12,18 +12,18 @@ from typing import Final
 
 from psycopg import sql
 
+from migration_gate.execution.frame import become_role, begin, clean_up, restore
+from migration_gate.execution.message import Message, Own, Part, part_end, single
+from migration_gate.execution.task import Task
+from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
     REQUIRE_RECORDED,
     finish_row,
     insert_row,
     lock_row,
 )
-from migration_gate.limits import become_role, begin, clean_up, restore
-from migration_gate.parts import Message, Own, Part, part_end, single
 from migration_gate.session.marks import to_mark
 from migration_gate.statements import Statement, string_syntax_set
-from migration_gate.task import Task
-from migration_gate.worker import Worker, literal, own
 
 
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs

@@ -11,11 +11,11 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.simple_query import Answers, send_message
-from migration_gate.exchange import keep_settings, roll_back
+from migration_gate.execution.exchange import keep_settings, roll_back
+from migration_gate.execution.frame import select
+from migration_gate.execution.worker import Worker
 from migration_gate.history.table import HistoryTable
-from migration_gate.limits import select
 from migration_gate.session.session import Session
-from migration_gate.worker import Worker
 
 
 CLIENT_CHECK_MIN_VERSION: Final = 140000

@@ -12,8 +12,8 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.execution.message import Own, OwnName
 from migration_gate.history.table import HistoryTable
-from migration_gate.parts import Own, OwnName
 from migration_gate.settings.settings import Settings
 
 

@@ -12,11 +12,11 @@ from typing import Final
 
 from psycopg import sql
 
+from migration_gate.execution.message import Own
+from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
-from migration_gate.parts import Own
 from migration_gate.session.lock import SERVER_KEEPALIVES
 from migration_gate.statements import Statement, string_syntax_set
-from migration_gate.worker import Worker, literal, own
 
 
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
