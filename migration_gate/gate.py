@@ -11,7 +11,9 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.apply import Applier
+from migration_gate.applying.outside import require_no_session
+from migration_gate.applying.runs import Applier
+from migration_gate.applying.settlement import Settlement, settle_doubts
 from migration_gate.connection.connect import (
     current_parameters,
     open_connection,
@@ -27,7 +29,6 @@ from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import Look, require_readable
-from migration_gate.outside import require_no_session
 from migration_gate.planning.plan import (
     Plan,
     find_shared_numbers,
@@ -56,7 +57,6 @@ from migration_gate.session.session import Session, make_history, start_session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
-from migration_gate.settlement import Settlement, settle_doubts
 
 
 LOSSES_MAX: Final = 3

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from dev.postgres import Server
+from migration_gate.applying.settlement import Settlement
 from migration_gate.execution.task import Task
 from migration_gate.files.folder import read_folder, read_scripts
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import HistoryTableName
-from migration_gate.settlement import Settlement
 from tests.fix_gate import Gate, Run, write_migrations
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.fix_proxy import Proxy

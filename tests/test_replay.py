@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.replay import settings_after
+from migration_gate.applying.settings_so_far import settings_after
 from migration_gate.statements import split
 
 

@@ -15,7 +15,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.catalogue import (
+from migration_gate.applying.catalogue import (
     NAMED,
     class_name,
     find_oid,
@@ -23,9 +23,7 @@ from migration_gate.catalogue import (
     object_exists,
     qualified_name,
 )
-from migration_gate.files.script import Script
-from migration_gate.files.units import Unit
-from migration_gate.leftovers import (
+from migration_gate.applying.indexes import (
     drop_index,
     find_leftovers,
     is_ours,
@@ -33,6 +31,8 @@ from migration_gate.leftovers import (
     note_create_index,
     note_reindex,
 )
+from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.report.errors import MigrationFailedError, SqlError, UnresolvedError
 from migration_gate.statements import (
     Statement,

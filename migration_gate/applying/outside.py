@@ -12,6 +12,17 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from migration_gate.applying.settings_so_far import settings_after
+from migration_gate.applying.unfinished import (
+    REFUSED_INSIDE,
+    alone,
+    is_done_in_steps,
+    judge,
+    note_before,
+    require_valid,
+    tidy,
+    waits_harmlessly,
+)
 from migration_gate.connection.simple_query import send_message
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
@@ -50,7 +61,6 @@ from migration_gate.history.progress import (
     write_intent,
 )
 from migration_gate.history.rows import insert_row, to_text
-from migration_gate.replay import settings_after
 from migration_gate.report.errors import (
     FileFault,
     GateError,
@@ -61,16 +71,6 @@ from migration_gate.report.log import Log
 from migration_gate.session.marks import to_mark
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import Statement, place, string_syntax_set
-from migration_gate.unfinished import (
-    REFUSED_INSIDE,
-    alone,
-    is_done_in_steps,
-    judge,
-    note_before,
-    require_valid,
-    tidy,
-    waits_harmlessly,
-)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.catalogue import class_name, find_oid
+from migration_gate.applying.catalogue import class_name, find_oid
 from migration_gate.statements import ConcurrentIndex
 
 

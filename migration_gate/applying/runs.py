@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import psycopg
 
+from migration_gate.applying.outside import apply_outside
+from migration_gate.applying.preamble import leave_out_unknown
+from migration_gate.applying.settlement import Settlement
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.execution.compose import compose_flush, compose_transaction, join
 from migration_gate.execution.exchange import (
@@ -31,13 +34,10 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
-from migration_gate.outside import apply_outside
 from migration_gate.planning.plan import Plan
-from migration_gate.preamble import leave_out_unknown
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
 from migration_gate.session.session import Session
-from migration_gate.settlement import Settlement
 from migration_gate.statements import string_syntax_set
 
 
