@@ -14,7 +14,7 @@ if __name__ == "__main__":
     )
     # Modules that load make no garbage worth the looking: 6 of 85 ms in the image.
     gc.set_threshold(100_000)
-    from migration_gate.commands import main
+    from migration_gate.commands.main import main
 
     # Everything is written and closed; Python would take its modules apart for 30 ms.
     os._exit(main(sys.argv[1:], os.environ))

@@ -163,8 +163,8 @@ def serve() -> None:
     end_with_parent()
     import tenacity  # noqa: F401, PLC0415  # a gate that waits would load it
 
-    from migration_gate.commands import main  # noqa: PLC0415  # not in who asks
-    from migration_gate.stop import SIGNALS  # noqa: PLC0415
+    from migration_gate.commands.main import main  # noqa: PLC0415  # not in who asks
+    from migration_gate.commands.signals import SIGNALS  # noqa: PLC0415
 
     def be_gate(environ: Mapping[str, str]) -> int:
         os.environ.clear()

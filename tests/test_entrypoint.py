@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from migration_gate import __version__
-from migration_gate.answers import HELP
+from migration_gate.commands.answers import HELP
 from tests.fix_gate import ROOT, Gate, write_migrations
 from tests.fix_postgres import Database
 from tests.history_tables import TWO, versions

@@ -97,7 +97,7 @@ def note(event, given):
     if event == "compile":
         texts.append(str(given[0]))
 sys.addaudithook(note)
-from migration_gate.commands import main
+from migration_gate.commands.main import main
 code = main([], os.environ)
 print(json.dumps({"patterns": patterns, "texts": texts}), flush=True)
 os._exit(code)

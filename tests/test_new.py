@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from migration_gate.commands.new import create_migration
 from migration_gate.files.migration import parse_name
-from migration_gate.new import create_migration
 from migration_gate.report.errors import MigrationFilesError
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database

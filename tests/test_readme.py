@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from dev.postgres import VERSION
-from migration_gate.answers import State
-from migration_gate.commands import FLAGS, OPERANDS
+from migration_gate.commands.answers import State
+from migration_gate.commands.main import FLAGS, OPERANDS
+from migration_gate.commands.new import TEMPLATE
 from migration_gate.files.migration import KNOWN, parse_directives, parse_name
-from migration_gate.new import TEMPLATE
 from migration_gate.report.errors import GateError
 from migration_gate.report.log import EVENTS, VERDICTS
 from migration_gate.report.verdict import Tally, closed, opened

@@ -10,8 +10,8 @@ from datetime import datetime
 import pytest
 
 from dev.postgres import find_free_port
+from migration_gate.commands.migrate import new_patience
 from migration_gate.connection.wait import LONGEST_WAIT_S, Patience
-from migration_gate.gate import new_patience
 from migration_gate.report.log import Log
 from migration_gate.settings.settings import from_environ
 from tests.ends import FILES, cause, times

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from migration_gate.answers import (
+from migration_gate.commands.answers import (
     PlanLine,
     describe_plan,
     describe_status,
     make_status,
     to_json,
 )
-from migration_gate.check import incomplete
+from migration_gate.commands.check import incomplete
+from migration_gate.commands.migrate import load, log_plan, log_ready, new_patience
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import Migration
-from migration_gate.gate import load, log_plan, log_ready, new_patience
 from migration_gate.history.look import Look, require_readable
 from migration_gate.history.progress import find_unfinished
 from migration_gate.planning.plan import Plan, make_plan, require_agreement

@@ -13,10 +13,10 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.commands.migrate import load, open_worker, wait_for_history
 from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.gate import load, open_worker, wait_for_history
 from migration_gate.history.look import require_readable
 from migration_gate.history.progress import (
     delete_units,

@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.answers import HELP
-from migration_gate.check import check, wait_for_server
-from migration_gate.gate import migrate
-from migration_gate.new import create_migration
+from migration_gate.commands.answers import HELP
+from migration_gate.commands.check import check, wait_for_server
+from migration_gate.commands.migrate import migrate
+from migration_gate.commands.new import create_migration
+from migration_gate.commands.resolve import resolve
+from migration_gate.commands.signals import (
+    Stopped,
+    Stopping,
+    ignore_signals,
+    limit_time,
+    stoppable,
+)
+from migration_gate.commands.status import show_plan, show_status
 from migration_gate.report.errors import GateError
 from migration_gate.report.log import (
     GATE_CLOSED,
@@ -30,17 +39,8 @@ from migration_gate.report.log import (
     write_line,
 )
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
-from migration_gate.resolve import resolve
 from migration_gate.settings.database import empty_variables
 from migration_gate.settings.settings import from_environ, log_settings
-from migration_gate.status import show_plan, show_status
-from migration_gate.stop import (
-    Stopped,
-    Stopping,
-    ignore_signals,
-    limit_time,
-    stoppable,
-)
 
 
 STDOUT: Final = 1

@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
+from migration_gate.commands.migrate import (
+    load,
+    log_plan,
+    log_ready,
+    log_start,
+    new_patience,
+)
 from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT
 from migration_gate.connection.connect import NotReadyError, looking, open_connection
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
-from migration_gate.gate import load, log_plan, log_ready, log_start, new_patience
 from migration_gate.history.look import require_readable
 from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, IncompleteError, LoginRefusedError
