@@ -3,7 +3,7 @@ A module's byte code as the image holds it: some modules rewritten, to start soo
 
 Each change can be left out without another effect, and a module that another version
 writes differently is left as it is; that a start then compiles again is seen by
-tests/test_image.py. What they buy is in bench/startup.md.
+tests/image/test_image.py. What they buy is in bench/startup.md.
 """
 
 # ruff: noqa: INP001 -- a part of a program, not of a package

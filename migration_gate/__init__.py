@@ -1,9 +1,9 @@
 """
 A gate between a database and an application.
 
-Reading order: gate (the main path), settings and database, migration and folder,
-plan, connect, history_table and history, lock, scripts and statements, apply,
-verdict, logs; commands for everything that is not ``migrate``.
+Eleven rooms on nine floors, each imports only what stands below it. Reading order, from
+above: commands (``migrate`` is the main path), applying, execution, session, planning,
+history, files, connection, settings, statements, report.
 """
 
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Final
 
-from migration_gate import causes
+from migration_gate.connection import causes
 from migration_gate.connection.causes import Cause, Kind
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database

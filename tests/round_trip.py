@@ -23,9 +23,9 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.applying.test_dumps import BODY_OF_SQL, HISTORY, SOURCE, content
 from tests.fix_gate import Gate
 from tests.fix_postgres import DEFAULTS, Database, Databases, SharedServer, look_at
-from tests.test_dumps import BODY_OF_SQL, HISTORY, SOURCE, content
 
 
 BOTH = (("schema", ("--schema-only",)), ("data", ("--data-only",)))

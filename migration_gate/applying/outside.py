@@ -32,7 +32,6 @@ from migration_gate.execution.exchange import (
     keep_settings,
     roll_back,
 )
-from migration_gate.execution.failure import LocksNotFreeError
 from migration_gate.execution.frame import (
     become_role,
     begin,
@@ -40,18 +39,16 @@ from migration_gate.execution.frame import (
     restore,
     session_limits,
 )
-from migration_gate.execution.message import Own, single
+from migration_gate.execution.message import Own, Task, single
 from migration_gate.execution.retry import retry_while_locked
-from migration_gate.execution.task import Task
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.files.script import Script
+from migration_gate.files.script import Script, digest_unit
 from migration_gate.files.units import Unit
 from migration_gate.history.progress import (
     Progress,
     delete_units,
-    digest_unit,
     ensure_progress,
     finish_finished,
     finish_unit,
@@ -68,6 +65,7 @@ from migration_gate.report.errors import (
     MigrationFilesError,
 )
 from migration_gate.report.log import Log
+from migration_gate.report.outcomes import LocksNotFreeError
 from migration_gate.session.marks import to_mark
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import Statement, place, string_syntax_set

@@ -15,7 +15,8 @@ from psycopg import sql
 
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
-from migration_gate.report.log import MIGRATION_SETTING_SKIPPED, Log
+from migration_gate.report.events import MIGRATION_SETTING_SKIPPED
+from migration_gate.report.log import Log
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.statements import Statement, place, setting_changed
 

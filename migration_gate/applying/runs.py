@@ -17,7 +17,6 @@ import psycopg
 from migration_gate.applying.outside import apply_outside
 from migration_gate.applying.preamble import leave_out_unknown
 from migration_gate.applying.settlement import Settlement
-from migration_gate.connection.simple_query import ConnectionLostError
 from migration_gate.execution.compose import compose_flush, compose_transaction, join
 from migration_gate.execution.exchange import (
     Hooks,
@@ -25,10 +24,8 @@ from migration_gate.execution.exchange import (
     UnparsedError,
     exchange,
 )
-from migration_gate.execution.failure import AlreadyAppliedError, LocksNotFreeError
-from migration_gate.execution.message import Message, Share
+from migration_gate.execution.message import Message, Share, Task
 from migration_gate.execution.retry import retry_while_locked
-from migration_gate.execution.task import Task
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
@@ -36,7 +33,13 @@ from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, MigrationFilesError
-from migration_gate.report.log import MIGRATION_NOTICE, MIGRATION_STARTED, Log
+from migration_gate.report.events import MIGRATION_NOTICE, MIGRATION_STARTED
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import (
+    AlreadyAppliedError,
+    ConnectionLostError,
+    LocksNotFreeError,
+)
 from migration_gate.session.session import Session
 from migration_gate.statements import string_syntax_set
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from migration_gate.execution.task import Task
+from migration_gate.execution.message import Task
 from migration_gate.files.migration import AppliedMigration, version_to_key
-from migration_gate.report.log import MIGRATION_APPLIED, Log
+from migration_gate.report.events import MIGRATION_APPLIED
+from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-from migration_gate.commands.migrate import (
+from migration_gate.commands.steps import (
+    incomplete,
     load,
     log_plan,
     log_ready,
@@ -21,7 +22,7 @@ from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import require_readable
 from migration_gate.planning.plan import Plan, make_plan, require_agreement
-from migration_gate.report.errors import GateError, IncompleteError, LoginRefusedError
+from migration_gate.report.errors import LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session.create_database import with_database
@@ -29,7 +30,6 @@ from migration_gate.session.session import Session, not_writable, start_session
 from migration_gate.settings.settings import Settings
 
 
-NAMES_SHOWN: Final = 5
 SERVER_STATE: Final = """
 SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('transaction_read_only'),
@@ -113,17 +113,6 @@ class _Looker:
             self._is_reported = True
             version = session.conn.info.server_version
             log_ready(version, self._patience, self._log, is_pooled=session.is_pooled)
-
-
-def incomplete(pending: Sequence[Migration]) -> GateError:
-    """Return the error that says what is not applied."""
-    names = ", ".join(f'"{m.version}"' for m in pending[:NAMES_SHOWN])
-    more = len(pending) - NAMES_SHOWN
-    return IncompleteError(
-        f"not applied: {names}" + (f" and {more} more" if more > 0 else ""),
-        hint="Look at the job or init container that runs migrate with these files; "
-        "this command only looks.",
-    )
 
 
 def _ask(settings: Settings, patience: Patience, log: Log) -> None:

@@ -30,14 +30,13 @@ from migration_gate.commands.signals import (
 )
 from migration_gate.commands.status import show_plan, show_status
 from migration_gate.report.errors import GateError
-from migration_gate.report.log import (
+from migration_gate.report.events import (
     GATE_CLOSED,
     GATE_FAILED,
     GATE_OPENED,
     SETTINGS_UNKNOWN,
-    Log,
-    write_line,
 )
+from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 from migration_gate.settings.database import empty_variables
 from migration_gate.settings.settings import from_environ, log_settings

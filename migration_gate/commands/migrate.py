@@ -6,32 +6,20 @@ Knows every step and does none of them itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
-from migration_gate import __version__
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement, settle_doubts
-from migration_gate.connection.connect import (
-    current_parameters,
-    open_connection,
-    open_second_connection,
-)
-from migration_gate.connection.simple_query import ConnectionLostError
-from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.execution.failure import AlreadyAppliedError
-from migration_gate.execution.ready import start_worker
+from migration_gate.commands.steps import load, log_plan, open_worker, wait_for_history
 from migration_gate.execution.watch import Watch
-from migration_gate.execution.worker import Worker
-from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import Look, require_readable
 from migration_gate.planning.plan import (
     Plan,
-    find_shared_numbers,
     make_plan,
     require_agreement,
 )
@@ -40,22 +28,11 @@ from migration_gate.report.errors import (
     GateError,
     HistoryError,
 )
-from migration_gate.report.log import (
-    CHANGED_MIGRATIONS,
-    DATABASE_READY,
-    FILES_SHARED_NUMBER,
-    GATE_STARTED,
-    NOT_ALTERED,
-    OUT_OF_ORDER,
-    PLAN_MADE,
-    UNKNOWN_VERSIONS,
-    Log,
-)
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import AlreadyAppliedError, ConnectionLostError
 from migration_gate.report.verdict import Tally
-from migration_gate.session.create_database import with_database
-from migration_gate.session.session import Session, make_history, start_session
+from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
-from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 
 
@@ -132,87 +109,6 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
         Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)
 
 
-def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
-    """Read the migrations folder, say what starts, and what is odd about the folder."""
-    migrations = read_folder(settings.migrations, allow_empty=settings.allow_empty)
-    log_start(settings, log, command, migration_count=len(migrations))
-    shared = find_shared_numbers(migrations)
-    if shared:
-        log.emit(FILES_SHARED_NUMBER, versions=list(shared))
-    return migrations
-
-
-def log_start(
-    settings: Settings, log: Log, command: str, *, migration_count: int | None
-) -> None:
-    """Report what starts, and for which database. Raises SettingsError."""
-    log.emit(
-        GATE_STARTED,
-        command=command,
-        gate_version=__version__,
-        migrations=str(settings.migrations),
-        migration_count=migration_count,
-        **shown(current_parameters(settings.database)),
-    )
-
-
-def new_patience(settings: Settings, log: Log, timeout_s: float) -> Patience:
-    """Start the clock of one wait for the database."""
-    return Patience(
-        database=settings.database,
-        timeout_s=timeout_s,
-        grace_s=settings.auth_grace_s,
-        heartbeat_s=settings.heartbeat_s,
-        log=log,
-    )
-
-
-def wait_for_history(
-    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
-) -> Session:
-    """
-    Wait until the database can be written, and look at its history.
-
-    A file that no database is needed to refuse is refused before the wait, but not
-    where the database answers at once: then the history tells whether the file is
-    applied already, and nothing more is asked of it.
-    """
-    patience = new_patience(settings, log, settings.wait_timeout_s)
-
-    def refuse_texts() -> None:
-        check_texts(settings.migrations, migrations)
-
-    try:
-        session = wait_for(
-            with_database(
-                lambda: start_session(settings, must_write=True),
-                settings,
-                log,
-                before_creating=refuse_texts,
-            ),
-            patience,
-            before_waiting=refuse_texts,
-        )
-    finally:
-        tally.waited_s += patience.waited_s
-    version = session.conn.info.server_version
-    log_ready(version, patience, log, is_pooled=session.is_pooled)
-    return session
-
-
-def log_ready(
-    server_version: int, patience: Patience, log: Log, *, is_pooled: bool
-) -> None:
-    """Report the database that answered; ``server_version`` as in 170010 for 17.10."""
-    log.emit(
-        DATABASE_READY,
-        attempt=patience.attempts + 1,
-        waited_s=round(patience.waited_s, 3),
-        server_version=f"{server_version // 10000}.{server_version % 10000}",
-        pooled=is_pooled,
-    )
-
-
 def agree(
     settings: Settings,
     migrations: Sequence[Migration],
@@ -236,37 +132,6 @@ def agree(
     )
     settle_doubts(session.seen.history, tally, log)
     return plan
-
-
-def log_plan(plan: Plan, log: Log) -> None:
-    """Report the plan and every disagreement that the settings allow."""
-    log.emit(
-        PLAN_MADE,
-        applied_count=len(plan.applied),
-        pending_count=len(plan.pending),
-        pending=[migration.version for migration in plan.pending],
-    )
-    if plan.changed:
-        log.emit(CHANGED_MIGRATIONS, versions=list(plan.changed))
-    if plan.unknown:
-        log.emit(UNKNOWN_VERSIONS, versions=list(plan.unknown))
-    if plan.out_of_order:
-        log.emit(OUT_OF_ORDER, versions=list(plan.out_of_order))
-
-
-@contextmanager
-def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
-    """Open the connection that runs the files, and make the history table ours."""
-    opened = open_second_connection if held.is_pooled else open_connection
-    conn = wait_for(
-        lambda: opened(settings.database),
-        new_patience(settings, log, settings.wait_timeout_s),
-    )
-    with closing(conn):
-        table, reason = make_history(conn, held)
-        if reason is not None:
-            log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, held, table)
 
 
 def _in_vain(

@@ -13,8 +13,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.commands.migrate import load, open_worker, wait_for_history
-from migration_gate.connection.simple_query import ConnectionLostError
+from migration_gate.commands.steps import load, open_worker, wait_for_history
 from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.history.look import require_readable
@@ -32,7 +31,9 @@ from migration_gate.report.errors import (
     FileFault,
     MigrationFilesError,
 )
-from migration_gate.report.log import MIGRATION_RESOLVED, Log
+from migration_gate.report.events import MIGRATION_RESOLVED
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, translated_loss
 from migration_gate.session.turn import take_turn

@@ -15,8 +15,13 @@ from migration_gate.commands.answers import (
     make_status,
     to_json,
 )
-from migration_gate.commands.check import incomplete
-from migration_gate.commands.migrate import load, log_plan, log_ready, new_patience
+from migration_gate.commands.steps import (
+    incomplete,
+    load,
+    log_plan,
+    log_ready,
+    new_patience,
+)
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import Migration

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import pq
 
 from migration_gate.report.errors import SqlFailure
+from migration_gate.report.outcomes import ConnectionLostError
 
 
 # Together less than stop.UNWIND_S.
@@ -35,10 +36,6 @@ FIELDS: Final = {
     "table": pq.DiagnosticField.TABLE_NAME,
     "position": pq.DiagnosticField.STATEMENT_POSITION,
 }
-
-
-class ConnectionLostError(Exception):
-    """The connection ended before the answer came: what was sent may have happened."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,8 @@ from migration_gate.report.errors import (
     SettingFault,
     SettingsError,
 )
-from migration_gate.report.log import DATABASE_RETRY_SCHEDULED, Log
+from migration_gate.report.events import DATABASE_RETRY_SCHEDULED
+from migration_gate.report.log import Log
 from migration_gate.settings.database import DatabaseSettings
 
 

@@ -13,8 +13,7 @@ from typing import Final
 from psycopg import sql
 
 from migration_gate.execution.frame import become_role, begin, clean_up, restore
-from migration_gate.execution.message import Message, Own, Part, part_end, single
-from migration_gate.execution.task import Task
+from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
     REQUIRE_RECORDED,

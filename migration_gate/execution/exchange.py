@@ -12,20 +12,13 @@ import psycopg
 
 from psycopg import pq
 
-from migration_gate.connection.simple_query import (
-    Answers,
-    ConnectionLostError,
-    send_message,
-)
-from migration_gate.execution.failure import (
-    LocksNotFreeError,
-    describe_failure,
-    judge_failure,
-)
+from migration_gate.connection.simple_query import Answers, send_message
+from migration_gate.execution.failure import describe_failure, judge_failure
 from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Share, find_own
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
+from migration_gate.report.outcomes import ConnectionLostError, LocksNotFreeError
 from migration_gate.statements import blocks
 
 

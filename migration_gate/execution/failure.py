@@ -10,12 +10,10 @@ import re
 
 from typing import Final
 
-from migration_gate.connection.simple_query import ConnectionLostError
-from migration_gate.execution.message import Own, Place
-from migration_gate.execution.task import Task
+from migration_gate.execution.message import Own, Place, Task
 from migration_gate.execution.worker import Worker
 from migration_gate.files.script import Script
-from migration_gate.history.table import missing_right, quote_name
+from migration_gate.history.table import missing_right
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
     GateError,
@@ -27,6 +25,12 @@ from migration_gate.report.errors import (
     SqlError,
     SqlFailure,
 )
+from migration_gate.report.outcomes import (
+    AlreadyAppliedError,
+    ConnectionLostError,
+    LocksNotFreeError,
+)
+from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
 from migration_gate.statements import place
 
@@ -37,27 +41,6 @@ AT_COMMIT: Final = frozenset({"clean up", "commit"})  # deferred constraints
 # division by the number of rows.
 ROW_GONE: Final = frozenset({"42P01", "42703", "42704", "22P02", "22012"})
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
-
-
-class AlreadyAppliedError(Exception):
-    """
-    The history has the row: another gate was faster, or a lost COMMIT happened.
-
-    ``constraint`` is the one that the row would violate.
-    """
-
-    def __init__(self, version: str, constraint: str | None = None) -> None:
-        super().__init__(version)
-        self.version = version
-        self.constraint = constraint
-
-
-class LocksNotFreeError(Exception):
-    """The migration was rolled back because it could not get its locks."""
-
-    def __init__(self, error: SqlError) -> None:
-        super().__init__(error.error_message)
-        self.error = error
 
 
 def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exception:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from migration_gate.execution.task import Task
 from migration_gate.files.migration import BYTE_ORDER_MARK
 from migration_gate.files.script import Script
 from migration_gate.statements import Statement
@@ -40,6 +39,14 @@ class Own:
 
 
 Part: TypeAlias = Own | Statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A script, and the version that the history gets, in the spelling it uses."""
+
+    script: Script
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

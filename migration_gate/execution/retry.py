@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from migration_gate.execution.failure import LocksNotFreeError
 from migration_gate.execution.watch import Watch
 from migration_gate.report.errors import MigrationBlockedError
-from migration_gate.report.log import MIGRATION_RETRY_SCHEDULED, Log
+from migration_gate.report.events import MIGRATION_RETRY_SCHEDULED
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import LocksNotFreeError
 
 
 FIRST_PAUSE_S: Final = 0.5

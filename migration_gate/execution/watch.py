@@ -15,10 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from migration_gate.connection.simple_query import ConnectionLostError, Ticks
+from migration_gate.connection.simple_query import Ticks
 from migration_gate.execution.message import Message, Share
 from migration_gate.execution.worker import Worker
-from migration_gate.report.log import MIGRATION_PROGRESS, Log
+from migration_gate.report.events import MIGRATION_PROGRESS
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.session.activity import (
     Activity,
     cancel,

@@ -7,6 +7,7 @@ Everything that is wrong with a text is found here, before anything is applied.
 from __future__ import annotations
 
 import codecs
+import hashlib
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -214,3 +215,15 @@ def _to_files_error(
             )
         )
     return MigrationFilesError(faults)
+
+
+def digest_unit(script: Script, unit: Unit) -> str:
+    """Return the checksum by which an edited statement is noticed."""
+    digest = hashlib.sha256()
+    for statement in unit.statements:
+        start, end = statement.copy_data or (statement.end, statement.end)
+        text = script.content[statement.first : start]
+        digest.update(b" ".join(text.split()) + b"\n")
+        for _, block in blocks(script.content, start, end):
+            digest.update(block)
+    return "sha256:" + digest.hexdigest()

@@ -1,3 +1,8 @@
 """
-Room.
+The history table: recognise it, look at it, make it, write its rows.
+
+Knows no plan. ``table`` judges whether a table is the history; ``tools`` names the tool
+whose table it is; ``look`` looks with one query; ``creation`` makes the table, or makes
+it ours; ``rows`` are the statements that write in it; ``progress`` is what of a file
+outside a transaction is done.
 """

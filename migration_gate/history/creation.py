@@ -12,15 +12,11 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.execution.failure import AlreadyAppliedError
 from migration_gate.history.look import Look
-from migration_gate.history.table import (
-    OUR_COLUMNS,
-    HistoryTable,
-    missing_right,
-    quote_name,
-)
+from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
 from migration_gate.report.errors import GateError, HistoryError, LoginRefusedError
+from migration_gate.report.outcomes import AlreadyAppliedError
+from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 

@@ -17,12 +17,9 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.history.table import (
-    HistoryTable,
-    judge_table,
-    quote_name,
-)
+from migration_gate.history.table import HistoryTable, judge_table
 from migration_gate.report.errors import LoginRefusedError
+from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 

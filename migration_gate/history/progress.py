@@ -7,7 +7,6 @@ applied has none. Written by the login role.
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,8 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.files.script import Script
-from migration_gate.files.units import Unit
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.errors import HistoryError
-from migration_gate.statements import blocks
 
 
 State = Literal["started", "finished"]
@@ -42,18 +38,6 @@ class Progress:
     digest: str
     state: State
     before: Mapping[str, Any] = field(default_factory=dict)
-
-
-def digest_unit(script: Script, unit: Unit) -> str:
-    """Return the checksum by which an edited statement is noticed."""
-    digest = hashlib.sha256()
-    for statement in unit.statements:
-        start, end = statement.copy_data or (statement.end, statement.end)
-        text = script.content[statement.first : start]
-        digest.update(b" ".join(text.split()) + b"\n")
-        for _, block in blocks(script.content, start, end):
-            digest.update(block)
-    return "sha256:" + digest.hexdigest()
 
 
 def progress_table(table: HistoryTable) -> sql.Identifier:

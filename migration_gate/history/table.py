@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from migration_gate.history.tools import CHARACTER_TYPES, Column, name_tool
 from migration_gate.report.errors import HistoryError, LoginRefusedError
+from migration_gate.report.quoting import quote_name
 
 
 OUR_COLUMNS = {
@@ -18,18 +20,8 @@ OUR_COLUMNS = {
     "duration_ms": "bigint",
     "gate_version": "text",
 }
-CHARACTER_TYPES = frozenset({"text", "character varying", "character"})
 TIME_TYPES = frozenset({"timestamp without time zone", "timestamp with time zone"})
 NUMBER_TYPES = frozenset({"bigint", "integer", "numeric"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column of the table; ``type_name`` without its length."""
-
-    name: str
-    type_name: str
-    is_optional: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,123 +101,6 @@ def missing_right(
     )
 
 
-# kwlist.h: the words that name nothing without quotes.
-RESERVED = frozenset(
-    [
-        "all",
-        "analyse",
-        "analyze",
-        "and",
-        "any",
-        "array",
-        "as",
-        "asc",
-        "asymmetric",
-        "authorization",
-        "binary",
-        "both",
-        "case",
-        "cast",
-        "check",
-        "collate",
-        "collation",
-        "column",
-        "concurrently",
-        "constraint",
-        "create",
-        "cross",
-        "current_catalog",
-        "current_date",
-        "current_role",
-        "current_schema",
-        "current_time",
-        "current_timestamp",
-        "current_user",
-        "default",
-        "deferrable",
-        "desc",
-        "distinct",
-        "do",
-        "else",
-        "end",
-        "except",
-        "false",
-        "fetch",
-        "for",
-        "foreign",
-        "freeze",
-        "from",
-        "full",
-        "grant",
-        "group",
-        "having",
-        "ilike",
-        "in",
-        "initially",
-        "inner",
-        "intersect",
-        "into",
-        "is",
-        "isnull",
-        "join",
-        "lateral",
-        "leading",
-        "left",
-        "like",
-        "limit",
-        "localtime",
-        "localtimestamp",
-        "natural",
-        "none",
-        "not",
-        "notnull",
-        "null",
-        "offset",
-        "on",
-        "only",
-        "or",
-        "order",
-        "outer",
-        "overlaps",
-        "placing",
-        "primary",
-        "references",
-        "returning",
-        "right",
-        "select",
-        "session_user",
-        "similar",
-        "some",
-        "symmetric",
-        "system_user",
-        "table",
-        "tablesample",
-        "then",
-        "to",
-        "trailing",
-        "true",
-        "union",
-        "unique",
-        "user",
-        "using",
-        "variadic",
-        "verbose",
-        "when",
-        "where",
-        "window",
-        "with",
-    ]
-)
-
-
-def quote_name(name: str) -> str:
-    """Quote an identifier for a hint that a person pastes, where it needs it."""
-    plain = name.isascii() and name.isidentifier() and name == name.lower()
-    if plain and name not in RESERVED:
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _find_trust_faults(facts: Mapping[str, Any]) -> list[str]:
     faults = []
     if facts["kind"] != "r" or facts["persistence"] == "t":
@@ -260,36 +135,3 @@ def _find_form_fault(columns: Sequence[Column], *, is_unique: bool) -> str | Non
         if not column.is_optional:
             return f'its column "{column.name}" is neither nullable nor has a default'
     return None
-
-
-TOOLS = (
-    ("golang-migrate", {"version", "dirty"}),
-    ("Flyway", {"installed_rank", "script"}),
-    ("goose", {"version_id", "is_applied"}),
-    ("sqlx", {"version", "description", "installed_on", "success"}),
-    ("Yandex pgmigrate", {"version", "description", "installed_by"}),
-    ("Diesel", {"version", "run_on"}),
-    ("node-pg-migrate", {"name", "run_on"}),
-    ("Ecto", {"version", "inserted_at"}),
-    ("Liquibase", {"orderexecuted", "md5sum"}),
-    ("Atlas", {"version", "executed_at", "execution_time"}),
-    ("yoyo", {"migration_hash", "migration_id"}),
-    ("Alembic", {"version_num"}),
-    ("Prisma", {"migration_name", "applied_steps_count"}),
-    ("Django", {"app", "name", "applied"}),
-    ("Knex", {"name", "batch", "migration_time"}),
-    ("refinery", {"version", "name", "applied_on"}),
-    ("Supabase", {"version", "statements"}),
-)
-
-
-def name_tool(columns: Sequence[Column]) -> str:
-    """Name the tool whose table has these columns, as far as they tell."""
-    names = {column.name for column in columns}
-    for tool, marks in TOOLS:
-        if marks <= names:
-            return tool
-    if names == {"version"}:
-        is_text = columns[0].type_name in CHARACTER_TYPES
-        return "dbmate or Rails" if is_text else "tern"
-    return "another program"

@@ -1,3 +1,3 @@
 """
-Room.
+Files and history side by side: what is pending, where they disagree. Pure.
 """

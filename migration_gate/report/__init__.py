@@ -1,3 +1,9 @@
 """
-Room.
+What the gate says: errors, outcomes, events, words, verdict, log.
+
+Imports no other room. ``errors`` is the tree of what closes the gate; ``outcomes`` are
+exceptions that the run acts on; ``quoting`` writes identifiers for people; ``cleaning``
+is PostgreSQL's words without row data and SQL; ``remedies`` tells what to do about an
+error of PostgreSQL's; ``verdict`` makes the last line's fields; ``events`` names each
+line; ``console`` writes a line for a person; ``log`` writes lines.
 """

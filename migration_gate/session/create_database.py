@@ -28,8 +28,9 @@ from migration_gate.connection.connect import (
     looking,
     open_connection,
 )
-from migration_gate.history.table import quote_name
-from migration_gate.report.log import DATABASE_CREATED, Log
+from migration_gate.report.events import DATABASE_CREATED
+from migration_gate.report.log import Log
+from migration_gate.report.quoting import quote_name
 from migration_gate.session.lock import lock_keys
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings

@@ -13,10 +13,11 @@ import psycopg
 
 from migration_gate.connection.causes import READ_ONLY, STANDBY
 from migration_gate.connection.connect import NotReadyError, looking, open_connection
-from migration_gate.connection.simple_query import ConnectionLostError, is_alive
+from migration_gate.connection.simple_query import is_alive
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.session.lock import (
     Holder,
     Keys,

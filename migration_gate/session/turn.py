@@ -1,6 +1,8 @@
 """
 Take turns: wait for the lock while another gate applies, or until it has done it all.
 
+A backend that a killed gate has left working is waited for too: where the server does
+not watch its clients, a statement runs on, and may still commit.
 Holds no transaction while it waits, and no connection between looks that are far apart.
 """
 
@@ -16,11 +18,13 @@ from typing import Final
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.history.look import Look
 from migration_gate.report.errors import LockTimeoutError
-from migration_gate.report.log import LOCK_ACQUIRED, LOCK_WAITING, Log
+from migration_gate.report.events import LOCK_ACQUIRED, LOCK_WAITING
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
+from migration_gate.session.activity import find_workers, observe
 from migration_gate.session.lock import Holder, Trial
-from migration_gate.session.orphans import wait_for_orphans
-from migration_gate.session.session import Session, start_session
+from migration_gate.session.session import Session, start_session, translated_loss
 from migration_gate.settings.settings import Settings
 
 
@@ -31,6 +35,7 @@ PAUSE_PER_TRY: Final = 20
 LONGEST_CROWDED_S: Final = 0.25
 LONGEST_ASK_INTERVAL_S: Final = 1.0
 KEEP_CONNECTION_S: Final = 0.3
+ORPHAN_POLL_S: Final = 0.25
 
 
 @contextmanager
@@ -195,4 +200,40 @@ def pause_before_next_try(waited_s: float, tried_for_s: float) -> float:
     crowded_s = min(tried_for_s * PAUSE_PER_TRY, LONGEST_CROWDED_S)
     return max(
         FIRST_PAUSE_S, crowded_s, min(waited_s * PAUSE_PER_WAITED, LONGEST_PAUSE_S)
+    )
+
+
+def wait_for_orphans(held: Session, log: Log) -> None:
+    """
+    Wait until no other backend runs a migration of this history.
+
+    Under the lock there can be no other gate, so whoever holds the work key is left
+    over. Its end is waited for as long as it works: GATE_TIMEOUT bounds it.
+
+    Raises:
+        ConnectionLostError: The lock's connection is gone.
+    """
+    started_s = time.monotonic()
+    logged_s = float("-inf")
+    with translated_loss():
+        while pids := find_workers(held.conn, held.keys().work, pooled=held.is_pooled):
+            now = time.monotonic()
+            if now - logged_s >= held.settings.heartbeat_s:
+                logged_s = now
+                _report_orphan(held, pids[0], now - started_s, log)
+            time.sleep(ORPHAN_POLL_S)
+            if not held.is_alive:
+                text = "the lock's connection was lost"
+                raise ConnectionLostError(text)
+
+
+def _report_orphan(held: Session, pid: int, waited_s: float, log: Log) -> None:
+    seen = observe(held.conn, pid, pooled=held.is_pooled)
+    log.emit(
+        LOCK_WAITING,
+        waited_s=round(waited_s, 3),
+        holder_pid=pid,
+        holder_application=seen.application,
+        holder_since=seen.since,
+        holder_waits_for=seen.waits_for,
     )

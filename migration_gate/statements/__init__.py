@@ -1,15 +1,24 @@
 """
 Scripts cut into statements, and what each statement is. Pure; bytes in, offsets out.
 
-Reading order: `forms` (where each lexical form ends), `blocks`, `tokens` (the first
-ones of a statement), `statement` and what its tokens say: `names`, `session`;
-`splitting` (the pieces), `places`, then `transactions`, `recognition`.
+``forms`` tells where each lexical form ends; ``blocks`` reads a large content block by
+block; ``tokens`` are the first of a statement; ``statement`` is one piece, as a value;
+``copying`` finds the data of a COPY; ``splitting`` cuts; ``places`` are lines and
+columns; ``names`` reads names and strings as PostgreSQL does; ``parameters`` tells
+which of PostgreSQL's parameters a statement changes; ``transactions`` what controls a
+transaction; ``recognition`` what a statement is and names.
 """
 
 from __future__ import annotations
 
 from migration_gate.statements.blocks import blocks, find
 from migration_gate.statements.forms import ScriptError
+from migration_gate.statements.parameters import (
+    SettingChange,
+    reads_as_off,
+    setting_changed,
+    string_syntax_set,
+)
 from migration_gate.statements.places import leading_comments, place
 from migration_gate.statements.recognition import (
     ConcurrentIndex,
@@ -18,12 +27,6 @@ from migration_gate.statements.recognition import (
     is_copy_to_stdout,
     psql_command,
     tables_written,
-)
-from migration_gate.statements.session import (
-    SettingChange,
-    reads_as_off,
-    setting_changed,
-    string_syntax_set,
 )
 from migration_gate.statements.splitting import iter_statements, split
 from migration_gate.statements.statement import Statement

@@ -25,7 +25,7 @@ from migration_gate.statements.forms import (
     skip_blank,
     skip_run,
 )
-from migration_gate.statements.session import string_syntax_set
+from migration_gate.statements.parameters import string_syntax_set
 from migration_gate.statements.statement import Statement
 from migration_gate.statements.tokens import read_tokens
 

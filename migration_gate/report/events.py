@@ -1,0 +1,186 @@
+"""
+The events of the log: names, levels, sentences and fields. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: Final[dict[Level, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    One kind of log line.
+
+    ``message`` is a template over the fields; ``fields`` are all there are, in order.
+    """
+
+    name: str
+    level: Level
+    message: str
+    fields: tuple[str, ...]
+
+
+GATE_STARTED = Event(
+    "gate.started",
+    "info",
+    "Started {command} for database {database} on {host}",
+    (
+        *("command", "gate_version", "host", "port", "database", "user"),
+        *("migrations", "migration_count"),
+    ),
+)
+SETTINGS_UNKNOWN = Event(
+    "settings.unknown",
+    "warning",
+    "Settings that this version does not know: {names}",
+    ("names",),
+)
+FILES_SHARED_NUMBER = Event(
+    "files.shared_number",
+    "warning",
+    "Migrations share a number: {versions}",
+    ("versions",),
+)
+DATABASE_RETRY_SCHEDULED = Event(
+    "database.retry_scheduled",
+    "warning",
+    "Database is not usable yet: {error_message}",
+    ("attempt", "wait_s", "waited_s", "reason", "error_message"),
+)
+DATABASE_READY = Event(
+    "database.ready",
+    "info",
+    "Database answered after {waited_s} s",
+    ("attempt", "waited_s", "server_version", "pooled"),
+)
+DATABASE_CREATED = Event(
+    "database.created", "info", "Created database {database}", ("database",)
+)
+PLAN_MADE = Event(
+    "plan.made",
+    "info",
+    "{pending_count} pending, {applied_count} applied",
+    ("applied_count", "pending_count", "pending"),
+)
+UNKNOWN_VERSIONS = Event(
+    "history.unknown_versions",
+    "warning",
+    "The history is ahead of the files here: {versions}",
+    ("versions",),
+)
+CHANGED_MIGRATIONS = Event(
+    "history.changed_migrations",
+    "warning",
+    "Changed after being applied: {versions}",
+    ("versions",),
+)
+OUT_OF_ORDER = Event(
+    "history.out_of_order",
+    "warning",
+    "Pending below the newest applied migration: {versions}",
+    ("versions",),
+)
+NOT_ALTERED = Event(
+    "history.not_altered",
+    "warning",
+    "The history table stays without checksums: {reason}",
+    ("reason",),
+)
+LOCK_WAITING = Event(
+    "lock.waiting",
+    "info",
+    "Waiting for another gate, {waited_s} s so far",
+    (
+        *("waited_s", "holder_pid", "holder_application"),
+        *("holder_since", "holder_waits_for"),
+    ),
+)
+LOCK_ACQUIRED = Event(
+    "lock.acquired", "info", "Holding the lock after {waited_s} s", ("waited_s",)
+)
+MIGRATION_STARTED = Event(
+    "migration.started",
+    "info",
+    "Applying {version}",
+    ("version", "checksum", "in_transaction", "statement_count", "attempt"),
+)
+MIGRATION_RETRY_SCHEDULED = Event(
+    "migration.retry_scheduled",
+    "warning",
+    "{version} could not get its locks: trying again in {wait_s} s",
+    (
+        *("version", "attempt", "wait_s"),
+        *("sqlstate", "reason", "blockers"),
+    ),
+)
+MIGRATION_PROGRESS = Event(
+    "migration.progress",
+    "info",
+    "{version} is at statement {statement} of {statement_count} after {elapsed_s} s",
+    (
+        *("version", "statement", "statement_count", "line"),
+        *("elapsed_s", "phase", "percent", "blockers"),
+    ),
+)
+MIGRATION_NOTICE = Event(
+    "migration.notice",
+    "info",
+    "{severity}: {notice}",
+    ("version", "severity", "notice"),
+)
+MIGRATION_SETTING_SKIPPED = Event(
+    "migration.setting_skipped",
+    "warning",
+    "{version}: this server has no parameter {setting}, its SET is left out",
+    ("version", "setting", "line"),
+)
+MIGRATION_APPLIED = Event(
+    "migration.applied",
+    "info",
+    "Applied {version} in {duration_ms} ms",
+    ("version", "applied_at", "duration_ms", "statement_count"),
+)
+MIGRATION_RESOLVED = Event(
+    "migration.resolved",
+    "warning",
+    "{version} was declared {as}",
+    ("version", "as"),
+)
+SUMMARY_FIELDS = (
+    "applied",
+    "applied_count",
+    "waited_s",
+    "lock_waited_s",
+    "duration_ms",
+    "exit_code",
+)
+GATE_OPENED = Event(
+    "gate.opened",
+    "info",
+    "Gate open: {applied_count} applied in {duration_ms} ms",
+    SUMMARY_FIELDS,
+)
+GATE_CLOSED = Event(
+    "gate.closed",
+    "error",
+    "Gate closed: {message}",
+    (
+        *SUMMARY_FIELDS,
+        *("reason", "error_message", "hint"),
+        *("version", "file", "line", "column", "sqlstate"),
+        *("error_detail", "error_hint", "error_context"),
+    ),
+)
+GATE_FAILED = Event(
+    "gate.failed", "debug", "A fault of the gate itself", ("traceback",)
+)
+EVENTS: Final = tuple(
+    value for value in list(globals().values()) if isinstance(value, Event)
+)
+VERDICTS: Final = (GATE_OPENED, GATE_CLOSED)

@@ -1,0 +1,1 @@
+"""Tests of the room ``files``, or of what can be seen of it from outside."""

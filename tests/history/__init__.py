@@ -1,0 +1,1 @@
+"""Tests of the room ``history``, or of what can be seen of it from outside."""

@@ -1,0 +1,1 @@
+"""The image, and what runs it: Compose, Kubernetes, Container Apps."""

@@ -1,0 +1,107 @@
+"""
+containerapps/ has the form that Azure's own SDK knows.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from azure.mgmt.appcontainers import models
+
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.settings import from_environ
+
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "containerapps"
+MODELS = {"app.yaml": models.ContainerApp, "job.yaml": models.Job}
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return one of the files."""
+    text: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text())
+    return text
+
+
+def unknown(model: object, given: object, place: str) -> list[str]:
+    """Name what a model does not know: its classes keep such keys without a word."""
+    if isinstance(given, list) and isinstance(model, list):
+        return [
+            fault
+            for number, (part, each) in enumerate(zip(model, given, strict=True))
+            for fault in unknown(part, each, f"{place}[{number}]")
+        ]
+    attributes = getattr(model, "_attr_to_rest_field", None)
+    if not isinstance(given, dict) or attributes is None:
+        return []
+    names = {field._rest_name: name for name, field in attributes.items()}
+    faults = [f"{place}.{key}" for key in given if key not in names]
+    for key in given.keys() & names:
+        faults += unknown(getattr(model, names[key]), given[key], f"{place}.{key}")
+    return faults
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sdk_knows_every_key(name: str) -> None:
+    """No key is a slip of the pen, at any depth."""
+    given = read(name)
+    assert unknown(MODELS[name](given), given, name) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unknown_key_would_be_found(name: str) -> None:
+    """The test above sees what the SDK itself keeps in silence."""
+    given = read(name)
+    given["properties"]["template"]["volumes"][0]["storageKind"] = "Secret"
+    found = unknown(MODELS[name](given), given, name)
+    assert found == [f"{name}.properties.template.volumes[0].storageKind"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_settings_are_accepted_and_fit_the_platform(name: str) -> None:
+    """The gate ends, and says why, before the platform ends it."""
+    properties = read(name)["properties"]
+    template = properties["template"]
+    (gate,) = template.get("initContainers") or template["containers"]
+    environ = {each["name"]: each["value"] for each in gate["env"]}
+    from_environ(environ)
+    limit_s = properties["configuration"].get("replicaTimeout", 1800)
+    assert parse_duration(environ["GATE_TIMEOUT"]) < limit_s
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_mount_and_secret_is_there(name: str) -> None:
+    """A mount names a volume, and the volume a secret, of the same file."""
+    properties = read(name)["properties"]
+    template = properties["template"]
+    (gate,) = template.get("initContainers") or template["containers"]
+    volumes = {volume["name"]: volume for volume in template["volumes"]}
+    secrets = {each["name"] for each in properties["configuration"]["secrets"]}
+    for mount in gate["volumeMounts"]:
+        wanted = {each["secretRef"] for each in volumes[mount["volumeName"]]["secrets"]}
+        assert wanted <= secrets
+
+
+def test_the_pipeline_knows_every_end_of_an_execution() -> None:
+    """What it asks about has an end in each state that the platform does not leave."""
+    page = (ROOT / "docs/orchestrators.md").read_text()
+    (bad,) = re.findall(r"^ *([\w |]+)\) exit 1 ;;$", page, re.MULTILINE)
+    (good,) = re.findall(r"^ *(\w+)\) break ;;$", page, re.MULTILINE)
+    goes_on = {"Running", "Processing", "Unknown"}
+    states = {state.value for state in models.JobExecutionRunningState}
+    assert {good, *bad.split(" | ")} == states - goes_on
+    execution = models.JobExecution({"properties": {"status": good}})
+    assert execution.status == good
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_file_holds_a_secret(name: str) -> None:
+    """Each is read from the vault by the platform."""
+    for secret in read(name)["properties"]["configuration"]["secrets"]:
+        assert secret.keys() == {"name", "keyVaultUrl", "identity"}

@@ -1,0 +1,198 @@
+"""
+k8s/, containerapps/ and compose.yaml agree with the settings, and are hardened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.settings import POD_FIELDS, SETTINGS, from_environ
+
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("k8s", "containerapps", "docs", ".github")
+FILES = sorted(
+    [
+        *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.y*ml")),
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "compose.yaml",
+        ROOT / "Dockerfile",
+    ]
+)
+PODS = [
+    *sorted((ROOT / "k8s").glob("*.yaml")),
+    ROOT / "k8s/components/check/check.yaml",
+]
+KNOWN = {
+    "DATABASE_URL",
+    *(setting.name for setting in SETTINGS),
+    *POSTGRES_VARIABLES.values(),
+    *(variable for variable, _ in POD_FIELDS),
+}
+# PostgreSQL's own image has a setting of the same family.
+NAMES = re.compile(r"\b(?:GATE|POSTGRES)_[A-Z_]*[A-Z]\b")
+# What the component leaves to the application's ConfigMap.
+FROM_CONFIG_MAP = {
+    "POSTGRES_HOST": "postgres",
+    "POSTGRES_DB": "shop",
+    "POSTGRES_USER": "shop_check",
+}
+LIMITS_NEED = {"memory"}
+REASONED = (
+    *("activeDeadlineSeconds:", "args:", "automountServiceAccountToken:"),
+    *("backoffLimit:", "defaultMode:", "enableServiceLinks:", "fsGroup:"),
+    *("imagePullPolicy:", "limits:", "maxSurge:", "maxUnavailable:"),
+    *("- name: GATE_TIMEOUT", "- name: POD_NAME", "- name: POSTGRES_PASSWORD_FILE"),
+    *("- onPodConditions:", "podReplacementPolicy:", "progressDeadlineSeconds:"),
+    *("- action: Ignore", "readOnlyRootFilesystem:", "requests:", "restartPolicy:"),
+    *("securityContext:", "terminationGracePeriodSeconds:"),
+    *("terminationMessagePolicy:", "ttlSecondsAfterFinished:"),
+)
+
+
+def named(file: Path) -> set[str]:
+    """Return the gate's settings that a file names."""
+    return {name.removesuffix("_FILE") for name in NAMES.findall(file.read_text())}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_setting_that_a_file_names_exists(file: Path) -> None:
+    """In code, comments and prose alike."""
+    assert named(file) - KNOWN == set()
+
+
+def pods(file: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield each workload of a file with its pod."""
+    for document in yaml.safe_load_all(file.read_text()):
+        if document and document["kind"] in {"Pod", "Deployment", "Job"}:
+            spec = document["spec"]
+            yield document, spec.get("template", {}).get("spec", spec)
+
+
+def gates(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers of a pod that are gates."""
+    containers = (*pod.get("initContainers", ()), *pod.get("containers", ()))
+    return [each for each in containers if each["name"] in {"gate", "check"}]
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_every_pod_meets_the_restricted_standard(file: Path) -> None:
+    """Kubernetes' Pod Security Standards, and a read-only root."""
+    for _, pod in pods(file):
+        of_the_pod = pod.get("securityContext", {})
+        for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
+            context = of_the_pod | container["securityContext"]
+            assert context["runAsNonRoot"] is True
+            assert context["runAsUser"] == 65532
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]["limits"]) == LIMITS_NEED
+        assert pod["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_every_gate_shows_why_it_is_closed(file: Path) -> None:
+    """And takes its password from a file."""
+    for _, pod in pods(file):
+        (gate,) = gates(pod)
+        assert gate["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        assert gate["imagePullPolicy"] == "IfNotPresent"
+        passwords = [each for each in gate["env"] if "PASSWORD" in each["name"]]
+        assert [each["name"] for each in passwords] == ["POSTGRES_PASSWORD_FILE"]
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_every_line_that_is_no_default_has_its_reason(file: Path) -> None:
+    """Above it, at least where it stands for the first time in a file."""
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    for key in REASONED:
+        found = [number for number, line in enumerate(lines) if line.startswith(key)]
+        if found:
+            assert lines[found[0] - 1].startswith("# "), key
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_the_settings_of_every_gate_are_accepted(file: Path) -> None:
+    """By the gate itself."""
+    for _, pod in pods(file):
+        (gate,) = gates(pod)
+        environ = {each["name"]: each.get("value", "any") for each in gate["env"]}
+        from_environ(FROM_CONFIG_MAP | environ)
+
+
+@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+def test_the_gate_ends_before_the_platform_ends_it(file: Path) -> None:
+    """So the log says why, and not only the platform."""
+    for workload, pod in pods(file):
+        spec = workload["spec"]
+        limit_s = spec.get("progressDeadlineSeconds", spec.get("activeDeadlineSeconds"))
+        if limit_s is None:
+            continue
+        (gate,) = gates(pod)
+        values = {each["name"]: each.get("value", "") for each in gate["env"]}
+        assert parse_duration(values["GATE_TIMEOUT"]) < limit_s
+        if "GATE_WAIT_TIMEOUT" in values:
+            wait_s = parse_duration(values["GATE_WAIT_TIMEOUT"])
+            assert wait_s < parse_duration(values["GATE_TIMEOUT"])
+
+
+def hooks(heading: str) -> dict[str, Any]:
+    """Return the metadata that k8s/hooks.md adds to the Job, as YAML reads it."""
+    page = (ROOT / "k8s/hooks.md").read_text()
+    section = re.split(r"^## ", page, flags=re.MULTILINE)
+    (text,) = [part for part in section if part.startswith(heading)]
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    rendered = re.sub(r"\{\{ \.Release\.Name \}\}", "shop", snippet)
+    metadata: dict[str, Any] = yaml.safe_load(rendered)["metadata"]
+    return metadata
+
+
+def test_the_hooks_are_what_helm_and_argo_cd_know() -> None:
+    """Words of their documentation, and values that are strings, as annotations are."""
+    helm = hooks("Helm")
+    assert helm["name"] == "shop-migrate"
+    assert helm["annotations"] == {
+        "helm.sh/hook": "post-install,pre-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+        "helm.sh/hook-weight": "0",
+    }
+    assert hooks("Argo CD")["annotations"] == {
+        "argocd.argoproj.io/hook": "PreSync",
+        "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
+        "argocd.argoproj.io/sync-wave": "0",
+    }
+
+
+def test_the_snippet_for_ecs_lets_the_application_wait() -> None:
+    """For the gate's success; and a gate that ends must not end the task."""
+    page = (ROOT / "docs/orchestrators.md").read_text()
+    (snippet,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    gate, app = json.loads(snippet)["containerDefinitions"]
+    assert app["dependsOn"] == [{"containerName": gate["name"], "condition": "SUCCESS"}]
+    assert (gate["essential"], app["essential"]) == (False, True)
+    environ = {each["name"]: each["value"] for each in gate["environment"]}
+    assert from_environ(environ).timeout_s == 600
+
+
+def test_what_pyproject_names_is_what_is_locked() -> None:
+    """At the same version, in the file of its group."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = {"run": project["project"]["dependencies"], **project["dependency-groups"]}
+    for group, requirements in groups.items():
+        lock = (ROOT / f"requirements/{group}.txt").read_text()
+        for requirement in requirements:
+            pinned = re.sub(r"\[\w+\]", "", requirement)
+            assert re.search(rf"^{re.escape(pinned)}[ \\]", lock, re.MULTILINE), pinned

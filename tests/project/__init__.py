@@ -1,0 +1,1 @@
+"""The project itself: pages, set-up, fixtures, bench."""

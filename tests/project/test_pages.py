@@ -1,0 +1,308 @@
+"""The pages agree with each other, with the tree, and with what the code is."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migration_gate.report.cleaning import ROW_DATA_CLASSES
+from migration_gate.settings.settings import SETTINGS
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "migration_gate"
+PAGES = sorted(path.name for path in ROOT.glob("*.md"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+CELL = re.compile(r"(?<!\\)\|")
+END_OF_SENTENCE = re.compile(r"[.!?](?=\s+[A-Z`*\[])")
+# https://www.apache.org/licenses/LICENSE-2.0.txt
+APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+CHANGES = ("Security", "Removed", "Deprecated", "Added", "Changed", "Fixed")
+
+
+def read(name: str) -> str:
+    """Return a file of the project's root."""
+    return (ROOT / name).read_text("utf-8")
+
+
+def read_prose(name: str) -> str:
+    """Return a page without its blocks of code."""
+    return FENCE.sub("", read(name))
+
+
+def read_blocks(name: str, language: str) -> list[str]:
+    """Return a page's blocks of code in one language."""
+    return [body for kind, body in FENCE.findall(read(name)) if kind == language]
+
+
+def read_section(name: str, heading: str) -> str:
+    """Return what stands under a heading, up to the next of any level."""
+    found = re.search(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)",
+        read_prose(name),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found is not None, f"{name} has no heading {heading}"
+    return found[1]
+
+
+def read_table(name: str, first_column: str) -> list[list[str]]:
+    """Return the rows of the one table whose first column has this name."""
+    tables: list[list[list[str]]] = []
+    lines = read_prose(name).splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if not line.startswith("|"):
+            continue
+        cells = [cell.strip() for cell in CELL.split(line)[1:-1]]
+        if not before.startswith("|"):
+            tables.append([])
+        tables[-1].append(cells)
+    (rows,) = [table for table in tables if table[0][0] == first_column]
+    assert all(len(row) == len(rows[0]) for row in rows), "a row has too few cells"
+    return rows[2:]
+
+
+def read_code(text: str) -> list[str]:
+    """Return what is written as code in a line or cell."""
+    return [code.replace("\\|", "|") for code in CODE.findall(text)]
+
+
+def find_anchors(name: str) -> set[str]:
+    """Return the names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", read_prose(name), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_every_page_is_there() -> None:
+    """The pages that a stranger looks for."""
+    wanted = {"README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG", "SECURITY"}
+    assert {f"{name}.md" for name in wanted} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_leads_somewhere(page: str) -> None:
+    """To a file of the project, and to a heading where it names one."""
+    for link in LINK.findall(read_prose(page)):
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        assert (ROOT / (file or page)).exists(), link
+        assert not anchor or anchor in find_anchors(file or page), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_that_is_named_exists(page: str) -> None:
+    """In the text and in the commands to copy."""
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    commands = [*CODE.findall(read_prose(page)), *read_blocks(page, "sh")]
+    named = re.findall(
+        r"^(?:\w+=\S+ )*make ([a-z]+)", "\n".join(commands), re.MULTILINE
+    )
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_that_is_named_exists(page: str) -> None:
+    """A page does not keep a name that the code has dropped."""
+    known = {setting.name for setting in SETTINGS} | {"GATE_PORT"}  # a service link
+    assert set(re.findall(r"\bGATE_[A-Z_]*[A-Z]\b", read(page))) <= known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_line_has_one_sentence(page: str) -> None:
+    """So that a diff shows the sentence that changed; a table's cells are no lines."""
+    for line in read_prose(page).splitlines():
+        if not line.startswith("|"):
+            text = re.sub(r"^\s*(\d+\.|-) ", "", CODE.sub("`x`", line))
+            assert not END_OF_SENTENCE.search(text), line
+
+
+def test_the_architecture_has_a_line_for_each_room() -> None:
+    """And none for a room that is gone."""
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    rows = read_table("ARCHITECTURE.md", "room")
+    assert sorted(read_code(row[0])[0] for row in rows) == sorted(rooms)
+
+
+@pytest.mark.parametrize("room", sorted(PACKAGE.glob("*/__init__.py")), ids=str)
+def test_a_room_names_its_modules(room: Path) -> None:
+    """In the docstring that says what it is for: all that are there, but for one."""
+    names = {path.stem for path in room.parent.glob("*.py")} - {"__init__"}
+    docstring = ast.get_docstring(ast.parse(room.read_text("utf-8"))) or ""
+    named = set(re.findall(r"``(\w+)``", docstring))
+    assert len(names) == 1 or names <= named
+
+
+def test_the_architecture_names_modules_that_exist() -> None:
+    """In the paths of a migration, a setting and an error."""
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    modules = {".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in MODULES}
+    dotted = {
+        code
+        for code in read_code(read_prose("ARCHITECTURE.md"))
+        if re.fullmatch(r"[a-z]+\.[a-z_]+", code) and code.split(".")[0] in rooms
+    }
+    assert dotted
+    assert dotted <= modules
+
+
+def find_calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls in a file, each with its dotted name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def files_that(*, call: str = "", mention: str = "", imports: str = "") -> set[str]:
+    """Return the files whose code, comments and docstrings apart, has a pattern."""
+    found = set()
+    for path in (ROOT / "entrypoint.py", *MODULES):
+        tree = ast.parse(path.read_text("utf-8"))
+        names = {name for name, _ in find_calls(path)}
+        nodes = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+        modules = [
+            name
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Import | ast.ImportFrom)
+            for name in (
+                [alias.name for alias in n.names]
+                if isinstance(n, ast.Import)
+                else [n.module or ""]
+            )
+        ]
+        if (
+            (call and any(re.fullmatch(call, name) for name in names))
+            or (mention and any(re.fullmatch(mention, node) for node in nodes))
+            or (imports and any(re.fullmatch(imports, name) for name in modules))
+        ):
+            found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_only_the_entry_point_exits() -> None:
+    """But for the thread that ends a process whose main thread is stuck."""
+    assert files_that(call=r"sys\.exit|exit|quit|SystemExit") == set()
+    assert files_that(mention=r"os\._exit|os\.abort") == {
+        "entrypoint.py",
+        "migration_gate/commands/main.py",
+    }
+
+
+def test_only_the_entry_point_reads_the_environment() -> None:
+    """``commands`` takes libpq's empty variables out of it."""
+    assert files_that(mention=r"os\.environ|os\.getenv") == {
+        "entrypoint.py",
+        "migration_gate/commands/main.py",
+    }
+
+
+def test_connections_are_opened_in_two_places() -> None:
+    """One that stays, and one that only asks why it is refused."""
+    assert files_that(call=r".*\bconnect|.*\.connect_start") == {
+        "migration_gate/connection/connect.py",
+        "migration_gate/connection/sqlstate.py",
+    }
+
+
+def test_nothing_opens_a_socket_or_starts_a_process() -> None:
+    """The database is all that the gate talks to."""
+    network = r"(socket|ssl|http|urllib|asyncio|subprocess|multiprocessing)(\..*)?"
+    assert files_that(imports=network) == set()
+    assert files_that(call=r"os\.(system|fork|popen|exec\w*|spawn\w*)") == set()
+
+
+def test_only_the_log_writes() -> None:
+    """To stdout, stderr and the termination log; ``stop`` tells its own thread."""
+    assert files_that(call=r"print|sys\.std(out|err)\.write") == set()
+    assert files_that(call=r"os\.write") == {"migration_gate/report/log.py"}
+
+
+def test_there_is_one_thread_beside_the_main_one() -> None:
+    """It watches for signals."""
+    assert files_that(call=r"threading\.Thread|Thread") == {
+        "migration_gate/commands/signals.py"
+    }
+
+
+def test_no_text_is_formatted_into_sql() -> None:
+    """What becomes SQL is a constant, or a name that the code itself chose."""
+    for path in MODULES:
+        for name, call in find_calls(path):
+            if name in {"sql.SQL", "SQL"}:
+                assert not isinstance(call.args[0], ast.JoinedStr | ast.BinOp), path
+
+
+def test_nothing_waits_for_the_gates_lock_inside_postgresql() -> None:
+    """It is tried, in ``lock`` and nowhere else."""
+    lock = (PACKAGE / "session/lock.py").read_text("utf-8")
+    used = set(re.findall(r'"(pg_\w*advisory\w*)"', lock))
+    assert used == {"pg_try_advisory_lock", "pg_try_advisory_xact_lock"}
+
+
+def test_the_parts_of_every_check_are_those_of_its_script() -> None:
+    """CONTRIBUTING names what ``.ci/run`` takes."""
+    usage = re.search(r"\.ci/run \[([a-z|]+)\]", read(".ci/run"))
+    assert usage is not None
+    parts = [read_code(row[0])[0] for row in read_table("CONTRIBUTING.md", "part")]
+    assert sorted(parts) == sorted(usage[1].split("|"))
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    """Unreleased on top, the kinds of changes in order, a link in each entry."""
+    headings = re.findall(r"^(##+) (.+)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == ("##", "[Unreleased]")
+    kinds: list[str] = []
+    for level, text in headings:
+        if level == "##":
+            kinds = []
+        else:
+            kinds.append(text)
+            assert kinds == [kind for kind in CHANGES if kind in kinds], kinds
+    entries = re.findall(r"^- .+$", read("CHANGELOG.md"), re.MULTILINE)
+    assert entries
+    assert [entry for entry in entries if not LINK.search(entry)] == []
+
+
+def test_the_license_is_apache_2_0_in_full() -> None:
+    """Byte for byte, as pyproject.toml says."""
+    license_text = (ROOT / "LICENSE").read_bytes()
+    assert hashlib.sha256(license_text).hexdigest() == APACHE_2_0
+    assert 'license = "Apache-2.0"' in read("pyproject.toml")
+
+
+def test_the_details_that_are_dropped_are_those_of_the_code() -> None:
+    """SECURITY names the classes of errors whose detail may hold a row."""
+    (line,) = re.findall(
+        r"^- A detail is dropped .*$", read("SECURITY.md"), re.MULTILINE
+    )
+    named = re.findall(r"\b(P?\d{2,5}|P\d{4})\b", line)
+    assert sorted(named) == sorted(ROW_DATA_CLASSES)
+
+
+def find_patterns(tree: ast.Module) -> Iterator[str]:
+    """Yield the constants of a module that may be patterns or parts of one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value
+            yield text.decode("latin-1") if isinstance(text, bytes) else text
+
+
+@pytest.mark.parametrize(
+    "module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_no_pattern_has_a_possessive_group(module: Path) -> None:
+    """Python 3.11.0 to 3.11.4, Debian 12's too, matches them wrongly (gh-106052)."""
+    tree = ast.parse(module.read_text("utf-8"))
+    groups = [text for text in find_patterns(tree) if re.search(r"\)[*?+]\+", text)]
+    assert groups == []
