@@ -37,7 +37,7 @@ commands:
 
 Settings are environment variables: DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT,
 POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB or libpq's PG… name the database,
-GATE_MIGRATIONS the folder. The README lists them all.
+GATE_MIGRATIONS the folder. docs/settings.md has them all.
 """
 
 

@@ -1,8 +1,8 @@
 """
 What the environment asks for. Pure.
 
-``SETTINGS`` is the one place where names and defaults live; the README's table is
-compared with it.
+``SETTINGS`` is the one place where names and defaults live; the table in
+``docs/settings.md`` is compared with it.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ def test_a_sequence_behind_its_rows_is_said(gate: Gate, database: Database) -> N
 
 
 def test_now_is_when_the_message_came(gate: Gate, database: Database) -> None:
-    """As the README says; clock_timestamp() is exact."""
+    """As the page of migrations says; clock_timestamp() is exact."""
     files = {
         "1_a.sql": "SELECT pg_sleep(0.3);",
         "2_b.sql": "CREATE TABLE b AS SELECT clock_timestamp() - now() AS late;",

@@ -21,11 +21,10 @@ from migration_gate.settings.settings import POD_FIELDS, SETTINGS, from_environ
 
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("k8s", "containerapps", "docs", ".github")
+FOLDERS = ("k8s", "containerapps", ".github")
 FILES = sorted(
     [
         *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.y*ml")),
-        *(ROOT / "docs").glob("*.md"),
         ROOT / "compose.yaml",
         ROOT / "Dockerfile",
     ]

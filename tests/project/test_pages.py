@@ -11,77 +11,43 @@ from pathlib import Path
 
 import pytest
 
+from dev.postgres import VERSION
+from migration_gate.files.migration import parse_name
 from migration_gate.report.cleaning import ROW_DATA_CLASSES
-from migration_gate.settings.settings import SETTINGS
+from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.libpq import PG_VARIABLES
+from migration_gate.settings.settings import POD_FIELDS, SETTINGS
+from tests.project.pages import (
+    CODE,
+    END_OF_SENTENCE,
+    LINK,
+    MODULES,
+    PACKAGE,
+    PAGES,
+    ROOT,
+    find_anchors,
+    name_anchor,
+    read,
+    read_blocks,
+    read_code,
+    read_prose,
+    read_table,
+)
 
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "migration_gate"
-PAGES = sorted(path.name for path in ROOT.glob("*.md"))
-MODULES = sorted(PACKAGE.rglob("*.py"))
-
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-CODE = re.compile(r"`([^`\n]+)`")
-LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
-CELL = re.compile(r"(?<!\\)\|")
-END_OF_SENTENCE = re.compile(r"[.!?](?=\s+[A-Z`*\[])")
 # https://www.apache.org/licenses/LICENSE-2.0.txt
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 CHANGES = ("Security", "Removed", "Deprecated", "Added", "Changed", "Fixed")
-
-
-def read(name: str) -> str:
-    """Return a file of the project's root."""
-    return (ROOT / name).read_text("utf-8")
-
-
-def read_prose(name: str) -> str:
-    """Return a page without its blocks of code."""
-    return FENCE.sub("", read(name))
-
-
-def read_blocks(name: str, language: str) -> list[str]:
-    """Return a page's blocks of code in one language."""
-    return [body for kind, body in FENCE.findall(read(name)) if kind == language]
-
-
-def read_section(name: str, heading: str) -> str:
-    """Return what stands under a heading, up to the next of any level."""
-    found = re.search(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)",
-        read_prose(name),
-        re.MULTILINE | re.DOTALL,
-    )
-    assert found is not None, f"{name} has no heading {heading}"
-    return found[1]
-
-
-def read_table(name: str, first_column: str) -> list[list[str]]:
-    """Return the rows of the one table whose first column has this name."""
-    tables: list[list[list[str]]] = []
-    lines = read_prose(name).splitlines()
-    for before, line in zip(["", *lines], lines, strict=False):
-        if not line.startswith("|"):
-            continue
-        cells = [cell.strip() for cell in CELL.split(line)[1:-1]]
-        if not before.startswith("|"):
-            tables.append([])
-        tables[-1].append(cells)
-    (rows,) = [table for table in tables if table[0][0] == first_column]
-    assert all(len(row) == len(rows[0]) for row in rows), "a row has too few cells"
-    return rows[2:]
-
-
-def read_code(text: str) -> list[str]:
-    """Return what is written as code in a line or cell."""
-    return [code.replace("\\|", "|") for code in CODE.findall(text)]
-
-
-def find_anchors(name: str) -> set[str]:
-    """Return the names that GitHub gives to a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", read_prose(name), re.MULTILINE)
-    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return {heading.replace(" ", "-") for heading in plain}
+# A page that is longer begins with a list of its headings.
+SCREEN_LINES = 60
+PARTS = "docs/development.md"
+DATABASE_NAMES = ("DATABASE_URL", *POSTGRES_VARIABLES.values(), *PG_VARIABLES.values())
+KNOWN_NAMES = {
+    *(setting.name for setting in SETTINGS),
+    *(name + end for name in DATABASE_NAMES for end in ("", "_FILE")),
+    *(name for name, _ in POD_FIELDS),
+    "GATE_PORT",  # a link that Kubernetes makes for a Service
+}
 
 
 def test_every_page_is_there() -> None:
@@ -96,9 +62,11 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
     for link in LINK.findall(read_prose(page)):
         if link.startswith("https://"):
             continue
-        file, _, anchor = link.partition("#")
-        assert (ROOT / (file or page)).exists(), link
-        assert not anchor or anchor in find_anchors(file or page), link
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert target.resolve().is_relative_to(ROOT), link
+        assert not anchor or anchor in find_anchors(target), link
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -115,8 +83,8 @@ def test_every_make_target_that_is_named_exists(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_that_is_named_exists(page: str) -> None:
     """A page does not keep a name that the code has dropped."""
-    known = {setting.name for setting in SETTINGS} | {"GATE_PORT"}  # a service link
-    assert set(re.findall(r"\bGATE_[A-Z_]*[A-Z]\b", read(page))) <= known
+    named = set(re.findall(r"\b(?:(?:GATE|POSTGRES)_[A-Z_]*|PG)[A-Z]\w*", read(page)))
+    assert named <= KNOWN_NAMES
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -126,6 +94,45 @@ def test_a_line_has_one_sentence(page: str) -> None:
         if not line.startswith("|"):
             text = re.sub(r"^\s*(\d+\.|-) ", "", CODE.sub("`x`", line))
             assert not END_OF_SENTENCE.search(text), line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/" in page])
+def test_a_page_longer_than_a_screen_begins_with_its_contents(page: str) -> None:
+    """Each heading of the second level, in order, and a link to it."""
+    if len(read(page).splitlines()) <= SCREEN_LINES:
+        return
+    headings = re.findall(r"^## (.+)$", read_prose(page), re.MULTILINE)
+    start = read_prose(page).partition("\n## ")[0]
+    contents = re.findall(r"^- \[(.+)\]\(#(.+)\)$", start, re.MULTILINE)
+    assert [text for text, _ in contents] == headings
+    assert [anchor for _, anchor in contents] == [name_anchor(h) for h in headings]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_names_of_files_are_names_of_migrations(page: str) -> None:
+    """Wherever a page shows one, in text, commands, SQL and logs."""
+    names = set(re.findall(r"(?<![\w.*/])\w[\w.]*\.sql\b", read(page)))
+    names -= {"NUMBER_words.sql", "NUMBER_words.up.sql", "psycopg.sql"}
+    assert {name for name in names if parse_name(name) is None} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_and_the_user_named_are_those_of_the_project(page: str) -> None:
+    """pyproject.toml's oldest Python, and the Dockerfile's user."""
+    for python in re.findall(r"Python (\d\.\d+) or newer", read(page)):
+        assert f'requires-python = ">={python}"' in read("pyproject.toml")
+    for uid in re.findall(r"\buid (\d+)", read_prose(page)):
+        assert re.search(rf"^USER {uid}\b", read("Dockerfile"), re.MULTILINE)
+
+
+def test_the_servers_named_are_those_tested() -> None:
+    """By ``.ci/run``, and by ``make test`` on the embedded one."""
+    page = read("docs/reliability.md")
+    (line,) = re.findall(r"^- On PostgreSQL .*$", page, re.MULTILINE)
+    versions = re.search(r'^SERVER_VERSIONS="(.*)"$', read(".ci/run"), re.MULTILINE)
+    assert versions is not None
+    tested = {*versions[1].split(), VERSION.partition(".")[0]}
+    assert set(re.findall(r"\b\d\d\b", line)) == tested
 
 
 def test_the_architecture_has_a_line_for_each_room() -> None:
@@ -251,10 +258,10 @@ def test_nothing_waits_for_the_gates_lock_inside_postgresql() -> None:
 
 
 def test_the_parts_of_every_check_are_those_of_its_script() -> None:
-    """CONTRIBUTING names what ``.ci/run`` takes."""
+    """The page of development names what ``.ci/run`` takes."""
     usage = re.search(r"\.ci/run \[([a-z|]+)\]", read(".ci/run"))
     assert usage is not None
-    parts = [read_code(row[0])[0] for row in read_table("CONTRIBUTING.md", "part")]
+    parts = [read_code(row[0])[0] for row in read_table(PARTS, "part")]
     assert sorted(parts) == sorted(usage[1].split("|"))
 
 

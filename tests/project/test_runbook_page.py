@@ -1,0 +1,54 @@
+"""What the runbook says of reasons and messages is what the code has."""
+
+from __future__ import annotations
+
+import ast
+
+from collections.abc import Iterator
+
+from migration_gate.report.errors import GateError
+from tests.project.pages import (
+    MODULES,
+    read_code,
+    read_table,
+)
+
+
+PAGE = "docs/runbook.md"
+# What PostgreSQL says, not the gate.
+POSTGRESQL_SAYS = {
+    "already exists",
+    "syntax error",
+    "canceling statement due to lock timeout",
+}
+
+
+def find_kinds(kind: type[GateError]) -> Iterator[type[GateError]]:
+    """Yield a kind of error and all kinds of it."""
+    yield kind
+    for special in kind.__subclasses__():
+        yield from find_kinds(special)
+
+
+def test_the_reasons_are_those_of_the_errors() -> None:
+    """Every reason that a closed gate can have, and no other."""
+    reasons = {kind.reason for kind in find_kinds(GateError)}
+    described = [read_code(row[0])[0] for row in read_table(PAGE, "reason")]
+    assert sorted(described) == sorted(reasons)
+
+
+def find_texts() -> Iterator[str]:
+    """Yield the strings in the code, of f-strings what stands between the values."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_messages_to_look_for_are_the_gates() -> None:
+    """A message that the code no longer has helps nobody."""
+    texts = "\n".join(find_texts())
+    rows = read_table(PAGE, "message contains")
+    named = {part for row in rows for part in read_code(row[0])}
+    assert named >= POSTGRESQL_SAYS
+    assert {part for part in named - POSTGRESQL_SAYS if part not in texts} == set()
