@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import yaml
 
@@ -59,7 +60,7 @@ def test_the_chart_shows_a_whole_run_of_the_bench() -> None:
         re.MULTILINE | re.DOTALL,
     )
     measured = dict(
-        re.findall(r"^\| ([^|]+) \| \d+ \| \*\*(.*)\*\* ", *section, re.MULTILINE)
+        re.findall(r"^\| ([^|]+) \| \d+ \| \*\*(.*)\*\* ", section[0], re.MULTILINE)
     )
     names[names.index("migration-gate")] = "gate (image)"
     assert dict(zip(names, shown, strict=True)) == {n: measured[n] for n in names}
@@ -80,7 +81,7 @@ def find_variables(node: object) -> Iterator[tuple[str, str]]:
                 yield from find_variables(inner)
 
 
-def read_manifests() -> tuple[dict[str, object], dict[str, object]]:
+def read_manifests() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the Compose file, and the part of a Deployment."""
     compose, deployment = map(yaml.safe_load, read_blocks(PAGE, "yaml"))
     return compose, deployment
