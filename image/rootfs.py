@@ -92,8 +92,13 @@ def find_modules(packages: Path, source: Path) -> Iterator[Found]:
     path = [*map(str, roots), *sys.path[1:]]
     finder = ModuleFinder(path=path, excludes=EXCLUDED)
     finder.run_script(str(source / "entrypoint.py"))
-    for name in (*NAMED, *(file.stem for file in REPLACED.glob("*.py"))):
-        finder.import_hook(name)
+    # A command's module is found by its name, so the package goes in as a whole.
+    ours = (
+        ".".join(file.relative_to(source).with_suffix("").parts)
+        for file in sorted((source / "migration_gate").rglob("*.py"))
+    )
+    for name in (*NAMED, *ours, *(file.stem for file in REPLACED.glob("*.py"))):
+        finder.import_hook(name.removesuffix(".__init__"))
     for name, module in sorted(finder.modules.items()):
         file = file_of(module)
         if file is None:

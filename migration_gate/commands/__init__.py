@@ -3,8 +3,10 @@ One call of the program: arguments, signals, verdict, and a module for each comm
 
 May import every room; nothing imports it but ``entrypoint.py``.
 
-``main`` is what is the same for each command; ``signals`` are signals and GATE_TIMEOUT;
-``steps`` is what commands share; ``migrate`` is the main path; ``check`` (with
-``wait``), ``status`` (with ``plan``), ``resolve`` and ``new`` are the others;
-``answers`` is what ``status`` and ``plan`` print.
+``main`` is what is the same for each command; ``calls`` has a row for each, and
+``parser`` reads what a call gives beside its name; ``signals`` are signals and
+GATE_TIMEOUT; ``steps`` is what commands share; ``migrate`` is the main path, and
+``apply`` what it does when something is pending; ``check`` (with ``wait``), ``status``
+(with ``plan``), ``resolve`` and ``new`` are the others; ``answers`` is what ``status``
+and ``plan`` print.
 """

@@ -8,7 +8,7 @@ import json
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from migration_gate.files.migration import AppliedMigration, version_to_key
 from migration_gate.planning.plan import Plan
@@ -17,28 +17,6 @@ from migration_gate.planning.plan import Plan
 State = Literal[
     "applied", "pending", "unfinished", "changed", "unknown", "out of order"
 ]
-
-HELP: Final = """\
-usage: entrypoint.py [COMMAND]
-
-Stands before an application: waits for PostgreSQL, applies the pending SQL migrations,
-exits 0 (open: the application may start) or 1 (closed: it must not).
-
-commands:
-  migrate             wait, apply what is pending, say how it went (the default)
-  check               wait until every migration shipped here is applied; only looks
-  wait                wait until the database answers and is writable
-  status [--json]     files and history side by side
-  plan [--json]       what migrate would do, in order; applies nothing
-  resolve VERSION --applied | --not-applied
-                      say of one migration that it is applied, or that it is not
-  new NAME            write the next numbered file from a template
-  --help, --version
-
-Settings are environment variables: DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT,
-POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB or libpq's PG… name the database,
-GATE_MIGRATIONS the folder. docs/settings.md has them all.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

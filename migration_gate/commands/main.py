@@ -12,15 +12,10 @@ import time
 import traceback
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.commands.answers import HELP
-from migration_gate.commands.check import check, wait_for_server
-from migration_gate.commands.migrate import migrate
-from migration_gate.commands.new import create_migration
-from migration_gate.commands.resolve import resolve
+from migration_gate.commands.calls import COMMANDS, DEFAULT, read_call
 from migration_gate.commands.signals import (
     Stopped,
     Stopping,
@@ -28,7 +23,6 @@ from migration_gate.commands.signals import (
     limit_time,
     stoppable,
 )
-from migration_gate.commands.status import show_plan, show_status
 from migration_gate.report.errors import GateError
 from migration_gate.report.events import (
     GATE_CLOSED,
@@ -44,47 +38,19 @@ from migration_gate.settings.settings import from_environ, log_settings
 
 STDOUT: Final = 1
 STDERR: Final = 2
-ANSWERING: Final = frozenset({"status", "plan", "new"})
-FLAGS: Final[Mapping[str, frozenset[str]]] = {
-    "migrate": frozenset(),
-    "check": frozenset(),
-    "wait": frozenset(),
-    "status": frozenset({"--json"}),
-    "plan": frozenset({"--json"}),
-    "resolve": frozenset({"--applied", "--not-applied"}),
-    "new": frozenset(),
-}
-OPERANDS: Final = {"resolve": "VERSION", "new": "NAME"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of the program: the command, its operand and its flags."""
-
-    command: str
-    operand: str = ""
-    flags: frozenset[str] = frozenset()
-
-
-class UsageError(GateError):
-    """The arguments are not those of any command."""
-
-    reason = "settings"
+ANSWERED: Final = frozenset({"-h", "--help", "--version"})
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command and return the exit code: 0 for open, 1 for closed."""
     _keep_standard_descriptors()
-    if "--help" in arguments or "-h" in arguments:
-        write_line(STDOUT, HELP.rstrip())
+    if not ANSWERED.isdisjoint(arguments):
+        write_line(STDOUT, answer(arguments))
         return 0
-    if "--version" in arguments:
-        write_line(STDOUT, f"migration-gate {__version__}")
-        return 0
-    command = arguments[0] if arguments else "migrate"
+    command = COMMANDS.get(arguments[0] if arguments else DEFAULT)
     wanted = log_settings(environ)
     log = Log(
-        fd=STDERR if command in ANSWERING else STDOUT,
+        fd=STDERR if command is not None and command.answers else STDOUT,
         log_format=wanted.log_format,
         level=wanted.log_level,
         common=dict(wanted.pod_fields),
@@ -150,56 +116,26 @@ class _Ending:
         return closed(error, tally, duration_ms=duration_ms)
 
 
-def parse_arguments(arguments: Sequence[str]) -> Call:
-    """
-    Read a command and what is about this one call.
+def answer(arguments: Sequence[str]) -> str:
+    """Return what is asked for with a flag: the version, or help."""
+    if "--version" in arguments:
+        return f"migration-gate {__version__}"
+    from migration_gate.commands.parser import describe
 
-    Raises:
-        UsageError: No such command, or not its arguments.
-    """
-    command, *rest = arguments or ["migrate"]
-    if command not in FLAGS:
-        names = ", ".join(FLAGS)
-        raise UsageError("unknown command", hint=f"The commands are: {names}.")
-    flags = frozenset(word for word in rest if word.startswith("--"))
-    operands = [word for word in rest if not word.startswith("--")]
-    wanted = 1 if command in OPERANDS else 0
-    fits = flags <= FLAGS[command] and len(operands) == wanted
-    if command == "resolve":
-        fits = fits and len(flags) == 1
-    if not fits:
-        raise UsageError(
-            f"command {command} does not take these arguments",
-            hint="--help lists the commands and their arguments.",
-        )
-    return Call(command=command, operand="".join(operands), flags=flags)
+    return describe(arguments).rstrip()
 
 
 def _perform(
     arguments: Sequence[str], environ: Mapping[str, str], log: Log, tally: Tally
 ) -> None:
-    call = parse_arguments(arguments)
-    settings = from_environ(environ, needs_database=call.command != "new")
+    call = read_call(arguments)
+    settings = from_environ(environ, needs_database=call.command.needs_database)
     for name in empty_variables(environ):
         os.environ.pop(name, None)  # libpq would take the empty text for a value
     limit_time(settings.timeout_s)
     if settings.unknown_settings:
         log.emit(SETTINGS_UNKNOWN, names=list(settings.unknown_settings))
-    if call.command == "migrate":
-        migrate(settings, log, tally)
-    elif call.command == "check":
-        check(settings, log, tally)
-    elif call.command == "wait":
-        wait_for_server(settings, log, tally)
-    elif call.command == "resolve":
-        is_applied = "--applied" in call.flags
-        resolve(settings, log, tally, call.operand, is_applied=is_applied)
-    elif call.command == "status":
-        show_status(settings, log, tally, as_json="--json" in call.flags)
-    elif call.command == "plan":
-        show_plan(settings, log, tally, as_json="--json" in call.flags)
-    else:
-        write_line(STDOUT, str(create_migration(settings.migrations, call.operand)))
+    call.command.load()(settings, log, tally, **call.options)
 
 
 def _internal(bug: Exception, log: Log) -> GateError:

@@ -1,7 +1,8 @@
 """
 The main path: from settings to an open gate.
 
-Knows every step and does none of them itself.
+Knows every step and does none of them itself. What a start with nothing pending does
+not need is imported where it is used.
 """
 
 from __future__ import annotations
@@ -10,19 +11,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-from migration_gate.applying.outside import require_no_session
-from migration_gate.applying.runs import Applier
-from migration_gate.applying.settlement import Settlement, settle_doubts
-from migration_gate.commands.steps import load, log_plan, open_worker, wait_for_history
-from migration_gate.execution.watch import Watch
-from migration_gate.files.library import Shelf
+from migration_gate.commands.steps import agree, load, log_plan, wait_for_history
 from migration_gate.files.migration import Migration
-from migration_gate.history.look import Look, require_readable
-from migration_gate.planning.plan import (
-    Plan,
-    make_plan,
-    require_agreement,
-)
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -31,8 +21,6 @@ from migration_gate.report.errors import (
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import AlreadyAppliedError, ConnectionLostError
 from migration_gate.report.verdict import Tally
-from migration_gate.session.session import Session
-from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
 
 
@@ -82,56 +70,16 @@ def bring_up_to_date(
         AlreadyAppliedError: The history has a row that it did not have under the lock.
     """
     with closing(wait_for_history(settings, migrations, log, tally)) as session:
-        plan = agree(settings, migrations, session, log, tally)
+        plan = agree(settings, migrations, session)
+        if tally.in_doubt:
+            from migration_gate.applying.settlement import settle_doubts
+
+            settle_doubts(session.seen.history, tally, log)
         log_plan(plan, log)
-        if not plan.pending:
-            return
+        if plan.pending:
+            from migration_gate.commands.apply import take_turn_and_apply
 
-        def is_done(seen: Look) -> bool:
-            return not make_plan(migrations, seen.history).pending
-
-        with take_turn(session, is_done, log, tally) as current:
-            plan = agree(settings, migrations, current, log, tally)
-            # Where nothing is left, another gate has done it, and may have the lock.
-            if plan.pending:
-                apply_pending(plan, current, log, tally)
-
-
-def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
-    """Go through steps 5 to 7 of ``migrate``, holding the lock."""
-    shelf = Shelf(held.settings.migrations, held.settings.history_table)
-    shelf.judge(plan.pending)
-    if held.is_pooled:
-        require_no_session(shelf.take(migration) for migration in plan.pending)
-    with open_worker(held.settings, held, log) as worker:
-        watch = Watch(held, worker, log)
-        settlement = Settlement(tally, log)
-        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)
-
-
-def agree(
-    settings: Settings,
-    migrations: Sequence[Migration],
-    session: Session,
-    log: Log,
-    tally: Tally,
-) -> Plan:
-    """
-    Plan, and refuse what the settings do not allow.
-
-    A migration whose COMMIT was not answered is settled here: its row says that it is
-    applied.
-    """
-    require_readable(session.seen)
-    plan = make_plan(migrations, session.seen.history)
-    require_agreement(
-        plan,
-        changed=settings.changed,
-        out_of_order=settings.out_of_order,
-        ahead=settings.ahead,
-    )
-    settle_doubts(session.seen.history, tally, log)
-    return plan
+            take_turn_and_apply(settings, migrations, session, log, tally)
 
 
 def _in_vain(

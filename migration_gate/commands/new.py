@@ -14,8 +14,12 @@ from typing import Final
 from migration_gate.files.folder import read_folder
 from migration_gate.files.migration import NAME_MAX_CHARACTERS, Migration
 from migration_gate.report.errors import FileFault, MigrationFilesError
+from migration_gate.report.log import Log, write_line
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.settings import Settings
 
 
+STDOUT: Final = 1
 TIMESTAMP_DIGITS: Final = 14
 FIRST_DIGITS: Final = 3
 TEMPLATE: Final = """\
@@ -27,6 +31,11 @@ TEMPLATE: Final = """\
 -- For CREATE INDEX CONCURRENTLY and the like, use a file of its own.
 
 """
+
+
+def new(settings: Settings, _log: Log, _tally: Tally, *, name: str) -> None:
+    """Write the next migration, and print its path. Raises MigrationFilesError."""
+    write_line(STDOUT, str(create_migration(settings.migrations, name)))
 
 
 def create_migration(folder: Path, name: str) -> Path:

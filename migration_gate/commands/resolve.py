@@ -13,7 +13,8 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.commands.steps import load, open_worker, wait_for_history
+from migration_gate.commands.apply import open_worker
+from migration_gate.commands.steps import load, wait_for_history
 from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.history.look import require_readable
@@ -41,7 +42,7 @@ from migration_gate.settings.settings import Settings
 
 
 def resolve(
-    settings: Settings, log: Log, tally: Tally, version: str, *, is_applied: bool
+    settings: Settings, log: Log, tally: Tally, *, version: str, is_applied: bool
 ) -> None:
     """
     Record that a migration is applied without running it, or that it is not.

@@ -1,27 +1,23 @@
 """
-The steps that commands share: load, wait, report, open the worker.
+The steps that commands share: load, wait, report, plan and agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.connection.connect import (
-    current_parameters,
-    open_connection,
-    open_second_connection,
-)
+from migration_gate.connection.connect import current_parameters
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.execution.ready import start_worker
-from migration_gate.execution.worker import Worker
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
+from migration_gate.history.look import require_readable
 from migration_gate.planning.plan import (
     Plan,
     find_shared_numbers,
+    make_plan,
+    require_agreement,
 )
 from migration_gate.report.errors import GateError, IncompleteError
 from migration_gate.report.events import (
@@ -29,7 +25,6 @@ from migration_gate.report.events import (
     DATABASE_READY,
     FILES_SHARED_NUMBER,
     GATE_STARTED,
-    NOT_ALTERED,
     OUT_OF_ORDER,
     PLAN_MADE,
     UNKNOWN_VERSIONS,
@@ -37,11 +32,7 @@ from migration_gate.report.events import (
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session.create_database import with_database
-from migration_gate.session.session import (
-    Session,
-    make_history,
-    start_session,
-)
+from migration_gate.session.session import Session, start_session
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 
@@ -143,19 +134,19 @@ def log_plan(plan: Plan, log: Log) -> None:
         log.emit(OUT_OF_ORDER, versions=list(plan.out_of_order))
 
 
-@contextmanager
-def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
-    """Open the connection that runs the files, and make the history table ours."""
-    opened = open_second_connection if held.is_pooled else open_connection
-    conn = wait_for(
-        lambda: opened(settings.database),
-        new_patience(settings, log, settings.wait_timeout_s),
+def agree(
+    settings: Settings, migrations: Sequence[Migration], session: Session
+) -> Plan:
+    """Plan, and refuse what the settings do not allow. Raises HistoryError."""
+    require_readable(session.seen)
+    plan = make_plan(migrations, session.seen.history)
+    require_agreement(
+        plan,
+        changed=settings.changed,
+        out_of_order=settings.out_of_order,
+        ahead=settings.ahead,
     )
-    with closing(conn):
-        table, reason = make_history(conn, held)
-        if reason is not None:
-            log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, held, table)
+    return plan
 
 
 NAMES_SHOWN: Final = 5

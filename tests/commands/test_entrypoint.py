@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from migration_gate import __version__
-from migration_gate.commands.answers import HELP
+from migration_gate.commands.calls import COMMANDS
+from migration_gate.commands.parser import describe
 from tests.fix_gate import ROOT, Gate, write_migrations
 from tests.fix_postgres import Database
 from tests.history_tables import TWO, versions
@@ -25,7 +26,15 @@ ENTRYPOINT = [sys.executable, str(ROOT / "entrypoint.py")]
 def test_help_is_an_answer(gate: Gate, arguments: list[str]) -> None:
     """On stdout, with exit code 0 and no setting needed."""
     run = gate(*arguments)
-    assert (run.exit_code, run.stdout, run.stderr) == (0, HELP, "")
+    assert (run.exit_code, run.stdout, run.stderr) == (0, describe(arguments), "")
+
+
+def test_the_help_names_every_command() -> None:
+    """Each with a line, and with a help of its own."""
+    lines = [line.split() for line in describe([]).splitlines()]
+    assert [line[0] for line in lines if line and line[0] in COMMANDS] == [*COMMANDS]
+    for name in COMMANDS:
+        assert describe([name, "--help"]).startswith(f"usage: entrypoint.py {name} ")
 
 
 def test_the_version_is_an_answer(gate: Gate) -> None:
@@ -61,6 +70,14 @@ def test_wrong_arguments_close_the_gate(
     assert (verdict["event"], verdict["reason"]) == ("gate.closed", "settings")
     assert verdict["error_message"] == message
     assert run.stderr.startswith(f"migration-gate: closed: {message}. ")
+
+
+def test_a_usage_error_shows_the_usage_and_no_argument(gate: Gate) -> None:
+    """What stands in a wrong place may be a secret."""
+    run = gate("resolve", "postgresql://u:geheim@h/d", env={"PGHOST": "h"})
+    usage = "entrypoint.py resolve (--applied | --not-applied) [-h] VERSION"
+    assert usage in run.verdict["hint"]
+    assert "geheim" not in run.output
 
 
 def test_without_a_command_it_migrates(gate: Gate, database: Database) -> None:

@@ -42,6 +42,24 @@ def test_one_connection_and_one_query(
         assert not re.search("advisory|INSERT|UPDATE|BEGIN", "".join(gates))
 
 
+def test_what_applies_and_other_commands_are_not_loaded(
+    gate: Gate, database: Database
+) -> None:
+    """Nearly every start of a rollout ends without them."""
+    gate(database=database, migrations=TWO)
+    run = gate(database=database, migrations=TWO, env={"PYTHONVERBOSE": "1"})
+    loaded = set(re.findall(r"^import '(\S+)' # ", run.stderr, re.MULTILINE))
+    rooms: dict[str, set[str]] = {}
+    for name in loaded:
+        package, _, rest = name.partition(".")
+        if package == "migration_gate" and rest:
+            room, _, module = rest.partition(".")
+            rooms.setdefault(room, set()).add(module)
+    assert not rooms.keys() & {"applying", "execution"}
+    assert rooms["commands"] == {"", "calls", "main", "migrate", "signals", "steps"}
+    assert "argparse" not in loaded
+
+
 def test_a_history_of_100_000_rows_is_no_burden(gate: Gate, database: Database) -> None:
     """In names that nothing here explains, sorted as they are made."""
     gate(database=database, migrations=TWO)

@@ -7,7 +7,8 @@ import re
 from typing import Any, get_args
 
 from migration_gate.commands.answers import State
-from migration_gate.commands.main import FLAGS, OPERANDS
+from migration_gate.commands.calls import COMMANDS
+from migration_gate.commands.parser import describe
 from migration_gate.report.errors import GateError
 from migration_gate.report.verdict import Tally, closed, opened
 from migration_gate.settings.database import POSTGRES_VARIABLES
@@ -67,17 +68,22 @@ def test_the_ways_to_name_a_database_are_those_of_the_code() -> None:
     assert read_code(second) == list(POSTGRES_VARIABLES.values())
 
 
+def read_usage(command: str) -> tuple[set[str], list[str]]:
+    """Return the flags and the operands that a command's help shows."""
+    (usage,) = re.findall(r"usage: \S+ (.*)", describe([command]))
+    words = re.findall(r"[\w-]+", usage.replace("[-h]", ""))[1:]
+    flags = {word for word in words if word.startswith("--")}
+    return flags, [word for word in words if word.isupper()]
+
+
 def test_the_commands_are_those_of_the_code() -> None:
     """With their operands and flags."""
     described = {}
     for row in read_table(PAGE, "command"):
         command, *words = re.findall(r"[\w-]+", read_code(row[0])[0])
-        flags = frozenset(word for word in words if word.startswith("--"))
+        flags = {word for word in words if word.startswith("--")}
         described[command] = flags, [word for word in words if word.isupper()]
-    assert described == {
-        command: (flags, [OPERANDS[command]] if command in OPERANDS else [])
-        for command, flags in FLAGS.items()
-    }
+    assert described == {command: read_usage(command) for command in COMMANDS}
 
 
 def test_the_states_are_those_of_the_code() -> None:

@@ -1,0 +1,76 @@
+"""
+What is done under the lock: the worker is opened, what is pending is applied.
+
+Loaded by a start that finds something pending, and by no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from migration_gate.applying.outside import require_no_session
+from migration_gate.applying.runs import Applier
+from migration_gate.applying.settlement import Settlement
+from migration_gate.commands.steps import agree, new_patience
+from migration_gate.connection.connect import open_connection, open_second_connection
+from migration_gate.connection.wait import wait_for
+from migration_gate.execution.ready import start_worker
+from migration_gate.execution.watch import Watch
+from migration_gate.execution.worker import Worker
+from migration_gate.files.library import Shelf
+from migration_gate.files.migration import Migration
+from migration_gate.history.look import Look
+from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.report.events import NOT_ALTERED
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
+from migration_gate.session.session import Session, make_history
+from migration_gate.session.turn import take_turn
+from migration_gate.settings.settings import Settings
+
+
+def take_turn_and_apply(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    session: Session,
+    log: Log,
+    tally: Tally,
+) -> None:
+    """Go through steps 4 to 7 of ``migrate``; raises what it does."""
+
+    def is_done(seen: Look) -> bool:
+        return not make_plan(migrations, seen.history).pending
+
+    with take_turn(session, is_done, log, tally) as held:
+        plan = agree(settings, migrations, held)
+        # Where nothing is left, another gate has done it, and may have the lock.
+        if plan.pending:
+            apply_pending(plan, held, log, tally)
+
+
+def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
+    """Go through steps 5 to 7 of ``migrate``, holding the lock."""
+    shelf = Shelf(held.settings.migrations, held.settings.history_table)
+    shelf.judge(plan.pending)
+    if held.is_pooled:
+        require_no_session(shelf.take(migration) for migration in plan.pending)
+    with open_worker(held.settings, held, log) as worker:
+        watch = Watch(held, worker, log)
+        settlement = Settlement(tally, log)
+        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)
+
+
+@contextmanager
+def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
+    """Open the connection that runs the files, and make the history table ours."""
+    opened = open_second_connection if held.is_pooled else open_connection
+    conn = wait_for(
+        lambda: opened(settings.database),
+        new_patience(settings, log, settings.wait_timeout_s),
+    )
+    with closing(conn):
+        table, reason = make_history(conn, held)
+        if reason is not None:
+            log.emit(NOT_ALTERED, reason=reason)
+        yield start_worker(conn, held, table)

@@ -1,0 +1,150 @@
+"""
+The commands: what each does, where it stands, what it takes. A new one is a row here.
+
+Names a command's module instead of importing it, and needs argparse only where there
+is something to parse: a start without arguments, as nearly all are, loads neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from migration_gate.report.errors import GateError
+
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+DEFAULT: Final = "migrate"
+
+
+class UsageError(GateError):
+    """The arguments are not those of any command."""
+
+    reason = "settings"
+
+
+class Command(NamedTuple):
+    """
+    One command.
+
+    Its module has ``function(settings, log, tally, **options)``, which raises where the
+    gate stays closed; the options are named by the ``dest`` of the arguments.
+    """
+
+    does: str
+    module: str
+    function: str
+    arguments: Callable[[ArgumentParser], None] | None = None
+    answers: bool = False  # on stdout; the log goes to stderr
+    needs_database: bool = True
+
+    def load(self) -> Callable[..., None]:
+        """Import the function."""
+        module = import_module(f"migration_gate.commands.{self.module}")
+        function: Callable[..., None] = getattr(module, self.function)
+        return function
+
+
+class Call(NamedTuple):
+    """One call of the program: the command, and what is about this one call."""
+
+    name: str
+    command: Command
+    options: dict[str, Any]
+
+
+def read_call(arguments: Sequence[str]) -> Call:
+    """
+    Read a command and its arguments.
+
+    Raises:
+        UsageError: No such command, or not its arguments.
+    """
+    name, *rest = arguments or [DEFAULT]
+    command = COMMANDS.get(name)
+    if command is None:
+        names = ", ".join(COMMANDS)
+        raise UsageError("unknown command", hint=f"The commands are: {names}.")
+    if not rest and command.arguments is None:
+        return Call(name, command, {})
+    from migration_gate.commands.parser import parse_options
+
+    return Call(name, command, parse_options(name, rest))
+
+
+def _take_json(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="answer a program"
+    )
+
+
+def _take_answer(parser: ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="a migration's file name")
+    answer = parser.add_mutually_exclusive_group(required=True)
+    answer.add_argument(
+        "--applied",
+        dest="is_applied",
+        action="store_true",
+        help="it is: its objects exist already, or the statement in doubt did run",
+    )
+    answer.add_argument(
+        "--not-applied",
+        dest="is_applied",
+        action="store_false",
+        help="it is not: the next migrate runs it, or the statement in doubt, again",
+    )
+
+
+def _take_name(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="words, such as add_orders_table")
+
+
+COMMANDS: Final = {
+    "migrate": Command(
+        "wait, apply what is pending, say how it went (the default)",
+        module="migrate",
+        function="migrate",
+    ),
+    "check": Command(
+        "wait until every migration shipped here is applied; only looks",
+        module="check",
+        function="check",
+    ),
+    "wait": Command(
+        "wait until the database answers and is writable",
+        module="check",
+        function="wait_for_server",
+    ),
+    "status": Command(
+        "files and history side by side",
+        module="status",
+        function="show_status",
+        arguments=_take_json,
+        answers=True,
+    ),
+    "plan": Command(
+        "what migrate would do, in order; applies nothing",
+        module="status",
+        function="show_plan",
+        arguments=_take_json,
+        answers=True,
+    ),
+    "resolve": Command(
+        "say of one migration that it is applied, or that it is not",
+        module="resolve",
+        function="resolve",
+        arguments=_take_answer,
+    ),
+    "new": Command(
+        "write the next numbered file from a template",
+        module="new",
+        function="new",
+        arguments=_take_name,
+        answers=True,
+        needs_database=False,
+    ),
+}
