@@ -57,7 +57,8 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
         plan = wait_for(looker.look, patience)
     finally:
         tally.waited_s += patience.waited_s
-    log_plan(plan, log)
+    log_plan(plan, log, tally)
+    tally.outcome = f"{len(migrations)} shipped here, all applied"
 
 
 def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
@@ -75,6 +76,7 @@ def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
         wait_for(ask, patience)
     finally:
         tally.waited_s += patience.waited_s
+    tally.outcome = "the database answers, and can be written"
 
 
 class _Looker:

@@ -156,11 +156,13 @@ def _internal(bug: Exception, log: Log) -> GateError:
 def _report(verdict: Verdict, log: Log) -> None:
     """Write the verdict: for people on stderr when it is closed, then the last line."""
     if verdict.is_open:
-        log.emit(GATE_OPENED, **verdict.fields)
+        log.emit(GATE_OPENED, message=verdict.message, **verdict.fields)
         return
-    told = shorten({"message": verdict.message, "hint": verdict.fields.get("hint", "")})
-    text = f"migration-gate: closed: {told['message']}. {told['hint']}".rstrip()
-    write_line(STDERR, " ".join(text.split()))
+    if not (log.is_live and os.isatty(STDERR)):  # there it would stand twice
+        said = {"message": verdict.message, "hint": verdict.fields.get("hint", "")}
+        short = shorten(said)
+        text = f"migration-gate: closed: {short['message']}. {short['hint']}".rstrip()
+        write_line(STDERR, " ".join(text.split()))
     log.emit(GATE_CLOSED, message=verdict.message, **verdict.fields)
 
 

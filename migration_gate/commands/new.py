@@ -33,9 +33,11 @@ TEMPLATE: Final = """\
 """
 
 
-def new(settings: Settings, _log: Log, _tally: Tally, *, name: str) -> None:
+def new(settings: Settings, _log: Log, tally: Tally, *, name: str) -> None:
     """Write the next migration, and print its path. Raises MigrationFilesError."""
-    write_line(STDOUT, str(create_migration(settings.migrations, name)))
+    path = create_migration(settings.migrations, name)
+    write_line(STDOUT, str(path))
+    tally.outcome = f"made {path.name}"
 
 
 def create_migration(folder: Path, name: str) -> Path:

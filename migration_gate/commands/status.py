@@ -52,6 +52,7 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
     _require_agreement(plan, settings)
     if plan.pending:
         raise incomplete(plan.pending)
+    tally.outcome = f"{len(plan.applied)} applied, nothing pending"
 
 
 def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
@@ -69,6 +70,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     faults = [fault for error in errors for fault in error.faults]
     if faults:
         raise MigrationFilesError(faults)
+    tally.outcome = f"{len(plan.pending)} pending, nothing was applied"
 
 
 def _look_once(
@@ -86,7 +88,7 @@ def _look_once(
         table = session.seen.table
         unfinished = () if table is None else find_unfinished(session.conn, table)
     plan = make_plan(migrations, session.seen.history)
-    log_plan(plan, log)
+    log_plan(plan, log, tally)
     return plan, session.seen, unfinished
 
 

@@ -118,20 +118,23 @@ def log_ready(
     )
 
 
-def log_plan(plan: Plan, log: Log) -> None:
-    """Report the plan and every disagreement that the settings allow."""
+def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
+    """Report the plan, and warn of every disagreement that the settings allow."""
     log.emit(
         PLAN_MADE,
         applied_count=len(plan.applied),
         pending_count=len(plan.pending),
         pending=[migration.version for migration in plan.pending],
     )
-    if plan.changed:
-        log.emit(CHANGED_MIGRATIONS, versions=list(plan.changed))
-    if plan.unknown:
-        log.emit(UNKNOWN_VERSIONS, versions=list(plan.unknown))
-    if plan.out_of_order:
-        log.emit(OUT_OF_ORDER, versions=list(plan.out_of_order))
+    disagreements = {
+        CHANGED_MIGRATIONS: plan.changed,
+        UNKNOWN_VERSIONS: plan.unknown,
+        OUT_OF_ORDER: plan.out_of_order,
+    }
+    found = {event: versions for event, versions in disagreements.items() if versions}
+    for event, versions in found.items():
+        log.emit(event, versions=list(versions))
+    tally.warnings = [event.name for event in found]
 
 
 def agree(

@@ -163,8 +163,8 @@ SUMMARY_FIELDS = (
 GATE_OPENED = Event(
     "gate.opened",
     "info",
-    "Gate open: {applied_count} applied in {duration_ms} ms",
-    SUMMARY_FIELDS,
+    "Gate open: {message}",
+    (*SUMMARY_FIELDS, "warnings"),
 )
 GATE_CLOSED = Event(
     "gate.closed",

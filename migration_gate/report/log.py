@@ -27,22 +27,31 @@ READER_TIMEOUT_S: Final = 1.0
 DEFAULT_COLUMNS: Final = 80
 
 
+LogFormat = Literal["auto", "json", "console"]
+
+
 class Log:
     """
     Writes events to one file descriptor, and the verdict to a file beside it.
 
     Common fields (pod name and the like) are bound once and stand on every line.
+    ``is_live`` tells whether a person watches: a line of progress is then written over.
     """
 
     def __init__(
         self,
         *,
         fd: int,
-        log_format: Literal["json", "console"] = "json",
+        log_format: LogFormat = "auto",
         level: Level = "info",
         common: Mapping[str, str] | None = None,
         termination_log: str = "",
     ) -> None:
+        is_terminal = os.isatty(fd)
+        is_for_person = log_format == "console" or (
+            log_format == "auto" and is_terminal
+        )
+        self.is_live = is_for_person and is_terminal
         self._level = LEVELS[level]
         # wrap_logger() would load defaults, among them the renderer for people.
         self._logger = _Logger(
@@ -51,7 +60,7 @@ class Log:
                 structlog.processors.add_log_level,
                 _arrange,
                 partial(_fit, termination_log),
-                _renderer(log_format, fd),
+                _renderer(fd, for_person=is_for_person),
             ],
             context=dict(common or {}),
         )
@@ -170,10 +179,8 @@ def to_json(line: Mapping[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def _renderer(
-    log_format: Literal["json", "console"], fd: int
-) -> structlog.typing.Processor:
-    if log_format == "json":
+def _renderer(fd: int, *, for_person: bool) -> structlog.typing.Processor:
+    if not for_person:
         return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
 
     def render(

@@ -41,13 +41,17 @@ class Tally:
     What a run has done so far: the verdict's fields, filled in as they are known.
 
     ``in_doubt`` has the migrations that were sent, until they are known to be applied,
-    and how many statements each has.
+    and how many statements each has. ``warnings`` are the names of events that an open
+    gate does not pass over in its last line. ``outcome`` is what a command has to say
+    that is not there to apply anything: a sentence without a full stop.
     """
 
     applied: list[str] = field(default_factory=list)
     in_doubt: dict[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
     lock_waited_s: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +59,12 @@ class Verdict:
     """
     How a run ended; ``fields`` are those of gate.opened or gate.closed.
 
-    ``message`` says in a sentence why it is closed, the place included.
+    ``message`` says in a sentence why it is closed, the place included, or with what
+    outcome it is open.
     """
 
     is_open: bool
-    message: str = ""
+    message: str
     fields: Mapping[str, Any]
 
     @property
@@ -70,8 +75,15 @@ class Verdict:
 
 def opened(tally: Tally, *, duration_ms: int) -> Verdict:
     """Return the verdict of a run that may let the application start."""
-    fields = {**_summary(tally, duration_ms), "exit_code": 0}
-    return Verdict(is_open=True, fields=fields)
+    fields = {
+        **_summary(tally, duration_ms),
+        "exit_code": 0,
+        "warnings": list(tally.warnings),
+    }
+    message = tally.outcome or f"{len(tally.applied)} applied in {duration_ms} ms"
+    if tally.warnings:
+        message += f", with warnings: {', '.join(tally.warnings)}"
+    return Verdict(is_open=True, message=message, fields=fields)
 
 
 def closed(error: GateError, tally: Tally, *, duration_ms: int) -> Verdict:

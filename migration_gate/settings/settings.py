@@ -32,7 +32,7 @@ T = TypeVar("T")
 Changed = Literal["refuse", "warn"]
 OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
 
@@ -290,10 +290,10 @@ AHEAD: Final[Setting[Ahead]] = Setting(
 )
 LOG_FORMAT: Final[Setting[LogFormat]] = Setting(
     name="GATE_LOG_FORMAT",
-    default="json",
-    parse=_choice("json", "console"),
+    default="auto",
+    parse=_choice("auto", "json", "console"),
     remedy="",
-    meaning="json or console (colour and live progress, for a person)",
+    meaning="json, console (for a person), or auto: console on a terminal, else json",
 )
 LOG_LEVEL: Final[Setting[LogLevel]] = Setting(
     name="GATE_LOG_LEVEL",

@@ -59,7 +59,7 @@ TABLE = {
     "migration.notice": ("info", "version severity notice"),
     "migration.applied": ("info", "version applied_at duration_ms statement_count"),
     "migration.resolved": ("warning", "version as"),
-    "gate.opened": ("info", SUMMARY),
+    "gate.opened": ("info", f"{SUMMARY} warnings"),
     "gate.closed": (
         "error",
         (
@@ -139,7 +139,7 @@ def test_a_level_hides_what_is_below_but_no_verdict(
         log.emit(events.GATE_FAILED, traceback=[])
         log.emit(events.LOCK_ACQUIRED, waited_s=0.5)
         log.emit(events.NOT_ALTERED, reason="x")
-        log.emit(events.GATE_OPENED, applied_count=0, duration_ms=1)
+        log.emit(events.GATE_OPENED, message="x", applied_count=0, duration_ms=1)
         log.emit(events.GATE_CLOSED, message="x")
     names = {
         "d": "gate.failed",
@@ -332,6 +332,7 @@ def test_the_whole_log_of_a_run(gate: Gate, database: Database, tmp_path: Path) 
             "applied": ["1_a.sql", "1_b.sql"],
             "applied_count": 2,
             "exit_code": 0,
+            "warnings": [],
         },
     ]
     for event in run.events:

@@ -38,6 +38,7 @@ def test_an_open_gate_exits_0() -> None:
     verdict = opened(tally, duration_ms=7)
     assert verdict == Verdict(
         is_open=True,
+        message="1 applied in 7 ms",
         fields={
             "applied": ["1_a.sql"],
             "applied_count": 1,
@@ -45,9 +46,25 @@ def test_an_open_gate_exits_0() -> None:
             "lock_waited_s": 1.0,
             "duration_ms": 7,
             "exit_code": 0,
+            "warnings": [],
         },
     )
     assert verdict.exit_code == 0
+
+
+def test_an_open_gate_names_its_warnings() -> None:
+    """Whoever reads nothing but the last line learns that there is more to read."""
+    verdict = opened(Tally(warnings=["history.unknown_versions"]), duration_ms=7)
+    assert (
+        verdict.message == "0 applied in 7 ms, with warnings: history.unknown_versions"
+    )
+    assert verdict.fields["warnings"] == ["history.unknown_versions"]
+
+
+def test_an_open_gate_has_the_outcome_of_its_command() -> None:
+    """What a command found that is not there to apply anything."""
+    verdict = opened(Tally(outcome="2 pending, nothing was applied"), duration_ms=7)
+    assert verdict.message == "2 pending, nothing was applied"
 
 
 def test_a_closed_gate_exits_1() -> None:
