@@ -1,5 +1,5 @@
 """
-The statements that write in the history table. Pure SQL; nothing is sent from here.
+The statements that read and write the history table. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,37 @@ from psycopg import sql
 
 from migration_gate import __version__
 from migration_gate.history.table import HistoryTable
+
+
+# A name that is longer is no file's; text of any length may stand there.
+VERSION_READ_MAX: Final = 300
+
+
+def read_rows(table: HistoryTable) -> sql.Composed:
+    """
+    Return the query for all rows, as one JSON array of arrays, and the table's oid.
+
+    A row has version, checksum, time and duration in ms; the array is NULL where there
+    are none. The oid tells whether it is the table that was judged.
+    """
+    name = sql.Identifier(table.schema, table.name)
+    ours = {
+        name: sql.Identifier(name) if name in table.our_columns else sql.NULL
+        for name in ("checksum", "duration_ms")
+    }
+    return sql.SQL(
+        "SELECT {name_text}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8, "
+        "pg_catalog.json_agg(pg_catalog.json_build_array("
+        'pg_catalog."left"(version::pg_catalog.text, {length}), '
+        "{checksum}, {time}, {duration_ms})) FROM {name} WHERE version IS NOT NULL"
+    ).format(
+        name_text=name.as_string(),
+        length=VERSION_READ_MAX,
+        checksum=ours["checksum"],
+        time=to_text(has_zone=table.has_zone),
+        duration_ms=ours["duration_ms"],
+        name=name,
+    )
 
 
 def insert_row(

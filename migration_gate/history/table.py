@@ -20,8 +20,8 @@ OUR_COLUMNS = {
     "duration_ms": "bigint",
     "gate_version": "text",
 }
-TIME_TYPES = frozenset({"timestamp without time zone", "timestamp with time zone"})
-NUMBER_TYPES = frozenset({"bigint", "integer", "numeric"})
+TIME_TYPES = frozenset({"timestamp", "timestamptz"})
+NUMBER_TYPES = frozenset({"int8", "int4", "numeric"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
         schema=facts["schema"],
         name=facts["name"],
         our_columns=frozenset(by_name.keys() & OUR_COLUMNS.keys()),
-        has_zone=by_name["applied_at"].type_name == "timestamp with time zone",
+        has_zone=by_name["applied_at"].type_name == "timestamptz",
         can_insert=facts["can_insert"],
         can_update=facts["can_update"],
         can_alter=facts["can_alter"],

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-CHARACTER_TYPES = frozenset({"text", "character varying", "character"})
+CHARACTER_TYPES = frozenset({"text", "varchar", "bpchar"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of the table; ``type_name`` without its length."""
+    """A column of the table; ``type_name`` as pg_type has it."""
 
     name: str
     type_name: str

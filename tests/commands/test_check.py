@@ -94,7 +94,7 @@ def test_it_opens_soon_after_the_last_migration(gate: Gate, database: Database) 
 def test_it_holds_no_connection_between_looks(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
-    """Each look is a connection with one query."""
+    """Each look is a connection of its own, and one query where there is no table."""
     run = gate("check", database=proxy.through(database), env=SOON, migrations=FILES)
     assert run.exit_code == 1
     links = proxy.settled()

@@ -195,10 +195,11 @@ ODD = {
 
 
 def test_rows_of_every_form_are_read(database: Database) -> None:
-    """In the order of their times; no name is too long or too odd."""
+    """In the order of their times; no name is too long, too odd, or not there."""
     database.execute(
-        "CREATE TABLE schema_migrations (version text PRIMARY KEY,"
-        " applied_at timestamp, checksum text, duration_ms numeric)"
+        "CREATE TABLE schema_migrations (version text UNIQUE, applied_at timestamp,"
+        " checksum text, duration_ms numeric);"
+        "INSERT INTO schema_migrations (duration_ms) VALUES (1), ('NaN')"
     )
     long = "x" * 5000
     with closing(database.connect()) as conn:
@@ -207,21 +208,19 @@ def test_rows_of_every_form_are_read(database: Database) -> None:
                 f"INSERT INTO schema_migrations VALUES (%s, {time}, %s, 7)",
                 (version, f"sha256:{version}"),
             )
-        conn.execute("INSERT INTO schema_migrations VALUES (%s, '2026-01-01')", (long,))
+        conn.execute(
+            "INSERT INTO schema_migrations VALUES (%s, '2026-01-01', NULL, 'NaN')",
+            (long,),
+        )
         seen = look(
             conn, HistoryTableName(schema=None, table="schema_migrations"), None
         )
     none, ago, quotes, control = ODD.values()
     assert [(row.version, row.checksum, row.applied_at) for row in seen.history] == [
+        ("x" * 300, None, "2026-01-01T00:00:00.000Z"),
         (quotes, f"sha256:{quotes}", "2026-01-02T03:04:05.678Z"),
         (control, f"sha256:{control}", "2026-01-02T03:04:05.679Z"),
-        *sorted(
-            [
-                (f"...{long[:200]}", None, ""),
-                (ago, f"sha256:{ago}", ""),
-                (none, f"sha256:{none}", ""),
-            ]
-        ),
+        *sorted([(ago, f"sha256:{ago}", ""), (none, f"sha256:{none}", "")]),
     ]
     assert {row.duration_ms for row in seen.history} == {7, None}
 

@@ -1,0 +1,30 @@
+"""
+SQL of the gate's own, in which nothing is found by the search path. Pure.
+
+Whoever may create in a schema of the search path can make an operator whose types fit
+better than those of PostgreSQL's own, and its function runs with the rights of the
+role that uses it. What SQL compares without an operator being written (IN, BETWEEN,
+LIKE, NULLIF, IS DISTINCT FROM, CASE with a value, JOIN with USING) is compared by the
+search path's too, and so is not used.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from psycopg import sql
+
+
+OPERATORS: Final = ("=", "<>", "<", ">", "<=", ">=", "||", "+", "-", "*", "/", "~")
+
+
+def qualified(text: str) -> sql.SQL:
+    """
+    Return SQL whose operators are PostgreSQL's own: those that stand between spaces.
+
+    Args:
+        text: Names functions, types and relations with their schema.
+    """
+    for operator in OPERATORS:
+        text = text.replace(f" {operator} ", f" OPERATOR(pg_catalog.{operator}) ")
+    return sql.SQL(text)

@@ -1,0 +1,142 @@
+"""
+Ask the catalogue about the history table, and the server about itself. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.connection.qualified import qualified
+from migration_gate.settings.settings import HistoryTableName
+
+
+# Types are told by their names in pg_type: format_type() quotes as parameters say.
+CATALOGUE: Final = qualified(
+    """
+WITH RECURSIVE login AS (
+    SELECT oid FROM pg_catalog.pg_roles
+    WHERE rolname = ANY (ARRAY[session_user, current_user])
+    UNION
+    SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN login l ON m.member = l.oid
+), candidate AS (
+    SELECT c.*, n.nspname,
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
+           pg_catalog.array_position(path.names, n.nspname) AS place
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+         (SELECT CASE WHEN {schema} IS NULL THEN pg_catalog.current_schemas(false)
+                      ELSE ARRAY[{schema}] END AS names) AS path
+    WHERE c.relname = {table}
+      AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+      AND (n.nspname = ANY (path.names) OR ({schema} IS NULL
+           AND n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
+               pg_catalog.current_setting('search_path'), '" ', ''), ',')
+               ::pg_catalog.name[])))
+), target AS (
+    SELECT c.* FROM candidate c
+    WHERE is_usable AND place IS NOT NULL ORDER BY place LIMIT 1
+)
+SELECT pg_catalog.json_build_object(
+    'backend_pid', pg_catalog.pg_backend_pid(),
+    'is_standby', pg_catalog.pg_is_in_recovery(),
+    'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
+    'login_role', session_user,
+    'schema', coalesce((SELECT nspname FROM target), {schema},
+                       pg_catalog.current_schema()),
+    'schema_exists', {schema} IS NULL OR EXISTS (
+        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
+    'hidden_schema', (SELECT nspname FROM candidate WHERE NOT is_usable LIMIT 1)
+), (
+    SELECT pg_catalog.json_build_object(
+        'oid', c.oid::pg_catalog.int8, 'schema', c.nspname, 'name', c.relname,
+        'kind', c.relkind, 'persistence', c.relpersistence,
+        'has_rules', c.relhasrules, 'has_row_security', c.relrowsecurity,
+        'has_triggers', EXISTS (
+            SELECT FROM pg_catalog.pg_trigger t
+            WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+        'owner', owner.rolname,
+        'owner_is_trusted',
+            c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR owner.rolsuper
+            OR owner.rolname = {role}
+            OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database
+                             WHERE datname = pg_catalog.current_database()),
+        'login_role', session_user,
+        'can_select', rights.can_select, 'can_insert', rights.can_insert,
+        'can_update', rights.can_update,
+        'can_alter', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+        'version_is_unique', EXISTS (
+            SELECT FROM pg_catalog.pg_index i
+            JOIN pg_catalog.pg_attribute a
+              ON a.attrelid = c.oid AND a.attname = 'version'
+            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+              AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+              AND i.indpred IS NULL AND i.indexprs IS NULL),
+        'columns', rights.columns
+    )
+    FROM target c JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
+    LATERAL (
+        SELECT pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+               ) FILTER (WHERE a.attname = ANY (ARRAY[
+                   'version', 'applied_at', 'checksum', 'duration_ms'])) AS can_select,
+               pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'INSERT')
+               ) FILTER (WHERE a.attname = ANY (ARRAY[
+                   'version', 'applied_at', 'checksum', 'gate_version'])) AS can_insert,
+               pg_catalog.bool_and(
+                   pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')
+               ) FILTER (WHERE a.attname = ANY (ARRAY[
+                   'applied_at', 'duration_ms'])) AS can_update,
+               pg_catalog.json_agg(pg_catalog.json_build_object(
+                   'name', a.attname,
+                   'type_name', CASE WHEN tn.nspname = 'pg_catalog'
+                       THEN t.typname::pg_catalog.text
+                       ELSE pg_catalog.concat(tn.nspname, '.', t.typname) END,
+                   'is_optional',
+                       NOT a.attnotnull OR a.atthasdef OR a.attidentity <> ''
+               )) AS columns
+        FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS rights
+)
+"""
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """
+    What the catalogue says of the history table, and the server of itself.
+
+    ``table`` is what ``judge_table`` judges, None where there is no such table.
+    """
+
+    backend_pid: int
+    is_standby: bool
+    is_read_only: bool
+    login_role: str
+    schema: str | None
+    schema_exists: bool
+    hidden_schema: str | None
+    table: Mapping[str, Any] | None
+
+
+def ask_catalogue(
+    conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
+) -> Facts:
+    """Ask for the facts. One round trip."""
+    query = CATALOGUE.format(
+        schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
+        table=name.table,
+        role=role,
+    )
+    server, table = conn.execute(query).fetchall()[0]
+    return Facts(**server, table=table)
