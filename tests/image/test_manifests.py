@@ -54,7 +54,8 @@ REASONED = (
     *("imagePullPolicy:", "limits:", "maxSurge:", "maxUnavailable:"),
     *("- name: GATE_TIMEOUT", "- name: POD_NAME", "- name: POSTGRES_PASSWORD_FILE"),
     *("- onPodConditions:", "podReplacementPolicy:", "progressDeadlineSeconds:"),
-    *("- action: Ignore", "readOnlyRootFilesystem:", "requests:", "restartPolicy:"),
+    *("- action: FailJob", "- action: Ignore", "readOnlyRootFilesystem:"),
+    *("requests:", "restartPolicy:"),
     *("securityContext:", "terminationGracePeriodSeconds:"),
     *("terminationMessagePolicy:", "ttlSecondsAfterFinished:"),
 )
@@ -146,6 +147,50 @@ def test_the_gate_ends_before_the_platform_ends_it(file: Path) -> None:
         if "GATE_WAIT_TIMEOUT" in values:
             wait_s = parse_duration(values["GATE_WAIT_TIMEOUT"])
             assert wait_s < parse_duration(values["GATE_TIMEOUT"])
+
+
+def test_every_attempt_of_the_job_can_say_why_it_failed() -> None:
+    """All of them end before the deadline, at which pod and log are deleted."""
+    (job,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    (gate,) = gates(pod)
+    values = {each["name"]: each.get("value", "") for each in gate["env"]}
+    attempts = spec["backoffLimit"] + 1
+    # Kubernetes waits 10 s before the second, twice that before the third, and so on.
+    pauses_s = 10 * (2 ** spec["backoffLimit"] - 1)
+    attempt_s = parse_duration(values["GATE_TIMEOUT"])
+    attempt_s += pod["terminationGracePeriodSeconds"]
+    assert attempts * attempt_s + pauses_s < spec["activeDeadlineSeconds"]
+
+
+def test_a_gate_that_said_why_is_not_started_again_by_its_job() -> None:
+    """But one on a drained node is, whatever its exit code: the first rule decides."""
+    (job,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    drained, closed = job["spec"]["podFailurePolicy"]["rules"]
+    assert drained["action"] == "Ignore"
+    assert drained["onPodConditions"] == [
+        {"type": "DisruptionTarget", "status": "True"}
+    ]
+    (gate,) = gates(job["spec"]["template"]["spec"])
+    assert closed == {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": gate["name"],
+            "operator": "In",
+            "values": [1],
+        },
+    }
+
+
+def test_the_check_waits_as_long_as_the_job_may_take() -> None:
+    """Its pods neither give up before, nor count as a failed rollout."""
+    (job,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    (deployment,) = yaml.safe_load_all((ROOT / "k8s/deployment.yaml").read_text())
+    (check,) = gates(deployment["spec"]["template"]["spec"])
+    values = {each["name"]: each.get("value", "") for each in check["env"]}
+    job_s = job["spec"]["activeDeadlineSeconds"]
+    assert parse_duration(values["GATE_WAIT_TIMEOUT"]) >= job_s
+    assert deployment["spec"]["progressDeadlineSeconds"] > job_s
 
 
 def hooks(heading: str) -> dict[str, Any]:
