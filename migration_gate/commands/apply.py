@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
@@ -51,7 +52,9 @@ def take_turn_and_apply(
 
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
-    shelf = Shelf(held.settings.migrations, held.settings.history_table)
+    # In a file, a table of that name in another schema is not the history.
+    history = replace(held.settings.history_table, schema=held.seen.schema)
+    shelf = Shelf(held.settings.migrations, history)
     shelf.judge(plan.pending)
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)

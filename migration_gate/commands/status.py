@@ -32,7 +32,7 @@ from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import start_session
-from migration_gate.settings.settings import Settings
+from migration_gate.settings.settings import HistoryTableName, Settings
 
 
 STDOUT = 1
@@ -63,8 +63,9 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
         MigrationFilesError: It would refuse a file.
         HistoryError: It would refuse the history.
     """
-    plan, _, _ = _look_once(settings, log, tally, "plan")
-    lines, errors = _describe_pending(plan.pending, settings)
+    plan, seen, _ = _look_once(settings, log, tally, "plan")
+    history = replace(settings.history_table, schema=seen.schema)
+    lines, errors = _describe_pending(plan.pending, settings, history)
     write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
     _require_agreement(plan, settings)
     faults = [fault for error in errors for fault in error.faults]
@@ -102,14 +103,12 @@ def _require_agreement(plan: Plan, settings: Settings) -> None:
 
 
 def _describe_pending(
-    pending: Sequence[Migration], settings: Settings
+    pending: Sequence[Migration], settings: Settings, history: HistoryTableName
 ) -> tuple[list[PlanLine], list[MigrationFilesError]]:
     lines, errors = [], []
     for migration in pending:
         try:
-            script = read_scripts(
-                settings.migrations, [migration], settings.history_table
-            )[0]
+            script = read_scripts(settings.migrations, [migration], history)[0]
         except MigrationFilesError as error:
             errors.append(error)
             lines.append(_refused(migration, error))

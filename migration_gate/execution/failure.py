@@ -12,6 +12,7 @@ from typing import Final
 
 from migration_gate.execution.message import Own, Place, Task
 from migration_gate.execution.worker import Worker
+from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
 from migration_gate.history.table import missing_right
 from migration_gate.report.cleaning import clean_failure
@@ -91,11 +92,23 @@ def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Ex
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
     if part.name in {"finish", "finished"} and failure.sqlstate in ROW_GONE:
-        return HistoryError(
-            f'migration "{task.version}" removes the history table, or its own row',
-            hint="Take that out of the file: the history is the gate's to write.",
-        )
+        return _judge_removal(worker, task)
     return MigrationFailedError(error, hint=find_remedy(failure))
+
+
+def _judge_removal(worker: Worker, task: Task) -> GateError:
+    script = task.script
+    statements = [each for unit in script.units for each in unit.statements]
+    removal = find_removal(script.content, statements, worker.table.name)
+    line, column = place(script.content, removal.first) if removal else (None, None)
+    at = f":{line}" if line else ""
+    return HistoryError(
+        f"{task.version}{at}: the migration removes the history table, or its own row",
+        hint="Take that out of the file: the history is the gate's to write.",
+        file=task.version,
+        line=line,
+        column=column,
+    )
 
 
 def _judge_row(worker: Worker, failure: SqlFailure, version: str) -> Exception:

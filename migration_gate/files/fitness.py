@@ -4,9 +4,12 @@ What of a single statement the gate cannot run, whatever the file around it. Pur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from migration_gate.files.migration import Content
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
     ScriptError,
@@ -21,7 +24,27 @@ from migration_gate.statements import (
 )
 
 
-IGNORED_PSQL_COMMANDS: Final = frozenset({"restrict", "unrestrict"})
+# psql: what pg_dump writes, and what changes nothing but what psql prints.
+IGNORED_PSQL_COMMANDS: Final = frozenset(
+    {
+        *("restrict", "unrestrict", "echo", "qecho", "warn", "timing", "pset"),
+        *("a", "C", "f", "H", "html", "t", "T", "x"),
+    }
+)
+PRINTING_VARIABLES: Final = frozenset(
+    {
+        *("COMP_KEYWORD_CASE", "ECHO", "ECHO_HIDDEN", "FETCH_COUNT", "HIDE_TABLEAM"),
+        *("HIDE_TOAST_COMPRESSION", "HISTCONTROL", "HISTFILE", "HISTSIZE", "IGNOREEOF"),
+        *("PROMPT1", "PROMPT2", "PROMPT3", "QUIET", "SHOW_ALL_RESULTS"),
+        *("SHOW_CONTEXT", "VERBOSITY"),
+    }
+)
+SET_WORDS: Final = 3  # \set NAME VALUE
+LOOKED_AT: Final = 1 << 16
+REMOVES: Final = re.compile(
+    rb"\b(?:drop|truncate|delete|rename|alter|update)\b", re.IGNORECASE
+)
+SWEEPS: Final = re.compile(rb"\bdrop\s+(?:schema|owned)\b", re.IGNORECASE)
 UTF8: Final = frozenset({"utf8", "utf-8", "unicode", "utf_8"})
 
 
@@ -29,12 +52,7 @@ def find_unfit(piece: Statement, history: HistoryTableName) -> Iterator[ScriptEr
     """Yield what of a piece of a script cannot run, each with its remedy."""
     command = psql_command(piece)
     if command is not None:
-        if command not in IGNORED_PSQL_COMMANDS:
-            yield ScriptError(
-                piece.first,
-                f"psql command \\{command}, which only psql can run",
-                "Write it in SQL, or take it out.",
-            )
+        yield from _find_psql(piece, command)
         return
     if is_copy_to_stdout(piece):
         yield ScriptError(
@@ -44,6 +62,39 @@ def find_unfit(piece: Statement, history: HistoryTableName) -> Iterator[ScriptEr
         )
     yield from _find_settings(piece)
     yield from _find_history(piece, history)
+
+
+def _find_psql(piece: Statement, command: str) -> Iterator[ScriptError]:
+    words = [word.decode(errors="replace") for word in piece.tokens]
+    # psqlscanslash.l: what is in backquotes runs in a shell.
+    is_plain = not any("`" in word for word in words)
+    if is_plain and (command in IGNORED_PSQL_COMMANDS or _sets_nothing(words)):
+        return
+    if words[:2] == ["\\set", "ON_ERROR_STOP"]:
+        yield ScriptError(
+            piece.first,
+            "ON_ERROR_STOP off, under which psql goes on after an error",
+            "Take it out: the gate stops at the first error.",
+        )
+        return
+    yield ScriptError(
+        piece.first,
+        f"psql command \\{command}, which only psql can run",
+        "Write it in SQL, or take it out.",
+    )
+
+
+def _sets_nothing(words: Sequence[str]) -> bool:
+    r"""Tell a \set that has no effect where every error ends the run."""
+    if words[0] == "\\encoding" and len(words) == SET_WORDS - 1:
+        return words[1].lower() in UTF8
+    if words[0] not in {"\\set", "\\unset"} or len(words) < SET_WORDS - 1:
+        return False
+    name, value = words[1], "".join(words[2:])
+    is_off = words[0] == "\\unset" or reads_as_off(value)
+    if name == "ON_ERROR_STOP":
+        return not is_off
+    return name in PRINTING_VARIABLES or (name == "ON_ERROR_ROLLBACK" and is_off)
 
 
 def _find_settings(statement: Statement) -> Iterator[ScriptError]:
@@ -83,7 +134,8 @@ def _find_history(
             yield ScriptError(
                 statement.first,
                 f'creates or fills the history table "{table}"',
-                f"Leave it out of the dump: pg_dump -T '{history.table}*'.",
+                f"Leave it out of the dump: pg_dump -T '{history.table}*'. Where it "
+                "is a table of the application's, set GATE_HISTORY_TABLE to another.",
             )
 
 
@@ -93,6 +145,26 @@ def _may_name(statement: Statement, table: str) -> bool:
     text = b" ".join(statement.tokens).lower()
     # Quotes inside a name are doubled, and U&"…" can write it in many ways.
     return table.encode().lower() in text or b"u&" in text or '"' in table
+
+
+def find_removal(
+    content: Content, statements: Iterable[Statement], table: str
+) -> Statement | None:
+    """
+    Return the statement that seems to remove the history, or a row of it.
+
+    Asked only when it is gone; by the words in the text, as a function may do it.
+    """
+    named = re.compile(re.escape(table.encode()), re.IGNORECASE)
+    suspects = []
+    for statement in statements:
+        text = content[
+            statement.first : min(statement.end, statement.first + LOOKED_AT)
+        ]
+        is_named = named.search(text) is not None
+        if (is_named and REMOVES.search(text)) or SWEEPS.search(text):
+            suspects.append((not is_named, statement))
+    return min(suspects, key=lambda each: each[0])[1] if suspects else None
 
 
 def find_unread(statements: Sequence[Statement]) -> Iterator[ScriptError]:

@@ -1,130 +1,390 @@
 """
 Files in the form of other tools: which part goes up, and what their marks mean. Pure.
 
-dbmate and goose keep both directions in one file; sqlx and Atlas mark a file that runs
-outside a transaction. A marked file is used only where its marks are well-formed.
+Several tools keep both directions in one file, under marks that are comments; sqlx,
+tern and Atlas mark a file that runs outside a transaction. A marked file is used only
+where its marks are well-formed: what its tool would do with others is not guessed.
 """
 
 from __future__ import annotations
 
 import re
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
+from migration_gate.files.liquibase import is_liquibase, read_liquibase
 from migration_gate.files.migration import Content
-from migration_gate.statements import ScriptError, find, leading_comments, split
-
-
-# dbmate: pkg/dbmate/migration.go; goose: internal/sqlparser/parser.go. By lines, both.
-MARK: Final = re.compile(
-    rb"^--[ \t]*(?P<tool>migrate:|\+goose[ \t]+)(?P<words>[^\r\n]*)", re.MULTILINE
+from migration_gate.files.sections import REMEDY, UpPart, keep_only, require_whole
+from migration_gate.statements import (
+    ScriptError,
+    forms,
+    has_any,
+    iter_matches,
+    leading_comments,
+    split,
 )
+
+
+Direction = Literal["up", "down", "transaction", "begin", "end"]
+
+# What no mark is without, in lower case: a file is looked at closer only for these.
+TRACES: Final = (b"migrat", b"+goose", b"rambler", b"!ups", b"!downs", b"@undo")
+TERN_TRACE: Final = b"drop below"
+
+# In any case and with any number of dashes: what looks like a mark, and is none to its
+# own tool, is refused.
+MARK: Final = re.compile(
+    rb"""
+    (?: ^ | (?<=\r) | (?<=\A\xef\xbb\xbf) )
+    (?P<lead> [ \t]* )
+    (?: --[ \t-]* migrate: (?P<dbmate> [^\r\n]* )
+      | --[ \t-]* \+goose\b (?P<goose> [^\r\n]* )
+      | --[ \t-]* \+migrate\b (?P<sql_migrate> [^\r\n]* )
+      | --[ \t-]* rambler\b (?P<rambler> [^\r\n]* )
+      | (?: \# | -- ) [^\r\n]* ! (?P<play> ups | downs ) [^\r\n]*
+      | (?: -- | // ) [ \t]* // [ \t]* @ (?P<mybatis> undo ) [^\r\n]*
+      | --[ \t-]* (?P<node_pg_migrate> (?: up | down ) [ \t]+ migration [^\r\n]* )
+    )
+    """,
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+# tern: migrate/migrate.go, LoadMigrations: the first of them, wherever it stands.
+TERN: Final = re.compile(
+    rb"-+[ \t]*create[ \t]+above[ \t]*/[ \t]*drop[ \t]+below[ \t]*-*", re.IGNORECASE
+)
+TERN_EXACT: Final = b"---- create above / drop below ----"
+TERN_DISABLE_TX: Final = re.compile(rb"^---- tern: disable-tx ----\r?$", re.MULTILINE)
 SQLX: Final = re.compile(rb"--[ \t]*no-transaction[ \t]*")
 ATLAS: Final = re.compile(rb"--[ \t]*atlas:txmode[ \t]+none[ \t]*")
-REMEDY: Final = "Correct the marks, or keep only the part that goes up."
+HASH_LINE: Final = re.compile(rb"^[ \t]*#[^\r\n]*", re.MULTILINE)
+DOLLAR: Final = ord("$")
+
+UNKNOWN: Final = "unknown mark of another tool"
+ONE_WAY: Final = (
+    'Correct the marks, or say "-- gate: one-way" in a comment before the first '
+    "statement where the whole file is meant."
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpPart:
-    """
-    The bytes of a file that go up, each at its offset in the file.
-
-    ``transaction`` is what another tool's marks ask for; None where they are silent.
-    """
-
-    content: Content = field(repr=False)
-    transaction: Literal["outside"] | None = None
+class _UnknownMarkError(Exception):
+    """What looks like a mark of this tool is none to the tool itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class Mark:
+    """One mark of a tool: what begins after it, and the bytes of its line."""
+
+    tool: str
+    direction: Direction
+    is_outside: bool
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that looks like a mark: all of it, and what follows the tool's name."""
+
+    text: str
     words: str
+    is_indented: bool
 
 
-def cut_up_part(content: Content) -> UpPart:
+def cut_up_part(content: Content, *, is_one_way: bool = False) -> UpPart:
     """
     Return the part of a file that goes up: all of it where no tool has marked it.
 
+    Args:
+        content: The whole file.
+        is_one_way: The file says that all of it is meant.
+
     Raises:
-        ScriptError: The marks are not well-formed.
+        ScriptError: The marks are not well-formed, or say something else.
     """
-    if find(content, b"migrate:", b"+goose") < 0:
-        return UpPart(content=content, transaction=_read_header(content))
-    marks = list(_find_marks(content))
+    if is_liquibase(content):
+        return read_liquibase(content)
+    marks = list(_find_marks(content)) if has_any(content, *TRACES) else []
+    separator = _find_separator(content)
+    strict = [mark for mark in marks if mark.tool != NODE_PG_MIGRATE]
+    tools = {mark.tool for mark in strict} | ({"tern"} if separator else set())
+    if len(tools) > 1:
+        at = strict[-1].start
+        raise ScriptError(at, "marks of two tools in one file", REMEDY)
+    if is_one_way:
+        _require_no_way_back(strict, separator)
+    elif separator:
+        return _cut_tern(content, separator)
+    # node-pg-migrate's marks are what a comment may say by chance.
+    marks = strict if strict or is_one_way else marks
     if not marks:
-        return UpPart(content=content)
-    ups = [mark for mark in marks if mark.words.split()[0] == "up"]
-    downs = [mark for mark in marks if mark.words.split()[0] == "down"]
-    _require_order(content, marks, ups, downs)
-    end = downs[0].start if downs else len(content)
-    is_outside = any(
-        mark.words == "no transaction" or "transaction:false" in mark.words.split()
-        for mark in marks
-        if mark.start < end
+        return UpPart(content=content, transaction=_read_header(content))
+    if marks[0].tool == "MyBatis":
+        # MigrationReader.java: everything up to the first of them.
+        return UpPart(content=content[: marks[0].start])
+    return _cut(content, marks)
+
+
+def _cut(content: Content, marks: Sequence[Mark]) -> UpPart:
+    """Keep the sections that go up, in their order."""
+    tool = marks[0].tool
+    turns = [mark for mark in marks if mark.direction != "transaction"]
+    ups = [mark for mark in turns if mark.direction == "up"]
+    if tool == NODE_PG_MIGRATE and not ups and not split(content[turns[0].end :]):
+        return UpPart(content=content, transaction=_read_header(content))
+    _require_order(turns or marks)
+    _require_nothing_before(content, turns[0])
+    ends = [*(mark.start for mark in turns[1:]), len(content)]
+    kept = [
+        (mark.end if tool == "Play" else mark.start, end)
+        for mark, end in zip(turns, ends, strict=True)
+        if mark.direction == "up"
+    ]
+    if turns[0] is ups[0] and len(kept) == 1 and tool != "Play":
+        part: Content = content[: kept[0][1]]
+    else:
+        require_whole(content, kept)
+        part = keep_only(content, kept)
+    is_outside = any(m.is_outside for m in marks if m.direction != "down")
+    wholes = [
+        stretch
+        for mark, stretch in zip(ups, kept, strict=True)
+        if len(ups) > 1 and not mark.is_outside
+    ]
+    return UpPart(
+        content=_undouble(part) if tool == "Play" else part,
+        transaction="outside" if is_outside else None,
+        wholes=tuple(wholes),
     )
-    return UpPart(content=content[:end], transaction="outside" if is_outside else None)
+
+
+def _cut_tern(content: Content, separator: tuple[int, bytes]) -> UpPart:
+    at, text = separator
+    if text != TERN_EXACT:
+        raise ScriptError(at, UNKNOWN, REMEDY)
+    part = content[:at]
+    template = part.find(b"{{")
+    if template >= 0:
+        raise ScriptError(
+            template,
+            "template of tern, which only tern fills in",
+            "Write what it stands for.",
+        )
+    is_outside = TERN_DISABLE_TX.search(part) is not None
+    return UpPart(content=part, transaction="outside" if is_outside else None)
+
+
+def _find_separator(content: Content) -> tuple[int, bytes] | None:
+    if not has_any(content, TERN_TRACE):
+        return None
+    return next(((at, match[0]) for at, match in iter_matches(content, TERN)), None)
 
 
 def _read_header(content: Content) -> Literal["outside"] | None:
-    """Read the marks of sqlx, on the first line, and Atlas, in the first comments."""
+    """Read the marks of sqlx, on the first line, Atlas and tern, in the comments."""
     for number, (_, comment) in enumerate(leading_comments(content)):
         is_sqlx = number == 0 and SQLX.fullmatch(comment) is not None
-        if is_sqlx or ATLAS.fullmatch(comment):
+        if is_sqlx or ATLAS.fullmatch(comment) or TERN_DISABLE_TX.fullmatch(comment):
             return "outside"
     return None
 
 
-def _find_marks(content: Content) -> Iterator[_Mark]:
-    """Yield the marks, their words in lower case; goose's own blocks are checked."""
-    opened: _Mark | None = None
-    for match in MARK.finditer(content):
-        words = " ".join(match["words"].decode().split()).lower()
-        mark = _Mark(match.start(), match.end(), words)
-        if match["tool"].startswith(b"+goose") and words == "statementbegin":
+def _find_marks(content: Content) -> Iterator[Mark]:
+    """Yield the marks of all tools, in order; StatementBegin and its end must pair."""
+    opened: int | None = None
+    for at, match in iter_matches(content, MARK):
+        mark = _read_mark(match, at)
+        if mark is None:
+            continue
+        if mark.direction == "begin":
             if opened is not None:
                 raise ScriptError(mark.start, "StatementBegin in another", REMEDY)
-            opened = mark
-        elif match["tool"].startswith(b"+goose") and words == "statementend":
+            opened = mark.start
+        elif mark.direction == "end":
             if opened is None:
-                raise ScriptError(
-                    mark.start, "StatementEnd without StatementBegin", REMEDY
-                )
+                problem = "StatementEnd without StatementBegin"
+                raise ScriptError(mark.start, problem, REMEDY)
             opened = None
-        elif _is_known(match["tool"], words):
-            yield mark
         else:
-            raise ScriptError(mark.start, "unknown mark of another tool", REMEDY)
+            yield mark
     if opened is not None:
-        raise ScriptError(opened.start, "StatementBegin without StatementEnd", REMEDY)
+        raise ScriptError(opened, "StatementBegin without StatementEnd", REMEDY)
 
 
-def _is_known(tool: bytes, words: str) -> bool:
-    if tool.startswith(b"+goose"):
-        return words in {"up", "down", "no transaction"}
-    direction, _, options = words.partition(" ")
-    known = {"transaction:false", "transaction:true"}
-    return direction in {"up", "down"} and set(options.split()) <= known
+def _read_mark(match: re.Match[bytes], at: int) -> Mark | None:
+    group = next(name for name in READERS if match[name] is not None)
+    tool, read = READERS[group]
+    start = at + len(match["lead"])
+    text = match[0][len(match["lead"]) :].decode(errors="replace")
+    words = match[group].decode(errors="replace")
+    try:
+        said = read(_Line(text, words, is_indented=bool(match["lead"])))
+    except _UnknownMarkError as unknown:
+        raise ScriptError(start, str(unknown) or UNKNOWN, REMEDY) from None
+    return said and Mark(tool, *said, start, at + len(match[0]))
 
 
-def _require_order(
-    content: Content, marks: list[_Mark], ups: list[_Mark], downs: list[_Mark]
+_Said = tuple[Direction, bool] | None
+
+
+def _read_dbmate(line: _Line) -> _Said:
+    """pkg/dbmate/migration.go: upRegExp, downRegExp, parseMigrationOptions."""
+    direction, *options = line.words.lower().split() or [""]
+    if line.is_indented or line.words[:1].isspace() or line.text[2:3] == "-":
+        raise _UnknownMarkError
+    if set(options) - {"transaction:false", "transaction:true"}:
+        raise _UnknownMarkError
+    if direction == "up":
+        return "up", "transaction:false" in options
+    if direction == "down":
+        return "down", False
+    raise _UnknownMarkError
+
+
+def _read_goose(line: _Line) -> _Said:
+    """internal/sqlparser/parser.go: extractAnnotation."""
+    said = " ".join(line.words.replace("--", "").lower().split())
+    if said in {"envsub on", "envsub off"}:
+        problem = "ENVSUB of goose, whose variables only goose fills in"
+        raise _UnknownMarkError(problem)
+    if line.is_indented or line.text.replace("--", "")[:1] == "-" or said not in GOOSE:
+        raise _UnknownMarkError
+    return GOOSE[said]
+
+
+def _read_sql_migrate(line: _Line) -> _Said:
+    """sqlparse/sqlparse.go: parseCommand; case counts."""
+    command, *options = line.words.split() or [""]
+    if line.is_indented or not line.text.startswith("-- +migrate "):
+        raise _UnknownMarkError
+    if command not in SQL_MIGRATE or set(options) - {"notransaction"}:
+        raise _UnknownMarkError
+    return SQL_MIGRATE[command], bool(options)
+
+
+def _read_rambler(line: _Line) -> _Said:
+    """migration.go: scan; case counts."""
+    said = line.words.strip()
+    if said.lower() not in {"up", "down"}:
+        return None
+    if line.is_indented or not line.text.startswith("-- rambler"):
+        raise _UnknownMarkError
+    if said == "up":
+        return "up", False
+    if said == "down":
+        return "down", False
+    raise _UnknownMarkError
+
+
+def _read_play(line: _Line) -> _Said:
+    """EvolutionsApi.scala: upsMarker, downsMarker, of lines without their blanks."""
+    if line.words == "Ups":
+        return "up", False
+    return ("down", False) if line.words == "Downs" else None
+
+
+def _read_mybatis(line: _Line) -> _Said:
+    """MigrationReader.java: determinePart; case counts."""
+    return ("down", False) if line.words == "UNDO" else None
+
+
+def _read_node_pg_migrate(line: _Line) -> _Said:
+    """src/sqlMigration.ts: the line may go on with anything."""
+    return ("up" if line.words[:1] in "uU" else "down"), False
+
+
+NODE_PG_MIGRATE: Final = "node-pg-migrate"
+READERS: Final[Mapping[str, tuple[str, Callable[[_Line], _Said]]]] = MappingProxyType(
+    {
+        "dbmate": ("dbmate", _read_dbmate),
+        "goose": ("goose", _read_goose),
+        "sql_migrate": ("sql-migrate", _read_sql_migrate),
+        "rambler": ("rambler", _read_rambler),
+        "play": ("Play", _read_play),
+        "mybatis": ("MyBatis", _read_mybatis),
+        "node_pg_migrate": (NODE_PG_MIGRATE, _read_node_pg_migrate),
+    }
+)
+GOOSE: Final[Mapping[str, tuple[Direction, bool]]] = MappingProxyType(
+    {
+        "up": ("up", False),
+        "down": ("down", False),
+        "no transaction": ("transaction", True),
+        "statementbegin": ("begin", False),
+        "statementend": ("end", False),
+    }
+)
+SQL_MIGRATE: Final[Mapping[str, Direction]] = MappingProxyType(
+    {"Up": "up", "Down": "down", "StatementBegin": "begin", "StatementEnd": "end"}
+)
+# Their sections may come in any order, and several of a direction.
+ANY_ORDER: Final = frozenset({"sql-migrate", "rambler", "Play"})
+
+
+def _require_no_way_back(
+    strict: Sequence[Mark], separator: tuple[int, bytes] | None
 ) -> None:
-    if len(ups) != 1:
-        at = ups[1] if ups else marks[0]
-        problem = "second mark of the part that goes up" if ups else "no part goes up"
-        raise ScriptError(at.start, problem, REMEDY)
-    if len(downs) > 1:
+    downs = [mark.start for mark in strict if mark.direction == "down"]
+    downs += [separator[0]] if separator else []
+    if downs:
         raise ScriptError(
-            downs[1].start, "second mark of the part that goes down", REMEDY
+            min(downs),
+            'part that goes down in a file with the directive "one-way"',
+            "Take out the directive, or the mark.",
         )
-    if downs and downs[0].start < ups[0].start:
-        problem = "the part that goes down comes first"
-        raise ScriptError(downs[0].start, problem, REMEDY)
-    before = split(content[: ups[0].start])
+
+
+def _require_order(turns: Sequence[Mark]) -> None:
+    """Refuse an order that the tool itself refuses, or reads in a way of its own."""
+    tool = turns[0].tool
+    remedy = ONE_WAY if tool == NODE_PG_MIGRATE else REMEDY
+    if all(mark.direction != "up" for mark in turns):
+        raise ScriptError(turns[0].start, "no part goes up", remedy)
+    if tool in ANY_ORDER:
+        return
+    if turns[0].direction == "down" and tool != NODE_PG_MIGRATE:
+        raise ScriptError(turns[0].start, "the part that goes down comes first", remedy)
+    seen: set[Direction] = set()
+    for mark in turns:
+        # dbmate: each up and its down are a section, of which there may be several.
+        if tool == "dbmate" and mark.direction == "up" and seen == {"up", "down"}:
+            seen = set()
+        if mark.direction in seen:
+            problem = f"second mark of the part that goes {mark.direction}"
+            raise ScriptError(mark.start, problem, remedy)
+        seen.add(mark.direction)
+
+
+def _require_nothing_before(content: Content, first: Mark) -> None:
+    """Refuse statements that the tool leaves out without a word."""
+    text = content[: first.start]
+    if first.tool == "Play":
+        text = HASH_LINE.sub(lambda line: b" " * len(line[0]), text)
+    before = split(text)
     if before:
-        problem = "statement before the mark of the part that goes up"
-        raise ScriptError(before[0].first, problem, REMEDY)
+        problem = f"statement before the mark of the part that goes {first.direction}"
+        remedy = ONE_WAY if first.tool == NODE_PG_MIGRATE else REMEDY
+        raise ScriptError(before[0].first, problem, remedy)
+
+
+def _undouble(part: Content) -> Content:
+    """
+    Write ";" for the ";;" with which Play keeps a statement whole.
+
+    Evolutions.scala splits at every single ";". What follows it becomes a blank, so
+    that each byte keeps its place: harmless in the body of a function, but not in data.
+    """
+    if part.find(b";;") < 0:
+        return part
+    made = bytearray(part)
+    for start, end, _ in forms(part, 0):
+        at = part.find(b";;", start, end)
+        if at < 0:
+            continue
+        if part[start] != DOLLAR:
+            problem = '";;" in a string, with which Play writes a ";"'
+            raise ScriptError(at, problem, 'Write ";".')
+        made[start:end] = part[start:end].replace(b";;", b"; ")
+    return bytes(made)

@@ -10,8 +10,9 @@ import hashlib
 import mmap
 import re
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from migration_gate.report.errors import FileFault
@@ -70,6 +71,7 @@ class Directives:
     transaction: Literal["inside", "outside"] | None = None
     lock_timeout_s: float | None = None
     statement_timeout_s: float | None = None
+    one_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,14 @@ TIMEOUTS = {
     "lock-timeout": parse_positive_duration,
     "statement-timeout": parse_duration,
 }
-KNOWN = "no-transaction, transaction, lock-timeout=10s, statement-timeout=1h"
+WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
+    {
+        "no-transaction": ("transaction", "outside"),
+        "transaction": ("transaction", "inside"),
+        "one-way": ("one_way", True),
+    }
+)
+KNOWN = "no-transaction, transaction, one-way, lock-timeout=10s, statement-timeout=1h"
 
 
 def parse_directives(
@@ -168,10 +177,8 @@ def parse_directives(
 
 def _parse_directive(text: str) -> tuple[str, object] | str:
     """Return a field of Directives and its value, or what is wrong."""
-    if text == "no-transaction":
-        return "transaction", "outside"
-    if text == "transaction":
-        return "transaction", "inside"
+    if text in WORDS:
+        return WORDS[text]
     name, equals, value = (part.strip() for part in text.partition("="))
     if name not in TIMEOUTS:
         return "unknown directive"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,12 +21,15 @@ from migration_gate.files.migration import (
     Migration,
     parse_directives,
 )
+from migration_gate.files.stumbles import find_stumbles
 from migration_gate.files.units import (
     Unit,
     group_inside,
     group_outside,
+    has_own_blocks,
     is_for_postgresql,
 )
+from migration_gate.files.ways_back import find_ways_back
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
@@ -41,6 +44,7 @@ from migration_gate.statements import (
 )
 
 
+OWN_BLOCKS: Final = "BEGIN … COMMIT blocks of its own"
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -82,18 +86,26 @@ def parse_script(
     """
     directives = check_text(migration, content)
     try:
-        part = cut_up_part(content)
+        part = cut_up_part(content, is_one_way=directives.one_way)
+        if part.content is not content:
+            # A part that comes second has comments of its own before it.
+            comments = {**dict(_comments(content)), **dict(_comments(part.content))}
+            directives = _read_directives(migration, sorted(comments.items()))
         pieces = split(part.content)
     except ScriptError as error:
         raise _to_files_error(migration, content, [error]) from error
     if directives.transaction is None and part.transaction is not None:
         directives = replace(directives, transaction=part.transaction)
     statements = [piece for piece in pieces if is_for_postgresql(piece)]
-    faults = [fault for piece in pieces for fault in find_unfit(piece, history)]
+    faults = list(part.faults)
+    faults += [fault for piece in pieces for fault in find_unfit(piece, history)]
     faults += find_unread(statements)
+    faults += find_stumbles(part.content, pieces)
+    if not directives.one_way:
+        faults += find_ways_back(part.content, pieces)
     why = _why_outside(statements, directives)
     if why:
-        units, found = group_outside(statements)
+        units, found = group_outside(statements, part.wholes)
         faults += [f for s in statements for f in find_unfit_outside(s)]
         faults += _find_contradictions(statements, directives)
     else:
@@ -121,7 +133,13 @@ def check_text(migration: Migration, content: Content) -> Directives:
     encoding_fault = _find_encoding_fault(migration.version, content)
     if encoding_fault is not None:
         raise MigrationFilesError([encoding_fault])
-    directives, faults = parse_directives(migration.version, _comments(content))
+    return _read_directives(migration, _comments(content))
+
+
+def _read_directives(
+    migration: Migration, comments: Iterable[tuple[int, str]]
+) -> Directives:
+    directives, faults = parse_directives(migration.version, comments)
     if faults:
         raise MigrationFilesError(faults)
     return directives
@@ -174,7 +192,8 @@ def _why_outside(statements: Sequence[Statement], directives: Directives) -> str
     if directives.transaction == "outside":
         return "directive no-transaction"
     if not reasons:
-        return ""
+        is_asked_inside = directives.transaction == "inside"
+        return "" if is_asked_inside or not has_own_blocks(statements) else OWN_BLOCKS
     others = len(statements) - len(reasons)
     settings = sum(setting_changed(statement) is not None for statement in statements)
     if others > settings:

@@ -5,7 +5,8 @@ Group a file's statements into what is done as a whole or not at all. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Final
 
 from migration_gate.statements import (
@@ -28,6 +29,11 @@ BEFORE_MODES: Final = frozenset(
 )
 READ_ONLY: Final = "READ ONLY transaction in a migration, which has to be recorded"
 TAKE_OUT: Final = "Take it out: the gate runs each file in a transaction of its own."
+UNDONE: Final = (
+    "Take it out together with what it would undo: the gate keeps all that a file does."
+)
+UNDOING: Final = frozenset({"rollback", "rollback_and_chain"})
+CONTROL_WORDS: Final = {"prepare": "PREPARE TRANSACTION"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +118,56 @@ def _find_read_only(statements: Sequence[Statement]) -> Iterator[ScriptError]:
                 yield _control_fault(statement, problem)
 
 
+def has_own_blocks(statements: Sequence[Statement]) -> bool:
+    """
+    Tell a file whose own BEGIN … COMMIT blocks say what is done as a whole.
+
+    Not one that is a single block around everything, nor pg_dump's large objects.
+    """
+    blocks = [
+        block
+        for block in _find_blocks(statements)
+        if not all(map(_is_large_object_work, statements[block.begin + 1 : block.end]))
+    ]
+    if not blocks or any(_is_around_everything(statements, b) for b in blocks):
+        return False
+    _, faults = group_outside(statements)
+    return not faults
+
+
 def group_outside(
-    statements: Sequence[Statement],
+    statements: Sequence[Statement], wholes: Sequence[tuple[int, int]] = ()
 ) -> tuple[tuple[Unit, ...], tuple[ScriptError, ...]]:
-    """Make a unit of each statement, or BEGIN … COMMIT block, of a file run outside."""
+    """
+    Make a unit of each statement, or block, of a file that runs outside a transaction.
+
+    A block is a BEGIN … COMMIT of the file, or one of ``wholes``, stretches of bytes
+    that the tool the file is written for commits as a whole.
+    """
+    units: list[Unit] = []
+    faults: list[ScriptError] = []
+    for whole, group in groupby(statements, lambda each: _stretch_of(each, wholes)):
+        part = list(group)
+        if whole is not None and not any(map(forbids_transaction, part)):
+            unit, found = group_inside(part)
+            units += [replace(unit, is_block=True)] if unit.statements else []
+            faults += found
+        else:
+            each, problems = _group_each(part)
+            units += each
+            faults += problems
+    return tuple(units), tuple(faults)
+
+
+def _stretch_of(
+    statement: Statement, wholes: Sequence[tuple[int, int]]
+) -> tuple[int, int] | None:
+    return next((w for w in wholes if w[0] <= statement.first < w[1]), None)
+
+
+def _group_each(
+    statements: Sequence[Statement],
+) -> tuple[list[Unit], list[ScriptError]]:
     blocks = {block.begin: block for block in _find_blocks(statements)}
     units: list[Unit] = []
     faults: list[ScriptError] = []
@@ -142,7 +194,7 @@ def group_outside(
             unit = Unit(statements=tuple(inner), modes=modes, is_block=True)
             units.append(unit)
         index = block.end + 1
-    return tuple(units), tuple(faults)
+    return units, faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +264,10 @@ def _read_modes(begin: Statement) -> tuple[bytes, str]:
 
 
 def _control_fault(statement: Statement, problem: str = "") -> ScriptError:
-    control = str(transaction_control(statement)).replace("_", " ").upper()
-    return ScriptError(
-        statement.first, problem or f"{control} in a migration", TAKE_OUT
-    )
+    control = str(transaction_control(statement))
+    words = CONTROL_WORDS.get(control, control.replace("_", " ").upper())
+    remedy = UNDONE if control in UNDOING else TAKE_OUT
+    return ScriptError(statement.first, problem or f"{words} in a migration", remedy)
 
 
 def is_for_postgresql(piece: Statement) -> bool:

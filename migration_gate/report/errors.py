@@ -125,9 +125,30 @@ class LockTimeoutError(GateError):
 
 
 class HistoryError(GateError):
-    """Folder and history disagree, or the history table cannot be trusted."""
+    """
+    Folder and history disagree, or the history table cannot be trusted.
+
+    ``line`` and ``column`` are those of the statement in ``file`` that has to do with
+    it, where there is one.
+    """
 
     reason = "history"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self._place = {"file": file, "line": line, "column": column}
+
+    def fields(self) -> dict[str, object]:
+        """Return the place in a file; None where it is about none."""
+        return {**self._place}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

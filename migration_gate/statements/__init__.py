@@ -4,15 +4,16 @@ Scripts cut into statements, and what each statement is. Pure; bytes in, offsets
 ``forms`` tells where each lexical form ends; ``blocks`` reads a large content block by
 block; ``tokens`` are the first of a statement; ``statement`` is one piece, as a value;
 ``copying`` finds the data of a COPY; ``splitting`` cuts; ``places`` are lines and
-columns; ``names`` reads names and strings as PostgreSQL does; ``parameters`` tells
-which of PostgreSQL's parameters a statement changes; ``transactions`` what controls a
-transaction; ``recognition`` what a statement is and names.
+columns; ``surroundings`` tells what a place is in; ``names`` reads names and strings as
+PostgreSQL does; ``parameters`` tells which of PostgreSQL's parameters a statement
+changes; ``transactions`` what controls a transaction; ``recognition`` what a statement
+is and names.
 """
 
 from __future__ import annotations
 
-from migration_gate.statements.blocks import blocks, find
-from migration_gate.statements.forms import ScriptError
+from migration_gate.statements.blocks import blocks, find, has_any, iter_matches
+from migration_gate.statements.forms import ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
     reads_as_off,
@@ -30,6 +31,7 @@ from migration_gate.statements.recognition import (
 )
 from migration_gate.statements.splitting import iter_statements, split
 from migration_gate.statements.statement import Statement
+from migration_gate.statements.surroundings import Surroundings, surroundings
 from migration_gate.statements.transactions import (
     TransactionControl,
     forbids_transaction,
@@ -43,13 +45,17 @@ __all__ = [
     "ScriptError",
     "SettingChange",
     "Statement",
+    "Surroundings",
     "TransactionControl",
     "blocks",
     "concurrent_index",
     "find",
     "forbids_transaction",
+    "forms",
+    "has_any",
     "is_copy_from_stdin",
     "is_copy_to_stdout",
+    "iter_matches",
     "iter_statements",
     "leading_comments",
     "place",
@@ -59,6 +65,7 @@ __all__ = [
     "setting_changed",
     "split",
     "string_syntax_set",
+    "surroundings",
     "tables_written",
     "transaction_control",
 ]

@@ -7,6 +7,7 @@ The pages of a map that were read count as the process's own until they are.
 from __future__ import annotations
 
 import mmap
+import re
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,6 +16,7 @@ from migration_gate.statements.forms import ScriptBytes
 
 
 BLOCK_BYTES: Final = 1 << 20
+REACH_BYTES: Final = 1 << 12
 _NEIGHBOURS_BYTES: Final = 1 << 21
 
 
@@ -39,6 +41,44 @@ def find(data: ScriptBytes, *wanted: bytes, start: int = 0) -> int:
             return position - len(before) + min(found)
         before = window[-overlap:] if overlap else b""
     return -1
+
+
+def has_any(data: ScriptBytes, *wanted: bytes) -> bool:
+    """Tell whether any of the texts, in lower case, is there in any case of ASCII."""
+    overlap = max(map(len, wanted)) - 1
+    before = b""
+    for _, block in blocks(data, 0, len(data)):
+        window = before + block.lower()
+        if any(text in window for text in wanted):
+            return True
+        before = window[-overlap:] if overlap else b""
+    return False
+
+
+def iter_matches(
+    data: ScriptBytes, pattern: re.Pattern[bytes]
+) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """
+    Yield offset and match of a pattern of lines, none longer than `REACH_BYTES`.
+
+    The places of the match itself are those of a window.
+    """
+    if isinstance(data, bytes):
+        for match in pattern.finditer(data):
+            yield match.start(), match
+        return
+    before, size = b"", len(data)
+    for position, block in blocks(data, 0, size):
+        window = before + block
+        base = position - len(before)
+        is_last = position + len(block) == size
+        limit = len(window) if is_last else max(len(window) - REACH_BYTES, 1)
+        # From 1: the first byte is there for what a pattern looks back at.
+        for match in pattern.finditer(window, 1 if before else 0):
+            if match.start() >= limit:
+                break
+            yield base + match.start(), match
+        before = window[limit - 1 :]
 
 
 def _let_go(data: ScriptBytes, start: int, end: int) -> None:

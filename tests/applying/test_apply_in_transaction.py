@@ -128,12 +128,12 @@ def test_transaction_control_is_refused_before_anything_is_applied(
     files = {"0_good.sql": "CREATE TABLE good ();"}
     for number, statement in enumerate(CONTROL, 1):
         files[f"{number}_x.sql"] = f"CREATE TABLE t{number} ();\n\n  {statement};\n"
-    files["6_twice.sql"] = "BEGIN;\nSELECT 1;\nCOMMIT;\nBEGIN;\nSELECT 2;\nCOMMIT;\n"
+    files["6_half.sql"] = "BEGIN;\nSELECT 1;\nCOMMIT;\nBEGIN;\nSELECT 2;\n"
     run = gate(database=database, migrations=files)
     assert (run.exit_code, run.verdict["reason"]) == (1, "files")
     for number in range(1, len(CONTROL) + 1):
         assert f"{number}_x.sql:3: " in run.stderr
-    assert "6_twice.sql:" in run.stderr
+    assert "6_half.sql:" in run.stderr
     assert "0_good.sql:" not in run.stderr
     assert (run.verdict["file"], run.verdict["line"]) == ("1_x.sql", 3)
     assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
@@ -159,7 +159,7 @@ def test_a_file_that_removes_its_own_row_fails_and_leaves_nothing(
     assert why(run) == (
         1,
         "history",
-        'migration "2_b.sql" removes the history table, or its own row',
+        "2_b.sql:1: the migration removes the history table, or its own row",
     )
     assert (versions(database), tables(database)) == (["1_a.sql"], [])
 

@@ -82,7 +82,7 @@ def test_the_files_own_transaction_is_the_gates(
             "BEGIN; A; COMMIT AND CHAIN",
             ["BEGIN in a migration", "COMMIT AND CHAIN in a migration"],
         ),
-        ("PREPARE TRANSACTION 'x'", ["PREPARE in a migration"]),
+        ("PREPARE TRANSACTION 'x'", ["PREPARE TRANSACTION in a migration"]),
         (
             "A; SET TRANSACTION READ ONLY",
             ["READ ONLY transaction in a migration, which has to be recorded"],
