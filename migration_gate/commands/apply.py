@@ -14,7 +14,11 @@ from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.commands.steps import agree, new_patience
-from migration_gate.connection.connect import open_connection, open_second_connection
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    open_connection,
+    open_second_connection,
+)
 from migration_gate.connection.wait import wait_for
 from migration_gate.execution.ready import start_worker
 from migration_gate.execution.watch import Watch
@@ -25,6 +29,7 @@ from migration_gate.history.look import Look
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.events import NOT_ALTERED
 from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, make_history
 from migration_gate.session.turn import take_turn
@@ -67,11 +72,17 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
 @contextmanager
 def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
     """Open the connection that runs the files, and make the history table ours."""
+    patience = new_patience(settings, log, settings.wait_timeout_s)
     opened = open_second_connection if held.is_pooled else open_connection
-    conn = wait_for(
-        lambda: opened(settings.database),
-        new_patience(settings, log, settings.wait_timeout_s),
-    )
+
+    def connect() -> LimitedConnection:
+        # What a lock protects is the server that it is held on.
+        if not held.is_alive:
+            text = "the lock's connection was lost"
+            raise ConnectionLostError(text)
+        return opened(settings.database, until_s=patience.until_s, **held.address)
+
+    conn = wait_for(connect, patience)
     with closing(conn):
         table, reason = make_history(conn, held)
         if reason is not None:

@@ -17,7 +17,12 @@ from migration_gate.commands.steps import (
     new_patience,
 )
 from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT
-from migration_gate.connection.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    NotReadyError,
+    looking,
+    use_first,
+)
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import require_readable
@@ -71,9 +76,17 @@ def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
     """
     log_start(settings, log, "wait", migration_count=None)
     patience = new_patience(settings, log, settings.wait_timeout_s)
-    ask = with_database(lambda: _ask(settings, patience, log), settings, log)
+
+    def ask() -> None:
+        use_first(
+            settings.database,
+            lambda conn: _ask(conn, patience, log),
+            until_s=patience.until_s,
+        )
+
     try:
-        wait_for(ask, patience)
+        attempt = with_database(ask, settings, log, until_s=patience.until_s)
+        wait_for(attempt, patience)
     finally:
         tally.waited_s += patience.waited_s
     tally.outcome = "the database answers, and can be written"
@@ -98,7 +111,10 @@ class _Looker:
     def look(self) -> Plan:
         """Look once; whatever may still come is "not yet"."""
         try:
-            with closing(start_session(self._settings, must_write=False)) as session:
+            session = start_session(
+                self._settings, must_write=False, until_s=self._patience.until_s
+            )
+            with closing(session):
                 self._report(session)
                 require_readable(session.seen)
                 plan = make_plan(self._migrations, session.seen.history)
@@ -117,8 +133,8 @@ class _Looker:
             log_ready(version, self._patience, self._log, is_pooled=session.is_pooled)
 
 
-def _ask(settings: Settings, patience: Patience, log: Log) -> None:
-    with closing(open_connection(settings.database)) as conn, looking(conn):
+def _ask(conn: LimitedConnection, patience: Patience, log: Log) -> None:
+    with closing(conn), looking(conn):
         is_standby, read_only, backend_pid = conn.execute(SERVER_STATE).fetchall()[0]
         if is_standby or read_only == "on":
             raise not_writable(is_standby=is_standby)

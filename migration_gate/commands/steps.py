@@ -19,7 +19,7 @@ from migration_gate.planning.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.report.errors import GateError, IncompleteError
+from migration_gate.report.errors import GateError, IncompleteError, SettingsError
 from migration_gate.report.events import (
     CHANGED_MIGRATIONS,
     DATABASE_READY,
@@ -33,7 +33,7 @@ from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session.create_database import with_database
 from migration_gate.session.session import Session, start_session
-from migration_gate.settings.database import shown
+from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import Settings
 
 
@@ -57,8 +57,18 @@ def log_start(
         gate_version=__version__,
         migrations=str(settings.migrations),
         migration_count=migration_count,
-        **shown(current_parameters(settings.database)),
+        **shown(_parameters_so_far(settings)),
     )
+
+
+def _parameters_so_far(settings: Settings) -> dict[str, str]:
+    """Return libpq's parameters, without those whose file may be written yet."""
+    try:
+        return current_parameters(settings.database)
+    except SettingsError as error:
+        if not error.may_come:
+            raise
+        return known_parameters(settings.database)
 
 
 def new_patience(settings: Settings, log: Log, timeout_s: float) -> Patience:
@@ -90,9 +100,12 @@ def wait_for_history(
     try:
         session = wait_for(
             with_database(
-                lambda: start_session(settings, must_write=True),
+                lambda: start_session(
+                    settings, must_write=True, until_s=patience.until_s
+                ),
                 settings,
                 log,
+                until_s=patience.until_s,
                 before_creating=refuse_texts,
             ),
             patience,

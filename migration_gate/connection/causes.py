@@ -11,13 +11,39 @@ from __future__ import annotations
 
 import re
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
 
 Kind = Literal["away", "early", "refused", "local"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pace:
+    """
+    How long to pause between attempts, in seconds.
+
+    ``first_s`` at first, then ``per_waited`` of the time waited, at most ``longest_s``.
+    """
+
+    first_s: float
+    per_waited: float
+    longest_s: float
+
+
+# Nothing answers, or the server is about to: an attempt costs it nothing.
+DENSE: Final = Pace(0.05, 0.01, 1.0)
+# A look at a database that answers costs it a login.
+ANSWERED: Final = Pace(0.25, 0.01, 1.0)
+# So does each refusal a server that has no room, and other gates wait there too.
+CROWDED: Final = Pace(0.5, 0.1, 2.0)
+# Accounts are locked by those who try more often.
+REFUSED: Final = Pace(2.0, 0.0, 2.0)
+PACES: Final[Mapping[Kind, Pace]] = MappingProxyType(
+    {"away": DENSE, "early": ANSWERED, "refused": REFUSED, "local": REFUSED}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +53,20 @@ class Cause:
 
     ``local`` cannot come right by waiting, ``refused`` may within a grace (a role or
     secret that is being made); ``away`` is waited for, and so is ``early``: a database
-    that answered, but cannot be used as it is.
+    that answered, but cannot be used as it is. ``own_pace`` is how often to try, where
+    that is not what the kind asks for.
     """
 
     pattern: str = ""
     kind: Kind
     reason: str
     remedy: str
+    own_pace: Pace | None = None
+
+    @property
+    def pace(self) -> Pace:
+        """Return how often to try again."""
+        return self.own_pace or PACES[self.kind]
 
 
 UNKNOWN: Final = Cause(
@@ -117,6 +150,7 @@ TOO_MANY_CONNECTIONS: Final = Cause(
     reason="too_many_connections",
     remedy="All connections are taken: close some, or raise max_connections or "
     "the role's or database's limit.",
+    own_pace=CROWDED,
 )
 STARTUP_PARAMETER: Final = Cause(
     pattern=r"unrecognized configuration parameter|unsupported startup parameter|"
@@ -138,6 +172,7 @@ POOL_FULL: Final = Cause(
     reason="pool_full",
     remedy="The lock has one of the pool's connections to the server, and there is "
     "none for the files: raise the pool's size, or name the server's own address.",
+    own_pace=CROWDED,
 )
 STANDBY: Final = Cause(
     kind="early",
@@ -185,6 +220,7 @@ SECRET_FILE: Final = Cause(
     kind="refused",
     reason="secret_file",
     remedy="Check who writes the files that the _FILE settings name.",
+    own_pace=ANSWERED,
 )
 CA_FILE_MISSING: Final = Cause(
     pattern=r"root certificate file \".*\" does not exist|could not read root "
@@ -201,6 +237,13 @@ NOT_ALLOWED: Final = Cause(
     remedy="The server's pg_hba.conf allows this login not without TLS, or not at "
     "all: set POSTGRES_SSL_MODE=require, better verify-full, or add address, user "
     "and database there.",
+)
+WRONG_KIND: Final = Cause(
+    pattern=r"hot standby mode|session is (not )?read-only",
+    kind="away",
+    reason="wrong_kind_of_server",
+    remedy="target_session_attrs asks for another kind of server: name the primary.",
+    own_pace=ANSWERED,
 )
 TLS_TRUST: Final = (
     "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
@@ -323,6 +366,7 @@ CAUSES: Final = (
         reason="pooler",
         remedy="The pooler cannot reach PostgreSQL: look at its log, or name the "
         "server's own address.",
+        own_pace=ANSWERED,
     ),
     SHUTTING_DOWN,
     Cause(
@@ -343,13 +387,7 @@ CAUSES: Final = (
         remedy="The connection was closed before the database could be used: check "
         "what stands between (proxy, mesh, load balancer) and the server's log.",
     ),
-    Cause(
-        pattern=r"hot standby mode|session is (not )?read-only",
-        kind="away",
-        reason="wrong_kind_of_server",
-        remedy="target_session_attrs asks for another kind of server: name the "
-        "primary.",
-    ),
+    WRONG_KIND,
 )
 BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
     {
@@ -371,48 +409,41 @@ ORDER_OF_KINDS: Final[Mapping[Kind, int]] = MappingProxyType(
     {"away": 0, "early": 0, "refused": 1, "local": 2}
 )
 NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_ROUTE, NO_SOCKET)
+OTHER_KIND: Final = (STANDBY, READ_ONLY, WRONG_KIND)
+
+
+def decide(failures: Sequence[tuple[Hashable, Cause]]) -> int:
+    """
+    Return which of several failures decides: each a host, and the cause at an address.
+
+    Of a host's addresses those that nobody answers at count only where none does (::1
+    beside 127.0.0.1), and servers that are as they should be, but cannot be written,
+    only where there is nothing else. Of the rest the one decides that waiting helps
+    most.
+    """
+    answered = {host for host, cause in failures if cause not in NETWORK}
+    places = [
+        place
+        for place, (host, cause) in enumerate(failures)
+        if cause not in NETWORK or host not in answered
+    ]
+    others = [place for place in places if failures[place][1] not in OTHER_KIND]
+    return min(others or places, key=lambda place: _helped(failures[place][1]))
+
+
+def _helped(cause: Cause) -> int:
+    return ORDER_OF_KINDS[cause.kind]
 
 
 def find_cause(text: str) -> Cause:
-    """
-    Tell what a failed connect's text means.
-
-    With several hosts or addresses the text holds one failure of each. Of a host's
-    addresses those that nobody answers at count only where none does (::1 beside
-    127.0.0.1); of the rest the one decides that waiting helps most.
-    """
-    by_host: dict[str, list[Cause]] = {}
-    for host, failure in split_failures(text):
-        by_host.setdefault(host, []).append(_find_one(failure))
-    causes = [
-        cause
-        for found in by_host.values()
-        for cause in [c for c in found if c not in NETWORK] or found
-    ]
-    return min(causes, key=lambda cause: ORDER_OF_KINDS[cause.kind])
-
-
-def split_failures(text: str) -> list[tuple[str, str]]:
-    """Take apart what psycopg says of several attempts: each host and its failure."""
-    parts = re.split(r"(?m)^- (host: .*?, port: .*?), hostaddr: .*?: (?=\w)", text)
-    if len(parts) == 1:
-        return [("", text)]
-    return list(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def _find_one(text: str) -> Cause:
-    said = _strip(text)
+    """Tell what a failed connect's text means."""
+    said = shorten_text(text)
     return next((cause for cause in CAUSES if re.search(cause.pattern, said)), UNKNOWN)
 
 
 def shorten_text(text: str) -> str:
-    """Fold failures to one line, each said once, without what psycopg puts in front."""
-    said = dict.fromkeys(_strip(failure) for _, failure in split_failures(text))
-    return "; ".join(said)
-
-
-def _strip(failure: str) -> str:
-    told = failure.partition("\n\tIs the server running")[0]
+    """Fold a failure to one line, without what psycopg puts in front."""
+    told = text.partition("\n\tIs the server running")[0]
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(
         "connection is bad: "

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
@@ -25,10 +25,13 @@ from migration_gate.connection.causes import (
     NO_RIGHT,
     POOL_FULL,
     Cause,
+    decide,
     find_cause,
     shorten_text,
 )
-from migration_gate.report.errors import GateError, SettingFault, SettingsError
+from migration_gate.connection.dialing import DialError, address_of, dial
+from migration_gate.connection.servers import each_server
+from migration_gate.report.errors import GateError
 from migration_gate.settings.database import (
     DatabaseSettings,
     connection_parameters,
@@ -38,6 +41,9 @@ from migration_gate.settings.database import (
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 10.0
+# What an attempt at the very end of a wait has, and a query on what has let us in.
+CONNECT_TIMEOUT_MIN_S: Final = 1.0
+ANSWER_TIMEOUT_MIN_S: Final = 5.0
 CANCEL_TIMEOUT_S: Final = 1.0
 # A silent drop is noticed within a minute, idle or not.
 CONNECTION_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -55,11 +61,18 @@ APPLICATION_NAME: Final = f"migration-gate/{__version__}"
 # psycopg warns through logging, which writes to stderr where nobody listens.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
+T = TypeVar("T")
+
 
 class LimitedConnection(psycopg.Connection[Any]):
-    """A connection whose wait for an answer can be limited, in seconds."""
+    """
+    A connection whose wait for an answer can be limited, in seconds.
+
+    ``until_s`` is when the wait ends that it was made in; None where that has no end.
+    """
 
     answer_timeout_s: float | None = None
+    until_s: float | None = None
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # psycopg's own
         """Wait as psycopg does, not longer than the limit."""
@@ -71,8 +84,9 @@ class NotReadyError(Exception):
     The database cannot be used yet.
 
     ``error`` is what closes the gate when the wait ends like this; None for an error
-    made from the cause. ``address`` has host, hostaddr and port of the server that
-    refused; empty where none answered.
+    made from the cause. ``address`` has host, hostaddr and port of the server, as far
+    as they are known. Where several servers were tried, ``cause`` is the one that
+    decides, ``causes`` are all, and ``pace`` is the slowest of theirs.
     """
 
     def __init__(
@@ -87,6 +101,8 @@ class NotReadyError(Exception):
         self.cause = cause
         self.error = error
         self.address = address
+        self.pace = cause.pace
+        self.causes = frozenset({cause})
 
 
 def read_secret_file(path: str) -> str:
@@ -99,38 +115,110 @@ def current_parameters(database: DatabaseSettings) -> dict[str, str]:
     return connection_parameters(database, read_secret_file)
 
 
-def open_connection(database: DatabaseSettings, **overrides: str) -> LimitedConnection:
+def use_first(
+    database: DatabaseSettings,
+    use: Callable[[LimitedConnection], T],
+    *,
+    until_s: float | None = None,
+    **overrides: str,
+) -> T:
     """
-    Connect once, in autocommit.
+    Connect to one server after the other, until one can be used; in autocommit.
 
     client_encoding goes with the start-up packet, as psql sends it; no other setting
     does, since poolers refuse them.
 
     Args:
+        use: Is given each connection, which is its own from then on; raises
+            NotReadyError where another server may do.
+        until_s: When to give up, on the monotonic clock.
         overrides: Parameters in place of those of the settings.
 
     Raises:
         SettingsError: A file cannot be read, or what it holds is malformed.
-        NotReadyError: The connection failed.
+        NotReadyError: No server can be used.
     """
-    parameters = {**current_parameters(database), **overrides}
+    parameters = _complete({**current_parameters(database), **overrides})
     _require_ca_file(parameters)
+    failures: list[NotReadyError] = []
+    for server in each_server(parameters):
+        if failures and until_s is not None and time.monotonic() >= until_s:
+            break
+        try:
+            return use(_open(server, until_s))
+        except NotReadyError as error:
+            if not isinstance(server, OSError):
+                error.address = error.address or _address(server)
+            failures.append(error)
+    raise _to_one(failures)
+
+
+def open_connection(
+    database: DatabaseSettings, *, until_s: float | None = None, **overrides: str
+) -> LimitedConnection:
+    """Connect to the first server that lets us in; see ``use_first``."""
+    return use_first(database, lambda conn: conn, until_s=until_s, **overrides)
+
+
+def _open(
+    server: Mapping[str, str] | OSError, until_s: float | None
+) -> LimitedConnection:
+    """Connect to one server, within what is left of the wait."""
+    if isinstance(server, OSError):
+        raise NotReadyError(find_cause(str(server)), str(server)) from server
+    now = time.monotonic()
+    timeout_s = float(server["connect_timeout"])
+    if until_s is not None:
+        timeout_s = min(timeout_s, max(until_s - now, CONNECT_TIMEOUT_MIN_S))
     try:
-        return LimitedConnection.connect(
-            **_complete(parameters), autocommit=True, prepare_threshold=None
-        )
-    except psycopg.Error as error:
-        raise _to_not_ready(error) from error
-    except UnicodeError:  # of Python's resolver, for what no host name can be
-        fault = SettingFault(
-            name="connection",
-            rule="names a host that no host can have",
-            remedy="Each part of a host name has 1 to 63 characters.",
-        )
-        raise SettingsError([fault]) from None
+        pgconn = dial(server, until_s=now + timeout_s)
+    except DialError as error:
+        text = str(error)
+        raise NotReadyError(
+            find_cause(text), shorten_text(text), address=error.address
+        ) from error
+    conn = LimitedConnection(pgconn)
+    conn.until_s = until_s
+    conn.autocommit = True
+    conn.prepare_threshold = None
+    return conn
 
 
-def open_second_connection(database: DatabaseSettings) -> LimitedConnection:
+def _address(server: Mapping[str, str]) -> dict[str, str]:
+    keywords = ("host", "hostaddr", "port")
+    return {keyword: server[keyword] for keyword in keywords if server.get(keyword)}
+
+
+def _to_one(failures: Sequence[NotReadyError]) -> NotReadyError:
+    """Return the failure that decides, with the words of all."""
+    if len(failures) == 1:
+        return failures[0]
+    places = [(f.address.get("host"), f.address.get("port")) for f in failures]
+    causes = [failure.cause for failure in failures]
+    chosen = failures[decide(list(zip(places, causes, strict=True)))]
+    told = NotReadyError(
+        chosen.cause,
+        "; ".join(dict.fromkeys(_with_place(failure) for failure in failures)),
+        chosen.error,
+        address=chosen.address,
+    )
+    told.causes = frozenset(failure.cause for failure in failures)
+    told.pace = max(failure.pace for failure in failures)
+    told.__cause__ = chosen
+    return told
+
+
+def _with_place(failure: NotReadyError) -> str:
+    """Say where it was, unless libpq did."""
+    text, host = str(failure), failure.address.get("host")
+    if host is None or text.startswith("connection to server"):
+        return text
+    return f'"{host}:{failure.address.get("port", "5432")}": {text}'
+
+
+def open_second_connection(
+    database: DatabaseSettings, *, until_s: float | None = None, **overrides: str
+) -> LimitedConnection:
     """
     Connect through a pooler beside a transaction that has one of its connections.
 
@@ -141,7 +229,7 @@ def open_second_connection(database: DatabaseSettings) -> LimitedConnection:
         SettingsError: A file cannot be read, or what it holds is malformed.
         NotReadyError: The connection failed, or the pool has no room.
     """
-    conn = open_connection(database)
+    conn = open_connection(database, until_s=until_s, **overrides)
     try:
         with looking(conn):
             conn.execute("SELECT")
@@ -186,8 +274,11 @@ def looking(
     another session may lock the table. Any other error of a query is a fault of the
     query's, and waiting does not mend it.
     """
-    conn.answer_timeout_s = timeout_s
     started_s = time.monotonic()
+    if timeout_s is not None and conn.until_s is not None:
+        left_s = max(conn.until_s - started_s, ANSWER_TIMEOUT_MIN_S)
+        timeout_s = min(timeout_s, left_s)
+    conn.answer_timeout_s = timeout_s
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
@@ -197,9 +288,12 @@ def looking(
         is_late = timeout_s is not None and waited_s >= timeout_s
         if error.sqlstate is None and is_late and not conn.broken:
             _cancel(conn)
-            text = f"logged in, but no answer within {timeout_s:g} s"
+            text = f"logged in, but no answer within {timeout_s:.0f} s"
             raise NotReadyError(NO_ANSWER, text) from error
-        raise _to_not_ready(error) from error
+        text = str(error)
+        cause = BY_SQLSTATE.get(error.sqlstate or "") or find_cause(text)
+        address = address_of(conn.pgconn)
+        raise NotReadyError(cause, shorten_text(text), address=address) from error
     finally:
         conn.answer_timeout_s = None
 
@@ -208,12 +302,6 @@ def _cancel(conn: LimitedConnection) -> None:
     """Let the server give up what nobody waits for any more, if it can be reached."""
     with suppress(psycopg.Error):
         conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-
-
-def _to_not_ready(error: psycopg.Error) -> NotReadyError:
-    text = str(error)
-    cause = BY_SQLSTATE.get(error.sqlstate or "") or find_cause(text)
-    return NotReadyError(cause, shorten_text(text), address=_address_of(error))
 
 
 def name_place(parameters: Mapping[str, str]) -> str:
@@ -231,21 +319,13 @@ def name_place(parameters: Mapping[str, str]) -> str:
     )
 
 
-def _complete(parameters: Mapping[str, str]) -> dict[str, Any]:
+def _complete(parameters: Mapping[str, str]) -> dict[str, str]:
     """Add what every connection of the gate has; 0 for connect_timeout means none."""
     given_s = parameters.get("connect_timeout", "0")
     return {
         **CONNECTION_DEFAULTS,
         **parameters,
-        "connect_timeout": given_s if int(given_s) > 0 else CONNECT_TIMEOUT_S,
+        "connect_timeout": given_s if int(given_s) > 0 else str(CONNECT_TIMEOUT_S),
         "client_encoding": "UTF8",
         "application_name": APPLICATION_NAME,
     }
-
-
-def _address_of(error: psycopg.Error) -> dict[str, str]:
-    pgconn = error.pgconn
-    if pgconn is None:
-        return {}
-    found = {"host": pgconn.host, "hostaddr": pgconn.hostaddr, "port": pgconn.port}
-    return {keyword: value.decode() for keyword, value in found.items() if value}

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import time
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
-from psycopg import Error, pq
-from psycopg.conninfo import make_conninfo
+from migration_gate.connection.dialing import DialError, dial
 
 
 TIMEOUT_S: Final = 2.0
@@ -34,33 +33,12 @@ def ask_sqlstate(parameters: Mapping[str, str]) -> str | None:
         return None
     trace = os.memfd_create("trace")
     try:
-        _connect(make_conninfo(**dict(parameters)), trace)
+        with suppress(DialError):
+            dial(parameters, until_s=time.monotonic() + TIMEOUT_S, trace=trace).finish()
         os.lseek(trace, 0, os.SEEK_SET)
         found = CODE.search(os.read(trace, 65536))
-    except (Error, OSError):
+    except OSError:
         return None
     finally:
         os.close(trace)
     return found[1].decode() if found else None
-
-
-def _connect(conninfo: str, trace: int) -> None:
-    """Go as far as the server lets; what it says is in the trace."""
-    pgconn = pq.PGconn.connect_start(conninfo.encode())
-    try:
-        pgconn.trace(trace)
-        pgconn.set_trace_flags(pq.Trace.REGRESS_MODE)  # hides what SCRAM exchanges
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while pgconn.status != pq.ConnStatus.BAD and time.monotonic() < deadline_s:
-            state = pgconn.connect_poll()
-            if state not in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
-                return
-            wanted = (
-                select.POLLIN if state == pq.PollingStatus.READING else select.POLLOUT
-            )
-            poll = select.poll()
-            poll.register(pgconn.socket, wanted)
-            poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000)
-    finally:
-        pgconn.untrace()
-        pgconn.finish()

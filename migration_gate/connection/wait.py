@@ -10,10 +10,18 @@ import random
 import time
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from migration_gate.connection.causes import BY_SQLSTATE, SECRET_FILE, UNKNOWN, Cause
+from migration_gate.connection.causes import (
+    BY_SQLSTATE,
+    DENSE,
+    SECRET_FILE,
+    UNKNOWN,
+    Cause,
+    Pace,
+)
 from migration_gate.connection.connect import (
     NotReadyError,
     current_parameters,
@@ -32,12 +40,6 @@ from migration_gate.report.log import Log
 from migration_gate.settings.database import DatabaseSettings
 
 
-FIRST_WAIT_S: Final = 0.05
-# A look at a database that answers costs it a login.
-FIRST_WAIT_EARLY_S: Final = 0.25
-LONGEST_WAIT_S: Final = 1.0
-REFUSED_WAIT_S: Final = 2.0
-WAIT_PER_WAITED: Final = 0.01
 JITTER: Final = 1.2
 # Between the choice of a last pause and the question whether it is too long.
 ROUNDING_S: Final = 0.01
@@ -63,6 +65,7 @@ class Patience:
     attempts: int = 0
     place: str = ""
     cause: Cause = UNKNOWN
+    pace: Pace = DENSE
     refused_since_s: float | None = None
     _labels: dict[str, Cause] = field(default_factory=dict)
     _logged_reason: str = ""
@@ -74,6 +77,11 @@ class Patience:
         return time.monotonic() - self.started_s
 
     @property
+    def until_s(self) -> float | None:
+        """Return when an attempt has to be over; None for one that is made anyway."""
+        return self.started_s + self.timeout_s if self.timeout_s else None
+
+    @property
     def tried(self) -> str:
         """Return how often and how long it was tried, in words."""
         attempts = f"{self.attempts} attempt" + "s" * (self.attempts != 1)
@@ -82,11 +90,12 @@ class Patience:
     def note(self, error: NotReadyError) -> None:
         """Count a failed attempt and find what it means."""
         self.attempts += 1
-        if not self.place:
-            self.place = name_place(current_parameters(self.database))
-        self.cause = error.cause
+        with suppress(SettingsError):  # a file that is not there yet
+            self.place = self.place or name_place(current_parameters(self.database))
+        self.cause, self.pace = error.cause, error.pace
         if error.cause is UNKNOWN and error.address:
             self.cause = self._label(str(error), error.address)
+            self.pace = max(self.cause.pace, error.pace)
         if self.cause.kind != "refused":
             self.refused_since_s = None
         elif self.refused_since_s is None:
@@ -98,13 +107,11 @@ class Patience:
 
         The last one ends with the wait, so that what comes late is not missed.
         """
-        shortest_s = FIRST_WAIT_EARLY_S if self.cause.kind == "early" else FIRST_WAIT_S
-        wait_s = min(max(shortest_s, self.waited_s * WAIT_PER_WAITED), LONGEST_WAIT_S)
-        if self.cause.kind == "refused":
-            wait_s = shortest_s = REFUSED_WAIT_S
+        pace = self.pace
+        wait_s = min(max(pace.first_s, self.waited_s * pace.per_waited), pace.longest_s)
         wait_s *= random.uniform(1.0, JITTER)  # noqa: S311  # not a secret
         left_s = self.timeout_s - self.waited_s
-        return min(wait_s, left_s) if left_s > shortest_s else wait_s
+        return min(wait_s, left_s) if left_s > pace.first_s else wait_s
 
     def is_over(self, wait_s: float) -> bool:
         """Tell whether another attempt after this pause would come too late."""
@@ -135,8 +142,10 @@ class Patience:
     def _label(self, text: str, address: Mapping[str, str]) -> Cause:
         """Ask once for what a text in another language means."""
         if text not in self._labels and len(self._labels) < LABELS_MAX:
-            parameters = {**current_parameters(self.database), **address}
-            sqlstate = ask_sqlstate(parameters)
+            sqlstate = None
+            with suppress(SettingsError):
+                parameters = {**current_parameters(self.database), **address}
+                sqlstate = ask_sqlstate(parameters)
             self._labels[text] = BY_SQLSTATE.get(sqlstate or "", UNKNOWN)
         return self._labels.get(text, UNKNOWN)
 
@@ -161,7 +170,7 @@ def wait_for(
         SettingsError: Waiting cannot help.
     """
     try:
-        return _try(attempt, patience)
+        return _try(attempt, patience, is_first=True)
     except NotReadyError as error:
         first = error
     before_waiting()
@@ -171,12 +180,24 @@ def wait_for(
         raise _closing_error(error, patience) from error
 
 
-def _try(attempt: Callable[[], T], patience: Patience) -> T:
+def _try(attempt: Callable[[], T], patience: Patience, *, is_first: bool) -> T:
+    """
+    Try once; a secret's file that is not there, or is empty, counts as refused.
+
+    Who writes it may come later. Who rotates it may write it anew, and for a moment
+    it is anything: after the first attempt whatever is wrong with it may pass.
+    """
     try:
         return attempt()
     except NotReadyError as error:
         patience.note(error)
         raise
+    except SettingsError as error:
+        if is_first and not error.may_come:
+            raise
+        missed = NotReadyError(SECRET_FILE, str(error), error)
+        patience.note(missed)
+        raise missed from error
 
 
 def _keep_trying(
@@ -202,22 +223,8 @@ def _keep_trying(
         with turn:
             if turn.retry_state.attempt_number == 1:
                 raise first
-            return _try_again(attempt, patience)
+            return _try(attempt, patience, is_first=False)
     raise first
-
-
-def _try_again(attempt: Callable[[], T], patience: Patience) -> T:
-    """
-    Try once more; a secret's file that could be read before counts as refused.
-
-    Who rotates it may write it anew, and for a moment it is empty or not there.
-    """
-    try:
-        return _try(attempt, patience)
-    except SettingsError as error:
-        missed = NotReadyError(SECRET_FILE, str(error), error)
-        patience.note(missed)
-        raise missed from error
 
 
 def _closing_error(error: NotReadyError, patience: Patience) -> GateError:

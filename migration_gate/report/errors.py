@@ -48,11 +48,16 @@ class GateError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingFault:
-    """One setting that cannot be used: its name, the rule it breaks, the remedy."""
+    """
+    One setting that cannot be used: its name, the rule it breaks, the remedy.
+
+    ``may_come`` tells of a file that somebody may write yet.
+    """
 
     name: str
     rule: str
     remedy: str = ""
+    may_come: bool = False
 
 
 class SettingsError(GateError):
@@ -66,6 +71,11 @@ class SettingsError(GateError):
             "; ".join(f"{fault.name} {fault.rule}" for fault in self.faults),
             hint=" ".join(dict.fromkeys(f.remedy for f in self.faults if f.remedy)),
         )
+
+    @property
+    def may_come(self) -> bool:
+        """Return whether all that is wrong is a file that somebody may write yet."""
+        return all(fault.may_come for fault in self.faults)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,12 +26,13 @@ from migration_gate.connection.connect import (
     NotReadyError,
     current_parameters,
     looking,
-    open_connection,
+    use_first,
 )
 from migration_gate.report.events import DATABASE_CREATED
 from migration_gate.report.log import Log
 from migration_gate.report.quoting import quote_name
 from migration_gate.session.lock import lock_keys
+from migration_gate.session.session import not_writable
 from migration_gate.settings.database import shown
 from migration_gate.settings.settings import Settings
 
@@ -48,6 +49,7 @@ EXISTS: Final = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s),
        pg_catalog.pg_backend_pid()
 """
+IS_STANDBY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 LOCK: Final = "SELECT pg_catalog.pg_try_advisory_lock(%s)"
 
 T = TypeVar("T")
@@ -58,12 +60,14 @@ def with_database(
     settings: Settings,
     log: Log,
     *,
+    until_s: float | None = None,
     before_creating: Callable[[], None] = lambda: None,
 ) -> Callable[[], T]:
     """
     Return an attempt that makes the database, where allowed, and tries again.
 
     Args:
+        until_s: When to give up connecting, on the monotonic clock.
         before_creating: Called first; what it raises leaves the server as it is.
     """
 
@@ -72,17 +76,20 @@ def with_database(
             return attempt()
         except NotReadyError as error:
             # A text in another language may say that the database does not exist.
-            if error.cause not in (NO_DATABASE, UNKNOWN) or not error.address:
+            if not error.causes & {NO_DATABASE, UNKNOWN} or not error.address:
                 raise
             before_creating()
-            if not create_database(settings, log) and error.cause is UNKNOWN:
+            is_made = create_database(settings, log, until_s=until_s)
+            if not is_made and NO_DATABASE not in error.causes:
                 raise
         return attempt()
 
     return attempt_or_create if settings.create_database else attempt
 
 
-def create_database(settings: Settings, log: Log) -> bool:
+def create_database(
+    settings: Settings, log: Log, *, until_s: float | None = None
+) -> bool:
     """
     Make the database; False where it exists already, as far as can be seen.
 
@@ -92,7 +99,7 @@ def create_database(settings: Settings, log: Log) -> bool:
     name = shown(current_parameters(settings.database))["database"]
     if name is None:  # only libpq knows, from a service
         return False
-    with closing(_open_maintenance(settings, name)) as conn:
+    with closing(_open_maintenance(settings, name, until_s)) as conn:
         with looking(conn):
             exists, backend_pid = conn.execute(EXISTS, (name,)).fetchall()[0]
             if exists:
@@ -113,11 +120,18 @@ def create_database(settings: Settings, log: Log) -> bool:
     return True
 
 
-def _open_maintenance(settings: Settings, name: str) -> LimitedConnection:
+def _open_maintenance(
+    settings: Settings, name: str, until_s: float | None
+) -> LimitedConnection:
     """Connect to the first maintenance database that takes the login."""
     for maintenance in MAINTENANCE_DATABASES:
         try:
-            return open_connection(settings.database, dbname=maintenance)
+            return use_first(
+                settings.database,
+                _require_primary,
+                until_s=until_s,
+                dbname=maintenance,
+            )
         except NotReadyError as error:
             if error.cause.kind != "refused":
                 raise
@@ -126,6 +140,19 @@ def _open_maintenance(settings: Settings, name: str) -> LimitedConnection:
         NO_MAINTENANCE,
         f'database "{name}" does not exist, and no login to create it from: {refusal}',
     )
+
+
+def _require_primary(conn: LimitedConnection) -> LimitedConnection:
+    try:
+        with looking(conn):
+            is_standby = conn.execute(IS_STANDBY).fetchall() == [(True,)]
+    except BaseException:
+        conn.close()
+        raise
+    if is_standby:
+        conn.close()
+        raise not_writable(is_standby=True)
+    return conn
 
 
 def _take_turn(conn: LimitedConnection, name: str) -> None:

@@ -12,7 +12,13 @@ from typing import Any, Final
 import psycopg
 
 from migration_gate.connection.causes import READ_ONLY, STANDBY
-from migration_gate.connection.connect import NotReadyError, looking, open_connection
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    NotReadyError,
+    looking,
+    use_first,
+)
+from migration_gate.connection.dialing import address_of
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
@@ -53,6 +59,11 @@ class Session:
         return self.conn.info.backend_pid != self.seen.backend_pid
 
     @property
+    def address(self) -> dict[str, str]:
+        """Return the parameters that lead to the same server."""
+        return address_of(self.conn.pgconn)
+
+    @property
     def is_alive(self) -> bool:
         """Return whether the server has kept the connection, without a round trip."""
         return is_alive(self.conn)
@@ -84,30 +95,57 @@ class Session:
         self.conn.close()
 
 
-def start_session(settings: Settings, *, must_write: bool) -> Session:
+def start_session(
+    settings: Settings,
+    *,
+    must_write: bool,
+    may_be_standby: bool = False,
+    until_s: float | None = None,
+) -> Session:
     """
-    Connect and look, once.
+    Connect and look, once: at the first server that will do.
+
+    Args:
+        settings: Which servers, and which history.
+        must_write: A server that can be written is looked for.
+        may_be_standby: A hot standby will do, where no other server can be had.
+        until_s: When to give up, on the monotonic clock.
 
     Raises:
         SettingsError: A file cannot be read, or what it holds is malformed.
-        NotReadyError: The connection failed, or the database is read-only and must
-            not be.
+        NotReadyError: No server could be connected to that will do.
     """
-    conn = open_connection(settings.database)
+    standbys: list[Session] = []
+
+    def use(conn: LimitedConnection) -> Session:
+        session = _start_on(conn, settings)
+        if session.seen.is_writable or not must_write:
+            return session
+        if may_be_standby and session.seen.is_standby and not standbys:
+            standbys.append(session)
+        else:
+            session.close()
+        raise not_writable(is_standby=session.seen.is_standby)
+
+    try:
+        return use_first(settings.database, use, until_s=until_s)
+    except NotReadyError:
+        if standbys:
+            return standbys.pop()
+        raise
+    finally:
+        for standby in standbys:
+            standby.close()
+
+
+def _start_on(conn: LimitedConnection, settings: Settings) -> Session:
     try:
         with looking(conn):
             seen = look(conn, settings.history_table, settings.role)
-        if must_write:
-            _require_writable(seen)
     except BaseException:
         conn.close()
         raise
     return Session(conn, settings, seen)
-
-
-def _require_writable(seen: Look) -> None:
-    if not seen.is_writable:
-        raise not_writable(is_standby=seen.is_standby)
 
 
 def not_writable(*, is_standby: bool) -> NotReadyError:

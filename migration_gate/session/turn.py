@@ -184,7 +184,8 @@ class _Queue:
             log=self._log,
         )
         self.session = wait_for(
-            lambda: start_session(settings, must_write=True), patience
+            lambda: start_session(settings, must_write=True, until_s=patience.until_s),
+            patience,
         )
         self._looked_s = time.monotonic()
         return self.session.seen

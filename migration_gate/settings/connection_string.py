@@ -93,12 +93,17 @@ def parse_connection_string(text: str) -> dict[str, str]:
 
 
 class MalformedError(ValueError):
-    """A connection string that cannot be used: the rule it breaks, the remedy."""
+    """
+    A value that cannot be used: the rule it breaks, the remedy.
 
-    def __init__(self, rule: str, remedy: str) -> None:
+    ``may_come`` tells of a file that somebody may write yet.
+    """
+
+    def __init__(self, rule: str, remedy: str, *, may_come: bool = False) -> None:
         super().__init__(rule)
         self.rule = rule
         self.remedy = remedy
+        self.may_come = may_come
 
 
 def _wrong_scheme(scheme: str, after_scheme: str) -> MalformedError:

@@ -148,6 +148,11 @@ def connection_parameters(
     return reading.parameters
 
 
+def known_parameters(database: DatabaseSettings) -> dict[str, str]:
+    """Return what of the parameters stands in the environment itself."""
+    return _read(database, None).parameters
+
+
 def shown(parameters: Mapping[str, str]) -> dict[str, str | None]:
     """
     Return all that may be shown of a connection.
@@ -286,7 +291,13 @@ class _Reading:
         try:
             return None if unread else _source_text(source, self.read_file)
         except MalformedError as malformed:
-            self.fault(source.setting, malformed.rule, malformed.remedy)
+            fault = SettingFault(
+                name=source.setting,
+                rule=malformed.rule,
+                remedy=malformed.remedy,
+                may_come=malformed.may_come,
+            )
+            self.faults.append(fault)
             return None
 
     def fault(self, name: str, rule: str, remedy: str) -> None:
@@ -367,13 +378,15 @@ def _file_text(file: str, read_file: Callable[[str], str]) -> str:
     if text.endswith("\n"):
         text = text[:-1].removesuffix("\r")
     if not text:
-        raise MalformedError("names a file that is empty", "Put the value in the file.")
+        raise MalformedError(
+            "names a file that is empty", "Put the value in the file.", may_come=True
+        )
     return text
 
 
 def _unreadable(error: OSError | ValueError) -> MalformedError:
     if isinstance(error, FileNotFoundError):
-        return MalformedError("names a file that does not exist", _MOUNT)
+        return MalformedError("names a file that does not exist", _MOUNT, may_come=True)
     if isinstance(error, IsADirectoryError):
         return MalformedError(
             "names a folder",

@@ -67,8 +67,9 @@ def test_a_port_that_says_nothing_is_waited_for(
     assert 1.9 < run.verdict["waited_s"] < 5
 
 
-def test_packets_that_nobody_answers_are_waited_for(gate: Gate) -> None:
-    """A firewall drops them; here a queue that is full does."""
+@contextmanager
+def hole() -> Iterator[str]:
+    """Drop packets, as a firewall does: here a queue that is full does."""
     with socket.socket() as listener, ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -76,10 +77,25 @@ def test_packets_that_nobody_answers_are_waited_for(gate: Gate) -> None:
             client = stack.enter_context(socket.socket())
             client.settimeout(0)
             client.connect_ex(listener.getsockname())
-        url = UNUSED.format(place=f"127.0.0.1:{listener.getsockname()[1]}")
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_packets_that_nobody_answers_are_waited_for(gate: Gate) -> None:
+    """A firewall drops them."""
+    with hole() as place:
+        url = UNUSED.format(place=place)
         env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "5s"}
         run = close(gate, "timeout", env={"DATABASE_URL": url, **env})
     assert "connection timeout expired" in run.verdict["error_message"]
+
+
+def test_the_wait_is_kept_however_many_servers_say_nothing(gate: Gate) -> None:
+    """Each of three would have five seconds."""
+    with hole() as place:
+        url = UNUSED.format(place=f"{place},{place},{place}")
+        env = {"GATE_WAIT_TIMEOUT": "4s"}
+        run = close(gate, "timeout", env={"DATABASE_URL": url, **env}, silent=True)
+    assert 3.9 < run.verdict["waited_s"] < 4.5
 
 
 @needs_namespaces
@@ -275,6 +291,20 @@ def test_a_server_without_free_connections_is_waited_for(
         assert "too many clients" in run.verdict["error_message"]
 
 
+def test_a_server_without_room_is_not_asked_often(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """Each refusal costs it a process; fifty gates may wait there."""
+    server = new_server(settings={"max_connections": "5"})
+    role = database_of(server).role()
+    with ExitStack() as stack:
+        fill(stack, role)
+        before = server.log.count("FATAL")
+        env = {"GATE_WAIT_TIMEOUT": "6s"}
+        close(gate, "too_many_connections", database=role, env=env)
+        assert 5 < server.log.count("FATAL") - before < 15
+
+
 def fill(stack: ExitStack, database: Database) -> None:
     """Connect until the server lets nobody in."""
     with suppress(psycopg.OperationalError):
@@ -374,7 +404,8 @@ def test_several_hosts_are_all_named_in_the_verdict(
     wrong = database.changed(password=SECRET)
     port, dead = wrong.conninfo["port"], find_free_port()
     url = f"postgresql://postgres:{SECRET}@127.0.0.1:{dead},127.0.0.1:{port}/d"
-    run = close(gate, "connection_refused", env={"DATABASE_URL": url})
+    env = {"DATABASE_URL": url, "GATE_WAIT_TIMEOUT": "3s"}
+    run = close(gate, "connection_refused", env=env)
     message = run.verdict["error_message"]
     assert f'"127.0.0.1:{dead}", "127.0.0.1:{port}"' in message
     assert "Connection refused" in message
@@ -427,5 +458,5 @@ def test_a_database_that_takes_the_login_and_says_no_more_is_waited_for(
         until(lambda: database.fetch(sessions) == [])
     assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable")
     message = run.verdict["error_message"]
-    assert "logged in, but no answer within 10 s" in message
+    assert "logged in, but no answer within 5 s" in message
     assert run.verdict["hint"] == cause("no_answer").remedy

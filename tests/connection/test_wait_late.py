@@ -11,7 +11,9 @@ import pytest
 
 from dev.postgres import find_free_port
 from migration_gate.commands.steps import new_patience
-from migration_gate.connection.wait import LONGEST_WAIT_S, Patience
+from migration_gate.connection.causes import DENSE
+from migration_gate.connection.connect import NotReadyError
+from migration_gate.connection.wait import Patience
 from migration_gate.report.log import Log
 from migration_gate.settings.settings import from_environ
 from tests.ends import FILES, cause, times
@@ -62,7 +64,7 @@ def test_the_pauses_grow_with_the_time_waited(gate: Gate) -> None:
     assert all(1 <= seconds < 1.5 for seconds in times(run, "database.retry_scheduled"))
     pauses = [event["wait_s"] for event in retries]
     assert 0.05 <= pauses[0] < 0.07
-    assert pauses[0] < pauses[-1] < LONGEST_WAIT_S
+    assert pauses[0] < pauses[-1] < DENSE.longest_s
     attempts = [event["attempt"] for event in retries]
     assert attempts[-1] < 7 / 0.05
 
@@ -74,7 +76,7 @@ def patience(*, waited_s: float, timeout_s: float, reason: str) -> Patience:
     log = Log(fd=2)
     waiting = new_patience(settings, log, timeout_s)
     waiting.started_s -= waited_s
-    waiting.cause = cause(reason)
+    waiting.note(NotReadyError(cause(reason), ""))
     return waiting
 
 
@@ -88,6 +90,10 @@ def patience(*, waited_s: float, timeout_s: float, reason: str) -> Patience:
         ("starting_up", 2, 0.05, 0.06),
         ("hot_standby", 2, 0.25, 0.3),
         ("hot_standby", 300, 1.0, 1.2),
+        ("too_many_connections", 0, 0.5, 0.6),
+        ("too_many_connections", 10, 1.0, 1.21),
+        ("too_many_connections", 300, 2.0, 2.4),
+        ("secret_file", 0, 0.25, 0.3),
         ("login_refused", 0, 2.0, 2.4),
         ("login_refused", 300, 2.0, 2.4),
     ],
@@ -95,7 +101,7 @@ def patience(*, waited_s: float, timeout_s: float, reason: str) -> Patience:
 def test_a_pause_is_as_long_as_its_reason_and_the_time_ask_for(
     reason: str, waited_s: float, shortest_s: float, longest_s: float
 ) -> None:
-    """50 ms at first, a second after minutes, and two where an account may lock."""
+    """50 ms at first, a second after minutes, and two where a try costs the server."""
     waiting = patience(waited_s=waited_s, timeout_s=3600, reason=reason)
     pauses = [waiting.next_wait_s() for _ in range(100)]
     assert shortest_s <= min(pauses) < max(pauses) <= longest_s

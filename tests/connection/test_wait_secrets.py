@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from contextlib import closing
@@ -119,11 +120,64 @@ def test_a_file_that_stays_away_closes_after_the_grace(
     )
 
 
-def test_a_file_that_was_never_there_closes_at_once(
+@pytest.mark.parametrize("state", ["empty", "absent"])
+@pytest.mark.parametrize("command", ["migrate", "check", "wait"])
+def test_a_file_that_a_sidecar_writes_later_is_waited_for(
+    gate: Gate, database: Database, tmp_path: Path, command: str, state: str
+) -> None:
+    """An agent that fetches secrets starts together with the gate."""
+    if command == "check":
+        gate(database=database, migrations=FILES)
+    file = tmp_path / "password"
+    if state == "empty":
+        file.touch()
+    process = gate.start(command, env=with_file(database, file), migrations=FILES)
+    retry = process.wait_for("database.retry_scheduled")
+    assert retry["reason"] == "secret_file"
+    assert retry["wait_s"] < 1
+    write(file, database.password)
+    run = process.wait()
+    assert run.exit_code == 0
+    assert run.one("gate.started")["host"] == database.conninfo["host"]
+    require_no_secret(run, database.password)
+
+
+def test_a_url_that_a_sidecar_writes_later_is_waited_for(
     gate: Gate, database: Database, tmp_path: Path
 ) -> None:
-    """Most often it was not mounted: no attempt is made."""
-    run = gate(env=with_file(database, tmp_path / "none"), migrations=FILES)
+    """Until it is there, nothing is known of the database."""
+    file = tmp_path / "url"
+    env = {"DATABASE_URL_FILE": str(file)}
+    process = gate.start(env=env, migrations=FILES)
+    assert process.wait_for("database.retry_scheduled")["reason"] == "secret_file"
+    write(file, database.url)
+    run = process.wait()
+    assert run.exit_code == 0
+    require_no_secret(run, database.password)
+
+
+@pytest.mark.parametrize("command", ["migrate", "status"])
+def test_a_file_that_never_comes_closes_after_the_grace(
+    gate: Gate, database: Database, tmp_path: Path, command: str
+) -> None:
+    """No attempt is made; status is one attempt, and waits for nothing."""
+    env = with_file(database, tmp_path / "none") | {"GATE_AUTH_GRACE": "1s"}
+    run = gate(command, env=env, migrations=FILES)
+    lines = f"{run.stdout}{run.stderr}".splitlines()
+    verdict = [json.loads(line) for line in lines if "gate.closed" in line][-1]
+    assert (run.exit_code, verdict["reason"]) == (1, "settings")
+    assert "names a file that does not exist" in verdict["error_message"]
+    assert (verdict["waited_s"] >= 0.5) == (command == "migrate")
+
+
+@pytest.mark.parametrize("state", ["folder", "not text"])
+def test_a_file_that_nobody_will_write_closes_at_once(
+    gate: Gate, database: Database, tmp_path: Path, state: str
+) -> None:
+    """Docker makes a folder of what was not there to mount."""
+    file = tmp_path / "password"
+    file.mkdir() if state == "folder" else file.write_bytes(b"\xff")
+    run = gate(env=with_file(database, file), migrations=FILES)
     assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
     assert run.all("database.retry_scheduled") == []
 

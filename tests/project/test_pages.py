@@ -214,17 +214,18 @@ def test_only_the_entry_point_reads_the_environment() -> None:
     }
 
 
-def test_connections_are_opened_in_two_places() -> None:
-    """One that stays, and one that only asks why it is refused."""
-    assert files_that(call=r".*\bconnect|.*\.connect_start") == {
-        "migration_gate/connection/connect.py",
-        "migration_gate/connection/sqlstate.py",
+def test_connections_are_opened_in_one_place() -> None:
+    """Those that stay, and the one that only asks why it is refused."""
+    assert files_that(call=r".*\.connect|.*\.connect_start") == {
+        "migration_gate/connection/dialing.py"
     }
 
 
 def test_nothing_opens_a_socket_or_starts_a_process() -> None:
-    """The database is all that the gate talks to."""
-    network = r"(socket|ssl|http|urllib|asyncio|subprocess|multiprocessing)(\..*)?"
+    """The database is all that the gate talks to, and the resolver."""
+    assert files_that(mention=r"socket\..*") == {"migration_gate/connection/servers.py"}
+    assert files_that(mention=r"socket\.(socket|create_\w+|fromfd)") == set()
+    network = r"(ssl|http|urllib|asyncio|subprocess|multiprocessing)(\..*)?"
     assert files_that(imports=network) == set()
     assert files_that(call=r"os\.(system|fork|popen|exec\w*|spawn\w*)") == set()
 
