@@ -140,6 +140,8 @@ def use_first(
     """
     parameters = _complete({**current_parameters(database), **overrides})
     _require_ca_file(parameters)
+    if until_s is not None:
+        until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
     for server in each_server(parameters):
         if failures and until_s is not None and time.monotonic() >= until_s:
@@ -169,7 +171,7 @@ def _open(
     now = time.monotonic()
     timeout_s = float(server["connect_timeout"])
     if until_s is not None:
-        timeout_s = min(timeout_s, max(until_s - now, CONNECT_TIMEOUT_MIN_S))
+        timeout_s = min(timeout_s, until_s - now)
     try:
         pgconn = dial(server, until_s=now + timeout_s)
     except DialError as error:
