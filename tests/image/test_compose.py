@@ -1,11 +1,16 @@
 """
-compose.yaml with the real Compose: the application starts behind an open gate only.
+Compose files with the real Compose: the application starts after an open gate only.
+
+That of the project, and that of the README, which a reader copies.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import shutil
 import subprocess
 import time
 
@@ -18,6 +23,7 @@ import pytest
 import yaml
 
 from tests.fix_image import BUILD_S, DOCKER, ROOT, SHORT_S
+from tests.project.pages import read_blocks
 
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD_S)]
@@ -28,18 +34,32 @@ BROKEN = "CREATE TABLE broken (id int);\nSELECT nothing FROM nowhere;\n"
 
 @dataclass(kw_only=True)
 class Project:
-    """The demo under a name of its own; `changes` is merged over compose.yaml."""
+    """A file under a name of its own; `changes` is merged over it."""
 
     name: str
     override: Path
+    file: Path = ROOT / "compose.yaml"
     changes: dict[str, Any] = field(default_factory=dict)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run docker compose."""
         self.override.write_text(yaml.safe_dump({"services": self.changes}))
-        files = ("-f", str(ROOT / "compose.yaml"), "-f", str(self.override))
+        files = ("-f", str(self.file), "-f", str(self.override))
         return subprocess.run(
             [DOCKER, "compose", "-p", self.name, *files, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SHORT_S,
+        )
+
+    def script(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Run lines of a page in a shell, in which `docker compose` is this project."""
+        self.override.write_text(yaml.safe_dump({"services": self.changes}))
+        files = f"{self.file}:{self.override}"
+        return subprocess.run(
+            ["sh", "-c", text],  # noqa: S607 -- a page's command, as its reader has it
+            env=os.environ | {"COMPOSE_FILE": files, "COMPOSE_PROJECT_NAME": self.name},
             check=False,
             capture_output=True,
             text=True,
@@ -79,6 +99,34 @@ def project(image: str, tmp_path: Path) -> Iterator[Project]:
         yield demo
     finally:
         demo.run("down", "--volumes", "--timeout", "0")
+
+
+@pytest.fixture
+def readme(image: str, tmp_path: Path) -> Iterator[Project]:
+    """Copy the README's file beside migrations and a secret, as a reader does."""
+    assert image
+    (block,) = [b for b in read_blocks("README.md", "yaml") if "services:" in b]
+    folder = tmp_path / "shop"
+    shutil.copytree(ROOT / "migrations", folder / "migrations")
+    (folder / "compose.yaml").write_text(block)
+    secret = folder / "postgres_password.txt"
+    secret.write_text(secrets.token_urlsafe(12))
+    secret.chmod(0o644)
+    shop = Project(
+        name=f"migration-gate-test-{secrets.token_hex(4)}",
+        override=tmp_path / "override.yaml",
+        file=folder / "compose.yaml",
+    )
+    # Stands in for the reader's application.
+    shop.changes["app"] = {
+        "image": "postgres:17",
+        "entrypoint": ["sh", "-c", "echo 'application: started'; exec sleep infinity"],
+        "init": True,
+    }
+    try:
+        yield shop
+    finally:
+        shop.run("down", "--volumes", "--timeout", "0")
 
 
 def wait_for_log(project: Project, service: str, text: str) -> None:
@@ -137,6 +185,7 @@ def test_behind_a_failed_migration_the_application_never_starts(
     assert "migration-gate: closed: " in screen
     assert '"nowhere" does not exist' in screen
     assert "application: started" not in screen
+    assert "database system" not in screen, "the server's log hides the gate's"
     assert project.states()["gate"] == ("exited", 1)
     assert project.states().get("app", ("created", 0)) == ("created", 0)
     verdict = project.events()[-1]
@@ -188,3 +237,42 @@ def test_the_gate_runs_hardened(project: Project) -> None:
     assert not any(
         "PASSWORD" in name and "FILE" not in name for name in gate["environment"]
     )
+
+
+def test_the_file_of_the_readme_starts_the_application(readme: Project) -> None:
+    """And the gate's log is sentences for a person."""
+    up = readme.up()
+    assert up.returncode == 0, up.stderr
+    assert readme.states()["gate"] == ("exited", 0)
+    assert readme.states()["app"] == ("running", 0)
+    log = readme.run("logs", "--no-log-prefix", "gate").stdout
+    assert re.search(r"info +Gate open: \d+ applied in ", log.splitlines()[-1])
+
+
+def test_the_file_of_the_readme_keeps_the_application_back(readme: Project) -> None:
+    """And nothing but the gate is on the screen when it says why."""
+    (readme.file.parent / "migrations/900_broken.sql").write_text(BROKEN)
+    up = readme.run("up", "--abort-on-container-failure")
+    assert up.returncode == 1
+    shown = [line for line in up.stdout.splitlines() if " | " in line]
+    assert {line.partition(" ")[0] for line in shown} == {"gate-1"}
+    assert '900_broken.sql:2:21: relation "nowhere" does not exist' in up.stdout
+    assert readme.states()["app"] == ("created", 0)
+
+
+def test_a_script_sees_why_the_gate_is_closed_in_the_background(
+    project: Project, broken: Path
+) -> None:
+    """By the line that the page of orchestrators has for it."""
+    project.mount(broken)
+    (line,) = [
+        block
+        for block in read_blocks("docs/orchestrators.md", "sh")
+        if block.startswith("docker compose up --detach ||")
+    ]
+    up = project.script(line.replace("--detach", "--detach --no-build"))
+    assert up.returncode == 1
+    assert json.loads(up.stdout.splitlines()[-1])["file"] == "002_broken.sql"
+    page = (ROOT / "docs/orchestrators.md").read_text("utf-8")
+    (said,) = re.findall(r'^service "gate" .*$', page, re.MULTILINE)
+    assert said in up.stderr

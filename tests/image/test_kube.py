@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.fix_image import BUILD_S, IMAGE, ROOT, docker
+from tests.image.readme_deployment import read_deployment
 
 
 pytestmark = [
@@ -229,6 +230,26 @@ def test_behind_a_closed_init_container_the_application_never_starts(
     shown = json.loads(log.encode()[-2048:].decode(errors="replace").splitlines()[-1])
     assert (shown["file"], shown["line"]) == ("002_broken.sql", 1)
     assert shown["applied"] == ["001_first.sql"]
+
+
+def test_the_init_container_of_the_readme_lets_the_application_start(
+    cluster: Cluster,
+) -> None:
+    """With names of the cluster in place of the example's."""
+    deployment = read_deployment()
+    pod = deployment["spec"]["template"]["spec"]
+    (gate,) = pod["initContainers"]
+    gate["image"] = IMAGE
+    ours = {"POSTGRES_HOST": "postgres", "POSTGRES_USER": "shop"}
+    for variable in gate["env"]:
+        variable["value"] = ours.get(variable["name"], variable["value"])
+    # Its image would have the migrations inside.
+    gate["volumeMounts"].append({"name": "files", "mountPath": "/migrations"})
+    pod["volumes"].append({"name": "files", "configMap": {"name": "shop-migrations"}})
+    played = cluster.play(GOOD, deployment)
+    assert played.returncode == 0, played.stderr
+    assert cluster.verdict("shop-pod-gate")["applied"] == ["001_first.sql"]
+    assert cluster.state("shop-pod-app") == ("running", 0)
 
 
 def test_the_job_applies_and_the_check_lets_the_application_start(
