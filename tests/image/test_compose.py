@@ -276,3 +276,21 @@ def test_a_script_sees_why_the_gate_is_closed_in_the_background(
     page = (ROOT / "docs/orchestrators.md").read_text("utf-8")
     (said,) = re.findall(r'^service "gate" .*$', page, re.MULTILINE)
     assert said in up.stderr
+
+
+def test_the_runbook_opens_a_gate_whose_objects_exist_already(
+    project: Project,
+) -> None:
+    """Its commands, one after the other: look, look ahead, say that it is applied."""
+    assert project.up().returncode == 0
+    forget = "DELETE FROM schema_migrations WHERE version = '001_initial_schema.sql'"
+    project.run("exec", "db", "psql", "-U", "shop", "-c", forget)
+    assert project.up().returncode == 1
+    assert "already exists" in project.events()[-1]["error_message"]
+
+    (block,) = [b for b in read_blocks("docs/runbook.md", "sh") if "compose" in b]
+    status, plan, resolve = map(project.script, block.splitlines())
+    assert re.search(r"^out of order +001_initial_schema", status.stdout, re.MULTILINE)
+    assert "001_initial_schema.sql" in plan.stdout
+    assert (plan.returncode, resolve.returncode) == (0, 0)
+    assert project.up().returncode == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from migration_gate.commands.calls import read_call
 from migration_gate.settings.database import POSTGRES_VARIABLES
 from migration_gate.settings.durations import parse_duration
 from migration_gate.settings.settings import POD_FIELDS, SETTINGS, from_environ
@@ -191,6 +193,34 @@ def test_the_check_waits_as_long_as_the_job_may_take() -> None:
     job_s = job["spec"]["activeDeadlineSeconds"]
     assert parse_duration(values["GATE_WAIT_TIMEOUT"]) >= job_s
     assert deployment["spec"]["progressDeadlineSeconds"] > job_s
+
+
+@pytest.mark.parametrize("name", ["k8s/job.yaml", "containerapps/job.yaml"])
+@pytest.mark.parametrize("command", ["status", "resolve"])
+def test_the_runbook_makes_a_job_of_a_command(name: str, command: str) -> None:
+    """Its `sed` changes the job's name and its command, and nothing else."""
+    page = (ROOT / "docs/runbook.md").read_text()
+    (script,) = re.findall(rf"^sed '(.*)' {name}", page, re.MULTILINE)
+    if command == "resolve":
+        (other,) = re.findall(r"`(s/\S+\[migrate\S+.*?/)`", page)
+        script = f"{script.partition('; ')[0]}; {other}"
+    made = subprocess.run(
+        ["sed", script, ROOT / name],  # noqa: S607 -- the page's command
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    old = (ROOT / name).read_text().splitlines()
+    changed = [
+        (line, new)
+        for line, new in zip(old, made.splitlines(), strict=True)
+        if line != new
+    ]
+    assert len(changed) == 2
+    assert "shop-command" in changed[0][1]
+    words = changed[1][1].strip().removeprefix("args: ")
+    assert yaml.safe_load(words)[0] == command
+    assert read_call(yaml.safe_load(words)).name == command
 
 
 def hooks(heading: str) -> dict[str, Any]:

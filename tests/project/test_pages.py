@@ -135,6 +135,13 @@ def test_the_servers_named_are_those_tested() -> None:
     assert set(re.findall(r"\b\d\d\b", line)) == tested
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_drawing_is_of_a_kind_that_forges_draw(page: str) -> None:
+    """By the first word; that the rest can be parsed is tried by hand."""
+    kinds = {drawing.split()[0] for drawing in read_blocks(page, "mermaid")}
+    assert kinds <= {"flowchart", "sequenceDiagram", "xychart-beta"}
+
+
 def test_the_architecture_has_a_line_for_each_room() -> None:
     """And none for a room that is gone."""
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
