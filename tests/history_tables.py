@@ -16,6 +16,12 @@ CREATE TABLE schema_migrations (
     applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 """
+# The same as the gate makes it.
+FULL = f"""
+{PLAIN}
+ALTER TABLE schema_migrations
+    ADD checksum text, ADD duration_ms bigint, ADD gate_version text;
+"""
 OURS = [("checksum", "text"), ("duration_ms", "bigint"), ("gate_version", "text")]
 ONE = {"1_a.sql": "CREATE TABLE a ();"}
 TWO = {**ONE, "2_b.sql": "CREATE TABLE b ();"}

@@ -15,8 +15,14 @@ from migration_gate.commands.steps import (
     log_ready,
     log_start,
     new_patience,
+    plan_for,
 )
-from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT
+from migration_gate.connection.causes import (
+    INCOMPLETE,
+    NO_RIGHT,
+    UNKNOWN,
+    shorten_text,
+)
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
@@ -25,10 +31,10 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
-from migration_gate.history.look import require_readable
-from migration_gate.planning.plan import Plan, make_plan, require_agreement
+from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import LoginRefusedError
 from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.create_database import with_database
 from migration_gate.session.session import Session, not_writable, start_session
@@ -116,10 +122,11 @@ class _Looker:
             )
             with closing(session):
                 self._report(session)
-                require_readable(session.seen)
-                plan = make_plan(self._migrations, session.seen.history)
+                plan = plan_for(self._migrations, session)
         except LoginRefusedError as error:
             raise NotReadyError(NO_RIGHT, str(error), error) from error
+        except ConnectionLostError as error:
+            raise NotReadyError(UNKNOWN, shorten_text(str(error))) from error
         require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
         if plan.pending:
             verdict = incomplete(plan.pending)

@@ -14,10 +14,9 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.commands.apply import open_worker
-from migration_gate.commands.steps import load, wait_for_history
+from migration_gate.commands.steps import load, plan_for, wait_for_history
 from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.history.look import require_readable
 from migration_gate.history.progress import (
     delete_units,
     find_unfinished,
@@ -26,7 +25,7 @@ from migration_gate.history.progress import (
 )
 from migration_gate.history.rows import delete_rows, insert_row
 from migration_gate.history.table import missing_right
-from migration_gate.planning.plan import make_plan
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     FileFault,
@@ -77,7 +76,7 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
     version: str,
     is_applied: bool,  # noqa: FBT001  # private, and named at its one call
 ) -> None:
-    require_readable(held.seen)
+    plan = plan_for(migrations, held)
     key = version_to_key(version)
     with open_worker(settings, held, log) as worker:
         with translated_loss():
@@ -87,7 +86,7 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
         if started is not None:
             _answer(worker, *started, is_applied=is_applied)
         elif is_applied:
-            _record(worker, held, migrations, version)
+            _record(worker, plan, version)
             _forget(worker, rows)
         else:
             _remove(worker, held.seen.history, version, rows)
@@ -111,14 +110,11 @@ def _answer(worker: Worker, version: str, number: int, *, is_applied: bool) -> N
         _execute(worker, delete_units(worker.table, version, [number]))
 
 
-def _record(
-    worker: Worker, held: Session, migrations: Sequence[Migration], version: str
-) -> None:
+def _record(worker: Worker, plan: Plan, version: str) -> None:
     key = version_to_key(version)
-    named = [migration for migration in migrations if migration.key == key]
+    named = [m for m in (*plan.applied, *plan.pending) if m.key == key]
     if not named:
         raise _unknown(version, "no file in the folder has this name")
-    plan = make_plan(migrations, held.seen.history)
     if named[0] in plan.pending:
         recorded = plan.version_to_record(named[0])
         _execute(worker, insert_row(worker.table, recorded, named[0].checksum))

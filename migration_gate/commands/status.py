@@ -21,13 +21,14 @@ from migration_gate.commands.steps import (
     log_plan,
     log_ready,
     new_patience,
+    plan_for,
 )
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import Migration
-from migration_gate.history.look import Look, require_readable
+from migration_gate.history.look import Look
 from migration_gate.history.progress import find_unfinished
-from migration_gate.planning.plan import Plan, make_plan, require_agreement
+from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
@@ -85,10 +86,9 @@ def _look_once(
     with closing(session):
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
-        require_readable(session.seen)
+        plan = plan_for(migrations, session)
         table = session.seen.table
         unfinished = () if table is None else find_unfinished(session.conn, table)
-    plan = make_plan(migrations, session.seen.history)
     log_plan(plan, log, tally)
     return plan, session.seen, unfinished
 

@@ -154,14 +154,27 @@ def agree(
     settings: Settings, migrations: Sequence[Migration], session: Session
 ) -> Plan:
     """Plan, and refuse what the settings do not allow. Raises HistoryError."""
-    require_readable(session.seen)
-    plan = make_plan(migrations, session.seen.history)
+    plan = plan_for(migrations, session)
     require_agreement(
         plan,
         changed=settings.changed,
         out_of_order=settings.out_of_order,
         ahead=settings.ahead,
     )
+    return plan
+
+
+def plan_for(migrations: Sequence[Migration], session: Session) -> Plan:
+    """
+    Plan by what a session has seen, where that is surely the history of these files.
+
+    Raises:
+        HistoryError: Another table may be the history.
+        LoginRefusedError: The role may not use the table's schema.
+    """
+    require_readable(session.seen)
+    plan = make_plan(migrations, session.seen.history)
+    session.require_sole(plan.applied, plan.pending)
     return plan
 
 

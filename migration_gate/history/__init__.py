@@ -2,7 +2,9 @@
 The history table: recognise it, look at it, make it, write its rows.
 
 Knows no plan. ``table`` judges whether a table is the history; ``tools`` names the tool
-whose table it is; ``catalogue`` asks for the facts about it; ``look`` looks at it;
-``creation`` makes the table, or makes it ours; ``rows`` are the statements that read
-and write it; ``progress`` is what of a file outside a transaction is done.
+whose table it is; ``catalogue`` asks for the facts about the tables of its name, and
+``choice`` chooses among them; ``look`` looks at it; ``sole`` refuses where another one
+may be the history; ``creation`` makes the table, or makes it ours; ``rows`` are the
+statements that read and write it; ``progress`` is what of a file outside a transaction
+is done.
 """

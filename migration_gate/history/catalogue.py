@@ -16,6 +16,7 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.settings.settings import HistoryTableName
 
 
+TABLES_MAX: Final = 20
 # Types are told by their names in pg_type: format_type() quotes as parameters say.
 CATALOGUE: Final = qualified(
     """
@@ -25,47 +26,52 @@ WITH RECURSIVE login AS (
     UNION
     SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN login l ON m.member = l.oid
 ), candidate AS (
-    SELECT c.*, n.nspname,
+    SELECT c.*, n.nspname, owner.rolname AS owner,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
-           pg_catalog.array_position(path.names, n.nspname) AS place
+           pg_catalog.array_position(path.names, n.nspname) AS place,
+           n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
+               pg_catalog.current_setting('search_path'), '" ', ''), ',')
+               ::pg_catalog.name[]) AS is_named,
+           c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR owner.rolsuper
+           OR owner.rolname = {role}
+           OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database
+                            WHERE datname = pg_catalog.current_database())
+               AS owner_is_trusted
     FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
          (SELECT CASE WHEN {schema} IS NULL THEN pg_catalog.current_schemas(false)
                       ELSE ARRAY[{schema}] END AS names) AS path
     WHERE c.relname = {table}
       AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
-      AND (n.nspname = ANY (path.names) OR ({schema} IS NULL
-           AND n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
-               pg_catalog.current_setting('search_path'), '" ', ''), ',')
-               ::pg_catalog.name[])))
+      AND ({schema} IS NULL OR n.nspname = {schema})
 ), target AS (
     SELECT c.* FROM candidate c
-    WHERE is_usable AND place IS NOT NULL ORDER BY place LIMIT 1
+    WHERE c.place IS NOT NULL OR c.is_named
+       OR (c.owner_is_trusted AND c.relkind = 'r' AND c.relpersistence <> 't'
+           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                       WHERE a.attrelid = c.oid AND a.attname = 'applied_at'))
+    ORDER BY c.place, c.is_named DESC, c.nspname LIMIT {limit}
 )
 SELECT pg_catalog.json_build_object(
     'backend_pid', pg_catalog.pg_backend_pid(),
     'is_standby', pg_catalog.pg_is_in_recovery(),
     'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
     'login_role', session_user,
-    'schema', coalesce((SELECT nspname FROM target), {schema},
-                       pg_catalog.current_schema()),
+    'schema', coalesce({schema}, pg_catalog.current_schema()),
     'schema_exists', {schema} IS NULL OR EXISTS (
-        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
-    'hidden_schema', (SELECT nspname FROM candidate WHERE NOT is_usable LIMIT 1)
+        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema})
 ), (
-    SELECT pg_catalog.json_build_object(
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'oid', c.oid::pg_catalog.int8, 'schema', c.nspname, 'name', c.relname,
+        'is_usable', c.is_usable, 'is_in_path', c.place IS NOT NULL,
+        'is_named', c.is_named,
         'kind', c.relkind, 'persistence', c.relpersistence,
         'has_rules', c.relhasrules, 'has_row_security', c.relrowsecurity,
         'has_triggers', EXISTS (
             SELECT FROM pg_catalog.pg_trigger t
             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
-        'owner', owner.rolname,
-        'owner_is_trusted',
-            c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR owner.rolsuper
-            OR owner.rolname = {role}
-            OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database
-                             WHERE datname = pg_catalog.current_database()),
+        'owner', c.owner, 'owner_is_trusted', c.owner_is_trusted,
         'login_role', session_user,
         'can_select', rights.can_select, 'can_insert', rights.can_insert,
         'can_update', rights.can_update,
@@ -78,9 +84,8 @@ SELECT pg_catalog.json_build_object(
               AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
               AND i.indpred IS NULL AND i.indexprs IS NULL),
         'columns', rights.columns
-    )
-    FROM target c JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
-    LATERAL (
+    ) ORDER BY c.place, c.is_named DESC, c.nspname)
+    FROM target c, LATERAL (
         SELECT pg_catalog.bool_and(
                    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
                ) FILTER (WHERE a.attname = ANY (ARRAY[
@@ -116,7 +121,10 @@ class Facts:
     """
     What the catalogue says of the history table, and the server of itself.
 
-    ``table`` is what ``judge_table`` judges, None where there is no such table.
+    ``schema`` is where the table would be made; None where the search path names no
+    schema that exists. ``tables`` are those of its name that may be the history, each
+    as ``judge_table`` takes it: those of the search path first, in its order, then
+    those of other schemas that a role has made whom the gate trusts.
     """
 
     backend_pid: int
@@ -125,8 +133,7 @@ class Facts:
     login_role: str
     schema: str | None
     schema_exists: bool
-    hidden_schema: str | None
-    table: Mapping[str, Any] | None
+    tables: tuple[Mapping[str, Any], ...]
 
 
 def ask_catalogue(
@@ -137,6 +144,7 @@ def ask_catalogue(
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
         table=name.table,
         role=role,
+        limit=TABLES_MAX,
     )
-    server, table = conn.execute(query).fetchall()[0]
-    return Facts(**server, table=table)
+    server, tables = conn.execute(query).fetchall()[0]
+    return Facts(**server, tables=tuple(tables or ()))

@@ -4,7 +4,7 @@ Look at the history, and at what else a run wants to know. Reads only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from psycopg import pq
 
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue
+from migration_gate.history.choice import Choice, choose_table
 from migration_gate.history.rows import read_rows
 from migration_gate.history.table import HistoryTable, judge_table
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -43,6 +44,8 @@ class Look:
     empty; ``history`` has the oldest row first. ``schema`` is where the table is or
     would be made; None where the search path names no schema that exists.
     ``hidden_schema`` is a schema that has the table but that the role may not use.
+    ``is_elsewhere`` tells that the search path does not name the table's schema;
+    ``others`` are further tables of its name that could be the history.
     """
 
     backend_pid: int
@@ -54,6 +57,8 @@ class Look:
     hidden_schema: str | None
     table: HistoryTable | None
     history: tuple[AppliedMigration, ...]
+    is_elsewhere: bool
+    others: tuple[Mapping[str, Any], ...]
 
 
 def look(
@@ -66,7 +71,7 @@ def look(
     trusted: a planted view would run its functions as the login role.
 
     Args:
-        name: The history table; without a schema, the search path finds it.
+        name: The history table; without a schema, it is found in any.
         role: GATE_ROLE, which may own the table.
 
     Raises:
@@ -74,47 +79,60 @@ def look(
         LoginRefusedError: The login role may not read it.
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
-    for attempt in range(1, LOOKS_MAX + 1):
+    for _ in range(LOOKS_MAX):
         facts = ask_catalogue(conn, name, role)
-        if facts.table is None:
-            return _to_look(facts, None, ())
-        table = judge_table(facts.table)
-        try:
-            oid, rows = conn.execute(read_rows(table)).fetchall()[0]
-        except CHANGED as error:
-            if conn.info.transaction_status == pq.TransactionStatus.INERROR:
-                raise ConnectionLostError(str(error)) from error
-            if attempt == LOOKS_MAX:
-                raise _keeps_changing(table) from error
-        else:
-            if oid == facts.table["oid"]:
-                return _to_look(facts, table, _to_history(rows or ()))
-    raise _keeps_changing(table)
+        choice = choose_table(facts, name)
+        if choice.table is None:
+            return _to_look(facts, choice, None, ())
+        table = judge_table(choice.table)
+        rows = ask_rows(conn, table, choice.table["oid"])
+        if rows is not None:
+            return _to_look(facts, choice, table, rows)
+    raise HistoryError(
+        f'table "{table.schema}.{table.name}" was changed each time that the gate '
+        "looked at it",
+        hint="Let what alters, drops or makes it come to its end, then start the gate "
+        "again.",
+    )
 
 
 def _to_look(
-    facts: Facts, table: HistoryTable | None, history: tuple[AppliedMigration, ...]
+    facts: Facts,
+    choice: Choice,
+    table: HistoryTable | None,
+    history: tuple[AppliedMigration, ...],
 ) -> Look:
     return Look(
         backend_pid=facts.backend_pid,
         is_writable=not facts.is_read_only and not facts.is_standby,
         is_standby=facts.is_standby,
         login_role=facts.login_role,
-        schema=facts.schema,
+        schema=facts.schema if table is None else table.schema,
         schema_exists=facts.schema_exists,
-        hidden_schema=facts.hidden_schema if table is None else None,
+        hidden_schema=choice.hidden_schema,
         table=table,
         history=history,
+        is_elsewhere=choice.is_elsewhere,
+        others=choice.others,
     )
 
 
-def _keeps_changing(table: HistoryTable) -> HistoryError:
-    return HistoryError(
-        f'table "{table.schema}.{table.name}" was changed each time that the gate '
-        "looked at it",
-        hint="Let what alters, drops or makes it come to its end, then start the gate "
-        "again.",
-    )
+def ask_rows(
+    conn: psycopg.Connection[Any], table: HistoryTable, oid: int
+) -> tuple[AppliedMigration, ...] | None:
+    """
+    Return the rows of a table, oldest first; None where it is not that one any more.
+
+    Raises:
+        ConnectionLostError: The transaction that holds the gates' lock has failed.
+    """
+    try:
+        found, rows = conn.execute(read_rows(table)).fetchall()[0]
+    except CHANGED as error:
+        if conn.info.transaction_status == pq.TransactionStatus.INERROR:
+            raise ConnectionLostError(str(error)) from error
+        return None
+    return _to_history(rows or ()) if found == oid else None
 
 
 def require_readable(seen: Look) -> None:

@@ -89,6 +89,17 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
     )
 
 
+def is_history(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a table would serve as the history, of a role that may read it."""
+    try:
+        judge_table(facts)
+    except HistoryError:
+        return False
+    except LoginRefusedError:
+        return True
+    return True
+
+
 def missing_right(
     right: str, schema: str, name: str, facts: Mapping[str, Any]
 ) -> LoginRefusedError:

@@ -4,7 +4,7 @@ A connection and what the last look through it showed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,7 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.dialing import address_of
 from migration_gate.connection.simple_query import is_alive
+from migration_gate.files.migration import Migration
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
@@ -74,6 +75,20 @@ class Session:
             name, role = self.settings.history_table, self.settings.role
             self.seen = look(self.conn, name, role)
         return self.seen
+
+    def require_sole(
+        self, applied: Sequence[Migration], pending: Sequence[Migration]
+    ) -> None:
+        """Refuse a table that is perhaps not the history; see ``require_sole``."""
+        if not pending or not (self.seen.is_elsewhere or self.seen.others):
+            return
+        from migration_gate.history.sole import (  # noqa: PLC0415  # rarely needed
+            require_sole,
+        )
+
+        with translated_loss():
+            name = self.settings.history_table
+            require_sole(self.conn, self.seen, name, applied, pending)
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""

@@ -13,17 +13,12 @@ from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.settings.settings import HistoryTableName
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
-from tests.history_tables import PLAIN
+from tests.history_tables import FULL
 
 
 pytestmark = pytest.mark.server
 NAME = HistoryTableName(schema=None, table="schema_migrations")
-FULL = f"""
-{PLAIN}
-ALTER TABLE schema_migrations
-    ADD checksum text, ADD duration_ms bigint, ADD gate_version text;
-INSERT INTO schema_migrations (version, checksum) VALUES ('1_a.sql', 'sha256:1');
-"""
+ROW = "INSERT INTO schema_migrations (version, checksum) VALUES ('1_a.sql', 'x');"
 
 
 def reads_rows(message: Message) -> bool:
@@ -33,7 +28,7 @@ def reads_rows(message: Message) -> bool:
 
 def look_while(database: Database, proxy: Proxy, change: str) -> Look:
     """Look; the change comes right before the rows are read."""
-    database.execute(FULL)
+    database.execute(FULL + ROW)
     proxy.when(reads_rows, lambda: database.execute(change))
     with closing(proxy.through(database).connect()) as conn:
         return look(conn, NAME, None)
@@ -44,9 +39,8 @@ def look_while(database: Database, proxy: Proxy, change: str) -> Look:
     [
         "DROP TABLE schema_migrations",
         "ALTER TABLE schema_migrations RENAME TO elsewhere",
-        "CREATE SCHEMA x; ALTER TABLE schema_migrations SET SCHEMA x",
     ],
-    ids=["dropped", "renamed", "moved"],
+    ids=["dropped", "renamed"],
 )
 def test_a_table_that_is_gone_is_not_there(
     database: Database, proxy: Proxy, change: str
@@ -54,6 +48,16 @@ def test_a_table_that_is_gone_is_not_there(
     """The gate looks again, and sees what is there then."""
     seen = look_while(database, proxy, change)
     assert (seen.table, seen.history) == (None, ())
+
+
+def test_a_table_that_is_moved_is_found_where_it_is(
+    database: Database, proxy: Proxy
+) -> None:
+    """In a schema that the search path does not name."""
+    change = "CREATE SCHEMA x; ALTER TABLE schema_migrations SET SCHEMA x"
+    seen = look_while(database, proxy, change)
+    assert (seen.schema, seen.is_elsewhere) == ("x", True)
+    assert [row.version for row in seen.history] == ["1_a.sql"]
 
 
 @pytest.mark.parametrize("column", ["checksum", "duration_ms"])
@@ -101,7 +105,7 @@ def test_a_table_that_never_stands_still_closes_the_gate(
     database: Database, proxy: Proxy
 ) -> None:
     """It is looked at a few times, and not for ever."""
-    database.execute(FULL)
+    database.execute(FULL + ROW)
     names = ["schema_migrations", "elsewhere"]
     looks: list[bool] = []
 
@@ -124,7 +128,7 @@ def test_a_transaction_that_it_fails_is_a_lost_lock(
     database: Database, proxy: Proxy
 ) -> None:
     """Through a pooler the lock lives in it."""
-    database.execute(FULL)
+    database.execute(FULL + ROW)
     proxy.when(reads_rows, lambda: database.execute("DROP TABLE schema_migrations"))
     with closing(proxy.through(database).connect()) as conn:
         conn.execute("BEGIN")
