@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from migration_gate.report.console import describe_line
 from migration_gate.report.events import EVENTS, VERDICTS
 from migration_gate.settings.settings import POD_FIELDS
 from tests.project.pages import (
@@ -61,3 +62,17 @@ def test_the_logs_are_of_events_as_they_are(heading: str) -> None:
     is_open = heading == "A run that opens"
     assert (lines[-1]["event"] == "gate.opened") is is_open
     assert lines[-1]["exit_code"] == (0 if is_open else 1)
+
+
+def test_the_sentences_are_those_of_the_same_lines() -> None:
+    """What a person reads, beside what a machine does."""
+    (_, lines), (sentences, stderr) = (
+        read_blocks(PAGE, "json"),
+        read_blocks(PAGE, "text"),
+    )
+    closed = [json.loads(line) for line in lines.splitlines()]
+    told = [describe_line(line, columns=None) for line in closed]
+    assert sentences.splitlines() == "\n".join(told).splitlines()
+    verdict = closed[-1]["message"].removeprefix("Gate closed: ")
+    said = f"migration-gate: closed: {verdict}. {closed[-1]['hint']}"
+    assert stderr.splitlines() == [said]
