@@ -703,6 +703,8 @@ class Lab:
     def _look(self, database: Database, *, pooled: bool) -> State:
         with closing(database.connect()) as conn:
             wait_until_alone(conn, pooled=pooled)
+            # Why an attempt failed: not each ending has one to tell.
+            conn.execute("DROP TABLE IF EXISTS schema_migrations_failures")
             present = [
                 name
                 for name in CONTENTS

@@ -68,7 +68,8 @@ def tables(database: Database) -> list[str]:
     """Return the tables in the schema public, but for the history."""
     rows = database.fetch(
         "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = 'public'"
-        " AND tablename <> 'schema_migrations' ORDER BY 1"
+        " AND tablename NOT IN ('schema_migrations', 'schema_migrations_failures')"
+        " ORDER BY 1"
     )
     return [table for (table,) in rows]
 

@@ -279,4 +279,5 @@ def _unresolved(script: Script, unit: Unit, why: str) -> UnresolvedError:
         f"{version}:{line}: statement {unit.number} is unfinished: {why}",
         hint=f"Look whether it was done, then say so: resolve {version} --applied when "
         "it was, resolve --not-applied when it is to run again.",
+        version=version,
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from migration_gate.files.migration import AppliedMigration, version_to_key
+from migration_gate.history.failures import Failure
 from migration_gate.planning.plan import Plan
 
 
@@ -21,12 +22,18 @@ State = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusLine:
-    """One migration in the answer to status."""
+    """
+    One migration in the answer to status.
+
+    ``failed_at`` and ``failure`` tell when and why the last attempt at it failed.
+    """
 
     version: str
     state: State
     applied_at: str | None
     duration_ms: int | None
+    failed_at: str | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +52,19 @@ class PlanLine:
 
 
 def make_status(
-    plan: Plan, history: Sequence[AppliedMigration], unfinished: Iterable[str] = ()
+    plan: Plan,
+    history: Sequence[AppliedMigration],
+    unfinished: Iterable[str] = (),
+    failures: Iterable[Failure] = (),
 ) -> tuple[StatusLine, ...]:
     """
     Put files and history side by side, in the order of the files.
 
     Args:
         unfinished: Versions of which some statements are done and some are not.
+        failures: The last failures of what is pending.
     """
+    failed = {version_to_key(failure.version): failure for failure in failures}
     begun = {version_to_key(version) for version in unfinished}
     rows = {version_to_key(row.version): row for row in history}
     lines = []
@@ -65,12 +77,15 @@ def make_status(
             state = "out of order"
         if row is None and migration.key in begun:
             state = "unfinished"
+        failure = failed.get(migration.key)
         lines.append(
             StatusLine(
                 version=migration.version,
                 state=state,
                 applied_at=None if row is None else row.applied_at,
                 duration_ms=None if row is None else row.duration_ms,
+                failed_at=None if failure is None else failure.failed_at,
+                failure=None if failure is None else str(failure),
             )
         )
     unknown = [*plan.unknown, *(row for row, _ in plan.lookalikes)]
@@ -99,7 +114,12 @@ def describe_status(lines: Sequence[StatusLine]) -> str:
         )
         for line in lines
     ]
-    return _table(rows)
+    failures = [
+        f"last attempt failed at {line.failed_at}: {line.failure}"
+        for line in lines
+        if line.failure is not None
+    ]
+    return "\n".join([_table(rows), *failures])
 
 
 def describe_plan(lines: Sequence[PlanLine]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
+from migration_gate.commands.last_failure import failures_kept
 from migration_gate.commands.steps import agree, new_patience
 from migration_gate.connection.connect import (
     LimitedConnection,
@@ -52,7 +53,8 @@ def take_turn_and_apply(
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
-            apply_pending(plan, held, log, tally)
+            with failures_kept(held, tally):
+                apply_pending(plan, held, log, tally)
 
 
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Final
 
 from migration_gate.commands.steps import (
-    incomplete,
     load,
     log_plan,
     log_ready,
@@ -32,7 +31,7 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan, require_agreement
-from migration_gate.report.errors import LoginRefusedError
+from migration_gate.report.errors import GateError, LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
@@ -123,13 +122,14 @@ class _Looker:
             with closing(session):
                 self._report(session)
                 plan = plan_for(self._migrations, session)
+                if plan.pending:
+                    verdict = _say_incomplete(session, plan)
         except LoginRefusedError as error:
             raise NotReadyError(NO_RIGHT, str(error), error) from error
         except ConnectionLostError as error:
             raise NotReadyError(UNKNOWN, shorten_text(str(error))) from error
         require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
         if plan.pending:
-            verdict = incomplete(plan.pending)
             raise NotReadyError(INCOMPLETE, str(verdict), verdict)
         return plan
 
@@ -138,6 +138,15 @@ class _Looker:
             self._is_reported = True
             version = session.conn.info.server_version
             log_ready(version, self._patience, self._log, is_pooled=session.is_pooled)
+
+
+def _say_incomplete(session: Session, plan: Plan) -> GateError:
+    from migration_gate.commands.last_failure import (
+        find_failures,
+        incomplete,
+    )
+
+    return incomplete(plan.pending, find_failures(session, plan))
 
 
 def _ask(conn: LimitedConnection, patience: Patience, log: Log) -> None:

@@ -4,9 +4,9 @@ The commands status and plan: one attempt to connect, an answer on stdout, no wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from migration_gate.commands.answers import (
     PlanLine,
@@ -15,8 +15,8 @@ from migration_gate.commands.answers import (
     make_status,
     to_json,
 )
+from migration_gate.commands.last_failure import find_failures, incomplete
 from migration_gate.commands.steps import (
-    incomplete,
     load,
     log_plan,
     log_ready,
@@ -25,8 +25,8 @@ from migration_gate.commands.steps import (
 )
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.folder import read_scripts
-from migration_gate.files.migration import Migration
-from migration_gate.history.look import Look
+from migration_gate.files.migration import AppliedMigration, Migration
+from migration_gate.history.failures import Failure
 from migration_gate.history.progress import find_unfinished
 from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
@@ -47,13 +47,13 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
         IncompleteError: Something is pending.
         HistoryError: The settings refuse what was found.
     """
-    plan, seen, unfinished = _look_once(settings, log, tally, "status")
-    lines = make_status(plan, seen.history, unfinished)
+    seen = _look_once(settings, log, tally, "status")
+    lines = make_status(seen.plan, seen.history, seen.unfinished, seen.failures)
     write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
-    _require_agreement(plan, settings)
-    if plan.pending:
-        raise incomplete(plan.pending)
-    tally.outcome = f"{len(plan.applied)} applied, nothing pending"
+    _require_agreement(seen.plan, settings)
+    if seen.plan.pending:
+        raise incomplete(seen.plan.pending, seen.failures)
+    tally.outcome = f"{len(seen.plan.applied)} applied, nothing pending"
 
 
 def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
@@ -64,7 +64,8 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
         MigrationFilesError: It would refuse a file.
         HistoryError: It would refuse the history.
     """
-    plan, seen, _ = _look_once(settings, log, tally, "plan")
+    seen = _look_once(settings, log, tally, "plan")
+    plan = seen.plan
     history = replace(settings.history_table, schema=seen.schema)
     lines, errors = _describe_pending(plan.pending, settings, history)
     write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
@@ -75,10 +76,18 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     tally.outcome = f"{len(plan.pending)} pending, nothing was applied"
 
 
-def _look_once(
-    settings: Settings, log: Log, tally: Tally, command: str
-) -> tuple[Plan, Look, Iterable[str]]:
-    """Return the plan, the look, and the versions that are done in part."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What one look showed; ``unfinished`` are the versions that are done in part."""
+
+    plan: Plan
+    schema: str | None
+    history: tuple[AppliedMigration, ...]
+    unfinished: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+
+def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _Seen:
     migrations = load(settings, log, command)
     patience = new_patience(replace(settings, auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
@@ -89,8 +98,15 @@ def _look_once(
         plan = plan_for(migrations, session)
         table = session.seen.table
         unfinished = () if table is None else find_unfinished(session.conn, table)
+        failures = find_failures(session, plan)
     log_plan(plan, log, tally)
-    return plan, session.seen, unfinished
+    return _Seen(
+        plan=plan,
+        schema=session.seen.schema,
+        history=session.seen.history,
+        unfinished=tuple(unfinished),
+        failures=failures,
+    )
 
 
 def _require_agreement(plan: Plan, settings: Settings) -> None:

@@ -5,7 +5,6 @@ The steps that commands share: load, wait, report, plan and agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from migration_gate import __version__
 from migration_gate.connection.connect import current_parameters
@@ -19,7 +18,7 @@ from migration_gate.planning.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.report.errors import GateError, IncompleteError, SettingsError
+from migration_gate.report.errors import SettingsError
 from migration_gate.report.events import (
     CHANGED_MIGRATIONS,
     DATABASE_READY,
@@ -176,17 +175,3 @@ def plan_for(migrations: Sequence[Migration], session: Session) -> Plan:
     plan = make_plan(migrations, session.seen.history)
     session.require_sole(plan.applied, plan.pending)
     return plan
-
-
-NAMES_SHOWN: Final = 5
-
-
-def incomplete(pending: Sequence[Migration]) -> GateError:
-    """Return the error that says what is not applied."""
-    names = ", ".join(f'"{m.version}"' for m in pending[:NAMES_SHOWN])
-    more = len(pending) - NAMES_SHOWN
-    return IncompleteError(
-        f"not applied: {names}" + (f" and {more} more" if more > 0 else ""),
-        hint="Look at the job or init container that runs migrate with these files; "
-        "this command only looks.",
-    )

@@ -128,7 +128,8 @@ def _find_history(
 ) -> Iterator[ScriptError]:
     if not _may_name(statement, history.table):
         return
-    tables = {history.table, f"{history.table}_progress"}
+    name = history.table
+    tables = {name, f"{name}_progress", f"{name}_failures"}
     for schema, table in tables_written(statement):
         if table in tables and (history.schema or schema) == (schema or history.schema):
             yield ScriptError(

@@ -6,5 +6,6 @@ whose table it is; ``catalogue`` asks for the facts about the tables of its name
 ``choice`` chooses among them; ``look`` looks at it; ``sole`` refuses where another one
 may be the history; ``creation`` makes the table, or makes it ours; ``rows`` are the
 statements that read and write it; ``progress`` is what of a file outside a transaction
-is done.
+is done; ``failures`` are why the last attempts failed; ``companions`` judges the tables
+that stand beside the history.
 """

@@ -83,6 +83,10 @@ SELECT pg_catalog.json_build_object(
             WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
               AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
               AND i.indpred IS NULL AND i.indexprs IS NULL),
+        'has_failures', EXISTS (
+            SELECT FROM pg_catalog.pg_class f
+            WHERE f.relnamespace = c.relnamespace
+              AND f.relname = pg_catalog.concat({table}, '_failures')),
         'columns', rights.columns
     ) ORDER BY c.place, c.is_named DESC, c.nspname)
     FROM target c, LATERAL (

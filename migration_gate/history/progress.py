@@ -17,12 +17,30 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.history.companions import (
+    Companion,
+    companion_name,
+    create_beside,
+    look_beside,
+)
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.errors import HistoryError
 
 
 State = Literal["started", "finished"]
 SUFFIX: Final = "_progress"
+COLUMNS: Final = sql.SQL(
+    """
+    version varchar(255) NOT NULL,
+    statement integer NOT NULL,
+    digest text NOT NULL,
+    state text NOT NULL CHECK (state IN ('started', 'finished')),
+    changed_at timestamp NOT NULL,
+    duration_ms bigint,
+    before json,
+    PRIMARY KEY (version, statement)
+    """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +60,7 @@ class Progress:
 
 def progress_table(table: HistoryTable) -> sql.Identifier:
     """Return the name of the progress table that belongs to a history table."""
-    return sql.Identifier(table.schema, table.name + SUFFIX)
+    return companion_name(table, SUFFIX)
 
 
 def ensure_progress(conn: psycopg.Connection[Any], table: HistoryTable) -> None:
@@ -52,71 +70,22 @@ def ensure_progress(conn: psycopg.Connection[Any], table: HistoryTable) -> None:
     Raises:
         HistoryError: There is such a table, and it cannot be trusted.
     """
-    if has_progress(conn, table):
-        return
-    conn.execute(
-        sql.SQL(
-            """
-            CREATE TABLE {table} (
-                version varchar(255) NOT NULL,
-                statement integer NOT NULL,
-                digest text NOT NULL,
-                state text NOT NULL CHECK (state IN ('started', 'finished')),
-                changed_at timestamp NOT NULL,
-                duration_ms bigint,
-                before json,
-                PRIMARY KEY (version, statement)
-            )
-            """
-        ).format(table=progress_table(table))
-    )
+    seen = _look(conn, table)
+    if not seen.exists:
+        make = create_beside(table, SUFFIX, seen, COLUMNS)
+        conn.execute(sql.SQL("BEGIN; {} COMMIT").format(make))
 
 
-TRUST: Final = sql.SQL(
-    """
-SELECT c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relhasrules
-       AND NOT c.relrowsecurity AND NOT EXISTS (
-           SELECT FROM pg_catalog.pg_trigger t
-           WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-       AND (c.relowner = h.relowner OR c.relowner IN (
-           SELECT oid FROM pg_catalog.pg_roles
-           WHERE rolname IN (session_user, current_user))),
-       pg_catalog.has_table_privilege(c.oid, 'SELECT')
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_class h ON h.relnamespace = n.oid AND h.relname = {history}
-WHERE n.nspname = {schema} AND c.relname = {name}
-"""
-)
-
-
-def has_progress(
-    conn: psycopg.Connection[Any], table: HistoryTable, *, must_read: bool = False
-) -> bool:
-    """
-    Tell whether there is a progress table. Reads only the catalogue.
-
-    Args:
-        must_read: Count only one that the login role may read.
-
-    Raises:
-        HistoryError: It cannot be trusted: somebody else made it.
-    """
-    name = table.name + SUFFIX
-    row = conn.execute(
-        TRUST.format(
-            history=sql.Literal(table.name),
-            schema=sql.Literal(table.schema),
-            name=sql.Literal(name),
-        )
-    ).fetchone()
-    if row is not None and not row[0]:
+def _look(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:
+    seen = look_beside(conn, table, SUFFIX)
+    if seen.exists and not seen.is_trusted:
         raise HistoryError(
-            f'table "{table.schema}.{name}" cannot be trusted as progress',
+            f'table "{table.schema}.{table.name + SUFFIX}" cannot be trusted as '
+            "progress",
             hint="It is not an ordinary table of the history's owner: drop it, and "
             "start the gate again.",
         )
-    return row is not None and (row[1] or not must_read)
+    return seen
 
 
 def read_progress(
@@ -143,7 +112,8 @@ def find_unfinished(
     conn: psycopg.Connection[Any], table: HistoryTable
 ) -> dict[str, int]:
     """Return the migrations that have progress, and the unit that each has reached."""
-    if not has_progress(conn, table, must_read=True):
+    seen = _look(conn, table)
+    if not (seen.exists and seen.can_read):
         return {}
     rows = conn.execute(
         sql.SQL("SELECT version, max(statement) FROM {} GROUP BY version").format(

@@ -31,6 +31,7 @@ class HistoryTable:
 
     ``our_columns`` are those of ours that it has; ``has_zone`` tells whether
     applied_at is a timestamp with time zone; the rights are the login role's.
+    ``has_failures`` tells whether a table of failures stands beside it.
     """
 
     schema: str
@@ -40,6 +41,7 @@ class HistoryTable:
     can_insert: bool
     can_update: bool
     can_alter: bool
+    has_failures: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -86,6 +88,7 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
         can_insert=facts["can_insert"],
         can_update=facts["can_update"],
         can_alter=facts["can_alter"],
+        has_failures=facts["has_failures"],
     )
 
 

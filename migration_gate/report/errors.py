@@ -31,19 +31,22 @@ class GateError(Exception):
     Close the gate.
 
     ``reason`` is one of the closed set of SPEC section 8, ``hint`` the remedy in one
-    or two sentences.
+    or two sentences, ``version`` the one migration that it is about, if it is.
     """
 
     reason: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", version: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.version = version
 
     def fields(self) -> dict[str, object]:
         """Return what the verdict says beside reason, message and hint."""
-        return {}
+        return {"version": self.version}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ class Session:
     told of is not the one that answers.
     """
 
-    conn: psycopg.Connection[Any]
+    conn: LimitedConnection
     settings: Settings
     seen: Look
 

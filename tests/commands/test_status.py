@@ -78,6 +78,8 @@ def test_status_puts_files_and_history_side_by_side(
         "state": "unknown",
         "applied_at": "2025-10-20T16:05:04.500Z",
         "duration_ms": None,
+        "failed_at": None,
+        "failure": None,
     }
     for line in lines[:-1]:
         is_applied = line["state"] in {"applied", "changed"}

@@ -1,0 +1,122 @@
+"""
+Why the last attempt failed: written down by whoever made it, read by whoever waits.
+
+Changes no verdict: what cannot be written or read is left out.
+"""
+
+from __future__ import annotations
+
+import time
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Final
+
+from psycopg import pq
+
+from migration_gate.commands.signals import Stopped
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    NotReadyError,
+    open_connection,
+)
+from migration_gate.files.migration import Migration
+from migration_gate.history.failures import (
+    Failure,
+    forget_failures,
+    keep_failure,
+    read_failures,
+    to_failure,
+)
+from migration_gate.planning.plan import Plan
+from migration_gate.report.errors import GateError, IncompleteError
+from migration_gate.report.outcomes import ConnectionLostError
+from migration_gate.report.verdict import Tally
+from migration_gate.session.session import Session
+
+
+CONNECT_LIMIT_S: Final = 2.0
+NAMES_SHOWN: Final = 5
+# Neither amid an answer, as when a signal came, nor failed.
+QUIET: Final = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
+
+
+def find_failures(session: Session, plan: Plan) -> tuple[Failure, ...]:
+    """Return why the last attempts at what is pending failed. Reads only."""
+    table = session.seen.table
+    if table is None or not table.has_failures or not plan.pending:
+        return ()
+    pending = [migration.version for migration in plan.pending]
+    return read_failures(session.conn, table, pending)
+
+
+def incomplete(
+    pending: Sequence[Migration], failures: Sequence[Failure] = ()
+) -> GateError:
+    """Return the error that says what is not applied, and why the last try failed."""
+    names = ", ".join(f'"{m.version}"' for m in pending[:NAMES_SHOWN])
+    more = len(pending) - NAMES_SHOWN
+    message = f"not applied: {names}" + (f" and {more} more" if more > 0 else "")
+    hint = (
+        "Look at the job or init container that runs migrate with these files; "
+        "this command only looks."
+    )
+    if failures:
+        last = failures[0]
+        message += f"; the last attempt failed at {last.failed_at}: {last}"
+        hint = f"{last.hint} {hint}".lstrip()
+    return IncompleteError(message, hint=hint)
+
+
+@contextmanager
+def failures_kept(held: Session, tally: Tally) -> Iterator[None]:
+    """
+    Write down what a block fails of, and forget what was written of what it applies.
+
+    The lock is held, and the block's own connection gone.
+    """
+    try:
+        yield
+    except GateError as error:
+        failure = to_failure(error)
+        if failure is not None:
+            _keep(held, failure)
+        raise
+    except Stopped as stop:
+        version = next(iter(tally.in_doubt), None)
+        if version is not None and not held.is_pooled:
+            why = str(stop.error)
+            _keep(held, Failure(version=version, message=why, hint=stop.error.hint))
+        raise
+    table = held.seen.table
+    if table is not None and table.has_failures and tally.applied:
+        with suppress(GateError, NotReadyError), _writing(held) as conn:
+            forget_failures(conn, table, tally.applied)
+
+
+def _keep(held: Session, failure: Failure) -> None:
+    """Write a failure down, unless the server or the connection stands in the way."""
+    if not held.is_alive or held.conn.info.transaction_status not in QUIET:
+        return
+    with suppress(GateError, NotReadyError, ConnectionLostError):
+        # A first run has made the history since it looked.
+        table = held.seen.table or held.look_again().table
+        if table is not None:
+            with _writing(held) as conn:
+                keep_failure(conn, table, failure)
+
+
+@contextmanager
+def _writing(held: Session) -> Iterator[LimitedConnection]:
+    """
+    Give the connection to write with.
+
+    Through a pooler the lock is an open transaction, which a failed write would end.
+    """
+    if not held.is_pooled:
+        yield held.conn
+        return
+    until_s = time.monotonic() + CONNECT_LIMIT_S
+    database = held.settings.database
+    with closing(open_connection(database, until_s=until_s, **held.address)) as conn:
+        yield conn

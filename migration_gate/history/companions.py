@@ -1,0 +1,153 @@
+"""
+The tables that stand beside the history: whether one is there, and can be trusted.
+
+Reads only the catalogue. Who made such a table could run code as the gate by a trigger,
+a rule or a policy, as with the history itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.connection.qualified import qualified
+from migration_gate.history.table import HistoryTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """
+    What the catalogue says of a table beside the history, whether it is there or not.
+
+    ``can_create`` is the login role's right where ``maker`` is None; ``maker`` is the
+    owner of the history, where the login role may make a table in its name. ``readers``
+    are the roles that were granted SELECT on the history, "" for PUBLIC.
+    """
+
+    exists: bool
+    is_trusted: bool
+    can_read: bool
+    can_write: bool
+    can_create: bool
+    maker: str | None
+    readers: tuple[str, ...]
+
+
+# The history itself is not there.
+ABSENT: Final = Companion(
+    exists=False,
+    is_trusted=False,
+    can_read=False,
+    can_write=False,
+    can_create=False,
+    maker=None,
+    readers=(),
+)
+QUERY: Final = qualified(
+    """
+SELECT c.oid IS NOT NULL,
+       coalesce(
+           c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relhasrules
+           AND NOT pg_catalog.row_security_active(c.oid)
+           AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_trigger t
+               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+           AND (c.relowner = h.relowner
+                OR pg_catalog.pg_has_role(c.relowner, h.relowner, 'MEMBER')
+                OR c.relowner = ANY (ARRAY(
+                    SELECT oid FROM pg_catalog.pg_roles
+                    WHERE rolname = ANY (ARRAY[session_user, current_user])))),
+           false),
+       coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
+       coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT')
+                AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+                AND pg_catalog.has_table_privilege(c.oid, 'DELETE'), false),
+       pg_catalog.has_schema_privilege(n.oid, 'CREATE'),
+       CASE WHEN h.relowner <> (SELECT oid FROM pg_catalog.pg_roles
+                                WHERE rolname = session_user)
+                 AND pg_catalog.pg_has_role(h.relowner, 'USAGE')
+                 AND pg_catalog.pg_has_role(h.relowner, {can_become})
+                 AND pg_catalog.has_schema_privilege(h.relowner, n.oid, 'CREATE')
+            THEN pg_catalog.pg_get_userbyid(h.relowner)::pg_catalog.text END,
+       ARRAY(
+           SELECT CASE WHEN a.grantee = 0 THEN ''
+                       ELSE pg_catalog.pg_get_userbyid(a.grantee)::pg_catalog.text END
+           FROM pg_catalog.aclexplode(h.relacl) a
+           WHERE a.privilege_type = 'SELECT' AND a.grantee <> h.relowner)
+FROM pg_catalog.pg_namespace n
+JOIN pg_catalog.pg_class h ON h.relnamespace = n.oid AND h.relname = {history}
+LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = {name}
+WHERE n.nspname = {schema}
+"""
+)
+
+
+# A membership that may be used, but not become, came with version 16.
+SET_OPTION_MIN_VERSION: Final = 160000
+
+
+def companion_name(table: HistoryTable, suffix: str) -> sql.Identifier:
+    """Return the name of a table beside a history table."""
+    return sql.Identifier(table.schema, table.name + suffix)
+
+
+def look_beside(
+    conn: psycopg.Connection[Any], table: HistoryTable, suffix: str
+) -> Companion:
+    """Look whether a table is there beside the history. Reads only the catalogue."""
+    can_set = conn.info.server_version >= SET_OPTION_MIN_VERSION
+    row = conn.execute(
+        QUERY.format(
+            history=sql.Literal(table.name),
+            schema=sql.Literal(table.schema),
+            name=sql.Literal(table.name + suffix),
+            can_become=sql.Literal("SET" if can_set else "MEMBER"),
+        )
+    ).fetchone()
+    if row is None:
+        return ABSENT
+    exists, is_trusted, can_read, can_write, can_create, maker, readers = row
+    return Companion(
+        exists=exists,
+        is_trusted=is_trusted,
+        can_read=can_read,
+        can_write=can_write,
+        can_create=can_create,
+        maker=maker,
+        readers=tuple(readers),
+    )
+
+
+def create_beside(
+    table: HistoryTable,
+    suffix: str,
+    seen: Companion,
+    columns: sql.SQL,
+) -> sql.Composed:
+    """
+    Return the statements, for a transaction, that make a table beside the history.
+
+    It belongs to the owner of the history where that can be, so that the next login
+    role finds one that it may use, and whoever may read the history may read it.
+    """
+    name = companion_name(table, suffix)
+    become: sql.Composable = sql.SQL("")
+    leave = sql.SQL("")
+    if seen.maker is not None:
+        become = sql.SQL("SET LOCAL ROLE {};").format(sql.Identifier(seen.maker))
+        leave = sql.SQL("SET LOCAL ROLE NONE;")
+    readers = (sql.Identifier(r) if r else sql.SQL("PUBLIC") for r in seen.readers)
+    grants = (
+        sql.SQL("GRANT SELECT ON {} TO {};").format(name, reader) for reader in readers
+    )
+    return sql.SQL("{become} CREATE TABLE {name} ({columns}); {grants} {leave}").format(
+        become=become,
+        name=name,
+        columns=columns,
+        grants=sql.SQL(" ").join(grants),
+        leave=leave,
+    )
