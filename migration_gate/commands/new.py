@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from migration_gate.files.folder import read_folder
-from migration_gate.files.migration import NAME_MAX_CHARACTERS, Migration
+from migration_gate.files.migration import Migration
+from migration_gate.files.names import NAME_MAX_CHARACTERS
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
@@ -22,6 +23,9 @@ from migration_gate.settings.settings import Settings
 STDOUT: Final = 1
 TIMESTAMP_DIGITS: Final = 14
 FIRST_DIGITS: Final = 3
+HEAD: Final = re.compile(
+    r"(?P<digits>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]+|[0-9]+)(?P<separator>[_-]?)"
+)
 TEMPLATE: Final = """\
 -- Purpose: {words}
 -- Created: {date}
@@ -57,7 +61,7 @@ def create_migration(folder: Path, name: str) -> Path:
         raise MigrationFilesError([_fault(name, "name has no letter or digit")])
     migrations = read_folder(folder, allow_empty=True)
     ending = ".up.sql" if migrations and _is_up(migrations[-1]) else ".sql"
-    path = folder / f"{_next_number(migrations)}_{words}{ending}"
+    path = folder / f"{_next_head(migrations)}{words}{ending}"
     if len(path.name) > NAME_MAX_CHARACTERS:
         raise MigrationFilesError([_fault(path.name, "name is too long")])
     text = TEMPLATE.format(
@@ -76,14 +80,22 @@ def _is_up(migration: Migration) -> bool:
     return migration.version.endswith(".up.sql")
 
 
-def _next_number(migrations: tuple[Migration, ...]) -> str:
+def _next_head(migrations: tuple[Migration, ...]) -> str:
+    """Return what a name begins with that continues the newest migration's."""
     if not migrations:
-        return "1".zfill(FIRST_DIGITS)
-    digits = migrations[-1].version.partition("_")[0]
+        return "1".zfill(FIRST_DIGITS) + "_"
+    newest = migrations[-1]
+    head = HEAD.match(newest.version)
+    if head is None:
+        return f"V{newest.number[0] + 1}__"
+    digits, separator = head["digits"], head["separator"] or "_"
+    now = datetime.now(UTC)
+    if "-" in digits:
+        return now.strftime("%Y-%m-%d-%H%M%S") + separator
+    following = int(digits) + 1
     if len(digits) >= TIMESTAMP_DIGITS:
-        now = int(datetime.now(UTC).strftime("%Y%m%d%H%M%S"))
-        return str(max(now, int(digits) + 1)).zfill(len(digits))
-    return str(int(digits) + 1).zfill(len(digits))
+        following = max(int(now.strftime("%Y%m%d%H%M%S")), following)
+    return str(following).zfill(len(digits)) + separator
 
 
 def _fault(file: str, problem: str) -> FileFault:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import mmap
 import os
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from migration_gate.files.listing import error_words, judge_entries, list_entries
 from migration_gate.files.migration import (
-    NAME_MAX_CHARACTERS,
     Content,
     Migration,
     checksum,
-    parse_name,
+    version_to_key,
 )
 from migration_gate.files.script import Script, check_text, parse_script
 from migration_gate.report.errors import FileFault, MigrationFilesError
@@ -36,16 +36,14 @@ def read_folder(folder: Path, *, allow_empty: bool) -> tuple[Migration, ...]:
     Returns them sorted by number, then by name in byte order. Reads only.
 
     Raises:
-        MigrationFilesError: The folder does not exist, is empty, or has names that
-            are not migrations', one migration twice, or files that cannot be read;
-            lists every fault.
+        MigrationFilesError: The folder does not exist, is empty, or has something
+            that could be meant and is not read; lists every fault.
     """
-    names = _list_sql_files(folder)
-    faults = [*_find_malformed(names), *_find_duplicates(names)]
+    entries = list_entries(folder)
+    faults = judge_entries(entries, allow_empty=allow_empty)
     migrations = []
-    for name in names:
-        parsed = parse_name(name)
-        if parsed is None or parsed.kind == "down":
+    for name, said in entries.names.items():
+        if said.kind != "up":
             continue
         try:
             content = _read(folder, name)
@@ -55,18 +53,9 @@ def read_folder(folder: Path, *, allow_empty: bool) -> tuple[Migration, ...]:
         migrations.append(
             Migration(
                 version=name,
-                number=parsed.number,
-                key=parsed.key,
+                number=said.number,
+                key=version_to_key(name),
                 checksum=checksum(content),
-            )
-        )
-    if not migrations and not faults and not allow_empty:
-        faults.append(
-            FileFault(
-                file=str(folder),
-                problem="no migration in the folder",
-                remedy="Check what is mounted or copied there, or set "
-                "GATE_ALLOW_EMPTY=true.",
             )
         )
     if faults:
@@ -129,77 +118,12 @@ def check_texts(folder: Path, migrations: Iterable[Migration]) -> None:
         raise MigrationFilesError(faults)
 
 
-def _list_sql_files(folder: Path) -> list[str]:
-    """Return the names that end in .sql, sorted; links are followed, folders not."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.endswith(".sql")
-                and not entry.name.startswith((".", "_"))
-                and not entry.is_dir()
-            )
-    except OSError as error:
-        fault = FileFault(
-            file=str(folder),
-            problem=f"cannot read the folder: {_words(error)}",
-            remedy="GATE_MIGRATIONS names the folder of the migrations; check what "
-            "is mounted or copied there.",
-        )
-        raise MigrationFilesError([fault]) from error
-
-
-def _find_malformed(names: Iterable[str]) -> list[FileFault]:
-    faults = []
-    for name in names:
-        if len(name) > NAME_MAX_CHARACTERS:
-            problem = f"name is longer than {NAME_MAX_CHARACTERS} characters"
-            remedy = "Shorten the name."
-        elif parse_name(name) is None:
-            problem = "name is not of the form NUMBER_words.sql"
-            remedy = (
-                "Rename it to NUMBER_words.sql or NUMBER_words.up.sql, or begin its "
-                'name with "_" to have it ignored.'
-            )
-        else:
-            continue
-        shown = name.encode("utf-8", "replace").decode()
-        faults.append(
-            FileFault(file=shown[:NAME_MAX_CHARACTERS], problem=problem, remedy=remedy)
-        )
-    return faults
-
-
-def _find_duplicates(names: Sequence[str]) -> list[FileFault]:
-    first: dict[str, str] = {}
-    faults = []
-    for name in names:
-        parsed = parse_name(name)
-        if parsed is None or parsed.kind == "down":
-            continue
-        other = first.setdefault(parsed.key, name)
-        if other != name:
-            faults.append(
-                FileFault(
-                    file=name,
-                    problem=f'the same migration as "{other}" in another spelling',
-                    remedy="Keep one of the two files.",
-                )
-            )
-    return faults
-
-
 def _unreadable(name: str, error: OSError) -> FileFault:
     return FileFault(
         file=name,
-        problem=f"cannot read the file: {_words(error)}",
+        problem=f"cannot read the file: {error_words(error)}",
         remedy="Make it readable for the user that the gate runs as.",
     )
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
 
 
 def _read(folder: Path, name: str) -> Content:

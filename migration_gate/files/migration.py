@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from migration_gate.files.names import Number
 from migration_gate.report.errors import FileFault
 from migration_gate.settings.durations import parse_duration, parse_positive_duration
 from migration_gate.statements import blocks
 
 
-NAME = re.compile(r"([0-9]+)_(.+?)(\.up|\.down)?\.sql", re.DOTALL)
-NAME_MAX_CHARACTERS = 255  # history's version is varchar(255)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 WHITE_SPACE = b" \t\n\r\v\f"
 CARRIAGE_RETURN = ord("\r")
@@ -39,12 +38,12 @@ class Migration:
     """
 
     version: str
-    number: int
+    number: Number
     key: str
     checksum: str
 
     @property
-    def order(self) -> tuple[int, bytes]:
+    def order(self) -> tuple[Number, bytes]:
         """Return what migrations are sorted by: number, then name in byte order."""
         return self.number, self.version.encode()
 
@@ -72,29 +71,6 @@ class Directives:
     lock_timeout_s: float | None = None
     statement_timeout_s: float | None = None
     one_way: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FileName:
-    """The parts of a migration's file name; ``kind`` is "up" or "down"."""
-
-    number: int
-    key: str
-    kind: Literal["up", "down"]
-
-
-def parse_name(name: str) -> FileName | None:
-    """
-    Split a file name of the form NUMBER_words[.up|.down].sql.
-
-    Returns None for any other name. Also reads a history row's version once
-    ``.sql`` is put back.
-    """
-    match = NAME.fullmatch(name)
-    if match is None or not name.isprintable() or len(match[1]) > NAME_MAX_CHARACTERS:
-        return None
-    kind: Literal["up", "down"] = "down" if match[3] == ".down" else "up"
-    return FileName(int(match[1]), version_to_key(name), kind)
 
 
 def version_to_key(version: str) -> str:

@@ -14,9 +14,9 @@ from typing import Literal
 from migration_gate.files.migration import (
     AppliedMigration,
     Migration,
-    parse_name,
     version_to_key,
 )
+from migration_gate.files.names import Number, classify
 from migration_gate.report.errors import HistoryError
 
 
@@ -187,14 +187,14 @@ def _fold(version: str) -> str:
 
 def _newest_order(
     applied: Sequence[Migration], strangers: Iterable[AppliedMigration]
-) -> tuple[int, bytes]:
+) -> tuple[Number, bytes]:
     """Return the highest place that the history has reached; ``applied`` is sorted."""
     reached = [migration.order for migration in applied[-1:]]
     for row in strangers:
-        name = parse_name(row.version.removesuffix(".sql") + ".sql")
-        if name is not None:
+        name = classify(row.version.removesuffix(".sql") + ".sql")
+        if name.number:
             reached.append((name.number, row.version.encode()))
-    return max(reached, default=(-1, b""))
+    return max(reached, default=((), b""))
 
 
 def _find_spelling(

@@ -21,9 +21,9 @@ hints are sentences. No message, hint or field ever holds a secret or SQL text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class GateError(Exception):
@@ -101,6 +101,25 @@ class FileFault:
         return f"{place}: {self.problem}"
 
 
+FILES_SHOWN: Final = 5
+
+
+def _describe(faults: Sequence[FileFault]) -> Iterator[str]:
+    """Say each fault of a text, and once what several files have in common."""
+    alike: dict[str, list[str]] = {}
+    for fault in faults:
+        if fault.line is None:
+            alike.setdefault(fault.problem, []).append(fault.file)
+    for fault in faults:
+        files = alike.pop(fault.problem, []) if fault.line is None else [fault.file]
+        if fault.line is not None or len(files) == 1:
+            yield str(fault)
+        elif files:
+            more = len(files) - FILES_SHOWN
+            shown = ", ".join(files[:FILES_SHOWN])
+            yield f"{shown}{f' and {more} more' if more > 0 else ''}: {fault.problem}"
+
+
 class MigrationFilesError(GateError):
     """The folder, or a file in it, cannot be used; lists every fault."""
 
@@ -109,7 +128,7 @@ class MigrationFilesError(GateError):
     def __init__(self, faults: Sequence[FileFault]) -> None:
         self.faults = tuple(faults)
         super().__init__(
-            "; ".join(str(fault) for fault in self.faults),
+            "; ".join(_describe(self.faults)),
             hint=" ".join(dict.fromkeys(f.remedy for f in self.faults if f.remedy)),
         )
 

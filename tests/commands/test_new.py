@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from migration_gate.commands.new import create_migration
-from migration_gate.files.migration import parse_name
+from migration_gate.files.names import classify
 from migration_gate.report.errors import MigrationFilesError
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
@@ -64,7 +64,7 @@ def test_any_words_become_a_name(tmp_path: Path, name: str, words: str) -> None:
     """Of letters, digits and underscores, and in the folder."""
     path = create_migration(tmp_path, name)
     assert path == tmp_path / f"001_{words}.sql"
-    assert parse_name(path.name) is not None
+    assert classify(path.name).kind == "up"
 
 
 @pytest.mark.parametrize("name", ["", "!!!", "口令", "x" * 300])

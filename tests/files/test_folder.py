@@ -37,28 +37,163 @@ def test_migrations_are_read_in_order(tmp_path: Path) -> None:
         {"10_c.sql": "3", "9_b.up.sql": "2", "9_b.down.sql": "-2", "1_a.sql": "1"},
     )
     assert read_folder(tmp_path, allow_empty=False) == (
-        Migration(version="1_a.sql", number=1, key="1_a", checksum=checksum(b"1")),
-        Migration(version="9_b.up.sql", number=9, key="9_b", checksum=checksum(b"2")),
-        Migration(version="10_c.sql", number=10, key="10_c", checksum=checksum(b"3")),
+        Migration(version="1_a.sql", number=(1,), key="1_a", checksum=checksum(b"1")),
+        Migration(
+            version="9_b.up.sql", number=(9,), key="9_b", checksum=checksum(b"2")
+        ),
+        Migration(
+            version="10_c.sql", number=(10,), key="10_c", checksum=checksum(b"3")
+        ),
     )
 
 
 def test_what_is_no_migration_is_ignored(tmp_path: Path) -> None:
-    """Other endings, names that begin with . or _, and folders."""
+    """Companions, names that begin with . or _, and folders without SQL."""
     write_migrations(
         tmp_path,
         {
             "1_a.sql": "",
             "README.md": "",
+            "atlas.sum": "",
             ".hidden.sql": "",
             "_draft.sql": "",
             "2_b.sql.swp": "",
-            "3_c.SQL": "",
         },
     )
+    write_migrations(tmp_path / "meta", {"_journal.json": "", "0_snapshot.json": ""})
+    write_migrations(tmp_path / "..data", {"9_x.sql": ""})
+    write_migrations(tmp_path / "_old", {"9_x.sql": ""})
     (tmp_path / "4_folder.sql").mkdir()
-    (tmp_path / "..data").mkdir()
     assert versions(tmp_path) == ["1_a.sql"]
+
+
+def test_nothing_that_could_be_meant_is_passed_over(tmp_path: Path) -> None:
+    """Each with its name, also where an empty folder is allowed."""
+    write_migrations(
+        tmp_path,
+        {
+            "001_a.sql": "",
+            "003_C.SQL": "",
+            "004_d.sql.gz": "",
+            "005_e.psql": "",
+            "006_f.go": "",
+            "007_g.mysql.sql": "",
+            "008_h_test.go": "",
+        },
+    )
+    write_migrations(tmp_path / "2026" / "q1", {"002_b.sql": ""})
+    write_migrations(tmp_path / "sqlite", {"001_a.sql": ""})
+    expected = [
+        '003_C.SQL: name does not end in ".sql"',
+        "004_d.sql.gz: compressed, and only plain SQL is read",
+        '005_e.psql: name does not end in ".sql"',
+        "007_g.mysql.sql: migration for another database (mysql)",
+        "006_f.go: migration in Go, and only SQL is read",
+        "2026/q1/002_b.sql: in a folder below, which is not read",
+        "sqlite/001_a.sql: migrations for another database (sqlite)",
+    ]
+
+    assert faults(tmp_path) == expected
+    assert faults(tmp_path, allow_empty=True) == expected
+    (tmp_path / "001_a.sql").unlink()
+    assert faults(tmp_path, allow_empty=True) == expected
+
+
+def test_a_folder_that_is_one_too_high_is_named(tmp_path: Path) -> None:
+    """The remedy says which one is meant, and nothing of an empty folder."""
+    write_migrations(tmp_path / "db" / "migrations", {"001_x.sql": ""})
+    write_migrations(tmp_path / "seed", {"s.sql": ""})
+    with pytest.raises(MigrationFilesError) as caught:
+        read_folder(tmp_path, allow_empty=False)
+
+    assert str(caught.value) == (
+        f"{tmp_path}: no migration in the folder, but in one below it: "
+        '"db/migrations/001_x.sql", "seed/s.sql"'
+    )
+    assert caught.value.hint == (
+        f"Set GATE_MIGRATIONS={tmp_path}/db/migrations, or mount or copy what is in "
+        f"that folder to {tmp_path}."
+    )
+
+
+def test_a_folder_of_code_alone_is_no_folder_of_migrations(tmp_path: Path) -> None:
+    """Django's or Alembic's, by its language."""
+    write_migrations(tmp_path, {"0001_initial.py": "", "__init__.py": ""})
+
+    assert faults(tmp_path) == [
+        f"{tmp_path}: no migration in the folder",
+        "0001_initial.py: migration in Python, and only SQL is read",
+    ]
+    assert versions(tmp_path) == []
+
+
+def test_a_way_back_is_no_migration(tmp_path: Path) -> None:
+    """By its number and its words; golang-migrate's by its number alone."""
+    write_migrations(
+        tmp_path,
+        {
+            "001_a.sql": "",
+            "001_a_down.sql": "",
+            "001_a.undo.sql": "",
+            "002_b_up.sql": "",
+            "002_b_down.sql": "",
+            "003_c.up.sql": "",
+            "003_other.down.sql": "",
+            "20260101_01_Xk3aB-a.sql": "",
+            "20260101_01_Xk3aB-a.rollback.sql": "",
+            "V1.0__x.sql": "",
+            "U1__y.sql": "",
+        },
+    )
+    assert versions(tmp_path) == [
+        "001_a.sql",
+        "V1.0__x.sql",
+        "002_b_up.sql",
+        "003_c.up.sql",
+        "20260101_01_Xk3aB-a.sql",
+    ]
+
+
+def test_a_way_back_without_its_migration_is_a_fault(tmp_path: Path) -> None:
+    """It may be a migration with an unlucky name, and may not."""
+    write_migrations(
+        tmp_path,
+        {
+            "001_a.up.sql": "",
+            "001_b_down.sql": "",
+            "002_scale_down.sql": "",
+            "003_c.down.sql": "",
+            "U4__d.sql": "",
+        },
+    )
+    problem = "way back of a migration that is not there, by its name"
+    names = ["001_b_down.sql", "002_scale_down.sql", "003_c.down.sql", "U4__d.sql"]
+
+    assert faults(tmp_path) == [f"{name}: {problem}" for name in names]
+    (tmp_path / "001_a.up.sql").unlink()
+    assert faults(tmp_path, allow_empty=True) == [f"{n}: {problem}" for n in names]
+
+
+def test_a_file_for_postgresql_alone_is_the_same_migration(tmp_path: Path) -> None:
+    """As its own form beside one for all databases."""
+    write_migrations(
+        tmp_path, {"1_a.up.sql": "", "1_a.postgres.up.sql": "", "2_b.pg.sql": ""}
+    )
+    assert faults(tmp_path) == [
+        '1_a.postgres.up.sql: the same migration as "1_a.up.sql" in another spelling'
+    ]
+
+
+def test_a_thousand_equal_faults_are_one_sentence(tmp_path: Path) -> None:
+    """With the first names and a count."""
+    write_migrations(tmp_path, {f"x{number:04}.sql": "" for number in range(1000)})
+    with pytest.raises(MigrationFilesError) as caught:
+        read_folder(tmp_path, allow_empty=False)
+
+    assert str(caught.value) == (
+        "x0000.sql, x0001.sql, x0002.sql, x0003.sql, x0004.sql and 995 more: "
+        "name is not of the form NUMBER_words.sql"
+    )
 
 
 def test_a_config_map_is_read_through_its_links(tmp_path: Path) -> None:
@@ -83,7 +218,6 @@ def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
             "7_x.sql": "",
             "7_x.up.sql": "",
             "v2_b.sql": "",
-            "8_down_only.down.sql": "",
         },
     )
     (tmp_path / "9_gone.sql").symlink_to("nowhere.sql")
@@ -123,8 +257,6 @@ def test_a_folder_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_a_fault_unless_allowed(tmp_path: Path) -> None:
     """Most often a wrong mount."""
-    assert faults(tmp_path) == [f"{tmp_path}: no migration in the folder"]
-    (tmp_path / "1_a.down.sql").touch()
     assert faults(tmp_path) == [f"{tmp_path}: no migration in the folder"]
     assert read_folder(tmp_path, allow_empty=True) == ()
 

@@ -10,64 +10,200 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_gate.files.migration import (
-    FileName,
-    Migration,
-    checksum,
-    parse_name,
-    version_to_key,
-)
+from migration_gate.files.migration import Migration, checksum, version_to_key
+from migration_gate.files.names import FORM, Name, classify
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "number", "base"),
     [
-        ("001_init.sql", FileName(1, "001_init", "up")),
-        ("001_init.up.sql", FileName(1, "001_init", "up")),
-        ("001_init.down.sql", FileName(1, "001_init.down", "down")),
-        ("20251020160504_x.sql", FileName(20251020160504, "20251020160504_x", "up")),
-        ("0_x.sql", FileName(0, "0_x", "up")),
-        ("1_two words.sql", FileName(1, "1_two words", "up")),
-        ("1_Größe.up.sql", FileName(1, "1_Größe", "up")),
-        ("1_a.b.c.sql", FileName(1, "1_a.b.c", "up")),
-        ("1__x.sql", FileName(1, "1__x", "up")),
-        ("9" * 30 + "_x.sql", FileName(int("9" * 30), "9" * 30 + "_x", "up")),
+        ("001_init.sql", (1,), "001_init"),
+        ("001_init.up.sql", (1,), "001_init"),
+        ("001_init_up.sql", (1,), "001_init"),
+        ("20251020160504_x.sql", (20251020160504,), "20251020160504_x"),
+        ("0_x.sql", (0,), "0_x"),
+        ("1.sql", (1,), "1"),
+        ("001-init.sql", (1,), "001-init"),
+        ("20260101-x.up.sql", (20260101,), "20260101-x"),
+        ("2026-01-02-000003_x.sql", (20260102000003,), "2026-01-02-000003_x"),
+        ("2026-01-02_x.sql", (2026,), "2026-01-02_x"),
+        ("1_two words.sql", (1,), "1_two words"),
+        ("1_Größe.up.sql", (1,), "1_Größe"),
+        ("1_a.b.c.sql", (1,), "1_a.b.c"),
+        ("1__x.sql", (1,), "1__x"),
+        ("1_x.postgres.up.sql", (1,), "1_x.postgres"),
+        ("9" * 30 + "_x.sql", (int("9" * 30),), "9" * 30 + "_x"),
+        ("V1__x.sql", (1,), "V1__x"),
+        ("V1.0__x.sql", (1,), "V1.0__x"),
+        ("V1_10.02__two words.sql", (1, 10, 2), "V1_10.02__two words"),
+        ("V0__x.sql", (0,), "V0__x"),
     ],
 )
-def test_a_name_is_a_number_words_and_an_ending(name: str, expected: FileName) -> None:
-    """The parts of a name that is a migration's."""
-    assert parse_name(name) == expected
+def test_a_migrations_name_has_a_number_and_words(
+    name: str, number: tuple[int, ...], base: str
+) -> None:
+    """Zeros at the end of a version in parts do not count."""
+    assert classify(name) == Name(kind="up", number=number, base=base)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "base"),
+    [
+        ("001_init.down.sql", (1,), ""),
+        ("001_init_down.sql", (1,), "001_init"),
+        ("001_init-down.sql", (1,), "001_init"),
+        ("001_init.undo.sql", (1,), "001_init"),
+        ("001_init_undo.sql", (1,), "001_init"),
+        ("001_init.rollback.sql", (1,), "001_init"),
+        ("001_init_rollback.sql", (1,), "001_init"),
+        ("001_init_revert.sql", (1,), "001_init"),
+        ("001_init_DOWN.sql", (1,), "001_init"),
+        ("001_down.sql", (1,), "001"),
+        ("U1.2__x.sql", (1, 2), ""),
+        ("V1.2__x.undo.sql", (1, 2), "V1.2__x"),
+    ],
+)
+def test_a_way_back_is_known_by_its_ending(
+    name: str, number: tuple[int, ...], base: str
+) -> None:
+    """Or by Flyway's U; two forms pair by the number alone."""
+    assert classify(name) == Name(kind="down", number=number, base=base)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("init.sql", FORM),
+        ("001_.sql", FORM),
+        ("v1_init.sql", FORM),
+        ("v1__init.sql", FORM),
+        ("V1_init.sql", FORM),
+        ("V__init.sql", FORM),
+        ("V1.__init.sql", FORM),
+        ("1.5_init.sql", FORM),
+        ("-1_init.sql", FORM),
+        (" 1_init.sql", FORM),
+        ("\u0661_arabic_digit.sql", FORM),
+        ("001_line\nbreak.sql", FORM),
+        ("001_bell\x07.sql", FORM),
+        ("001_not_utf8_\udcff.sql", FORM),
+        ("9" * 256 + ".sql", "name is longer than 255 characters"),
+        ("R__views.sql", "repeatable migration, and the gate applies a file once"),
+        (
+            "B3__base.sql",
+            "baseline of Flyway, which stands for migrations that may have run",
+        ),
+        ("beforeMigrate.sql", "callback of Flyway, which the gate does not call"),
+        ("afterEachMigrate__x.sql", "callback of Flyway, which the gate does not call"),
+        ("001_init.SQL", 'name does not end in ".sql"'),
+        ("001_init.Sql", 'name does not end in ".sql"'),
+        ("001_init.psql", 'name does not end in ".sql"'),
+        ("001_init.pgsql", 'name does not end in ".sql"'),
+        ("001_init.sql.gz", "compressed, and only plain SQL is read"),
+        ("001_init.sql.j2", "template, and only plain SQL is read"),
+        (
+            "V1__x.sql.conf",
+            "settings of Flyway's for one file, which are not read",
+        ),
+        ("001_x.mysql.sql", "migration for another database (mysql)"),
+        ("001_x.sqlite3.up.sql", "migration for another database (sqlite3)"),
+        ("001_x.mysql.down.sql", "migration for another database (mysql)"),
+    ],
+)
+def test_a_name_that_could_be_meant_is_refused(name: str, problem: str) -> None:
+    """Each has a remedy."""
+    said = classify(name)
+
+    assert (said.kind, said.problem) == ("refused", problem)
+    assert said.remedy.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("00001_x.go", "Go"),
+        ("20260101000001_x.rb", "Ruby"),
+        ("0001_initial.py", "Python"),
+        ("1700000000_x.ts", "TypeScript"),
+        ("V1__x.java", "Java"),
+    ],
+)
+def test_a_migration_in_another_language_is_code(name: str, language: str) -> None:
+    """By its number and its ending."""
+    said = classify(name)
+
+    assert (said.kind, said.problem) == (
+        "code",
+        f"migration in {language}, and only SQL is read",
+    )
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "init.sql",
-        "_001_init.sql",
-        "001-init.sql",
-        "001.sql",
-        "001_.sql",
-        "v1_init.sql",
-        "1.5_init.sql",
-        "-1_init.sql",
-        " 1_init.sql",
-        "\u0661_arabic_digit.sql",
-        "001_init.SQL",
-        "001_init.sql.bak",
-        "001_line\nbreak.sql",
-        "001_bell\x07.sql",
-        "001_not_utf8_\udcff.sql",
-        "001_init",
+        *("_001_init.sql", ".001_init.sql", "_x.SQL", "..data", ".gitkeep"),
+        *("README", "README.md", "LICENSE", "atlas.sum", "migration_lock.toml"),
+        *("001_notes.txt", "001.json", "dbconfig.yaml", "sqitch.plan", "embed.go"),
+        *("001_init.sql.bak", "001_init.sql~", "001_init.sql.swp", "001_init"),
+        *("00001_x_test.go", "1_x.test.ts", "1_x.d.ts", "__init__.py", "env.py"),
     ],
 )
-def test_any_other_name_is_none(name: str) -> None:
-    """A name of another form has no parts."""
-    assert parse_name(name) is None
+def test_what_cannot_be_meant_is_ignored(name: str) -> None:
+    """Companions of migrations, copies of editors, and what says so itself."""
+    assert classify(name) == Name(kind="ignored")
+
+
+NAMES = st.one_of(
+    st.text(max_size=20),
+    st.from_regex(
+        r"(V|U|R|)[0-9._-]{0,5}[_-]{0,2}[a-z]{0,3}"
+        r"([._-](up|down|undo|rollback|revert|mysql|pg))?\.(sql|SQL|go|md)",
+        fullmatch=True,
+    ),
+)
+
+
+@given(names=st.lists(NAMES, unique=True, max_size=8))
+def test_every_name_is_something_and_migrations_have_one_order(
+    names: list[str],
+) -> None:
+    """A total order: by number, then by bytes, the same for any order of looking."""
+    said = {name: classify(name) for name in names}
+    for name, each in said.items():
+        assert (each.kind in {"refused", "code"}) == bool(each.problem)
+        assert bool(each.problem) == bool(each.remedy)
+        assert (each.kind in {"up", "down"}) == bool(each.number)
+        assert each.kind not in {"up", "down"} or name.endswith(".sql")
+        assert each.number == () or len(each.number) == 1 or each.number[-1] != 0
+    ups = [
+        Migration(version=n, number=s.number, key=version_to_key(n), checksum="")
+        for n, s in said.items()
+        if s.kind == "up"
+    ]
+    ordered = [m.version for m in sorted(ups, key=lambda m: m.order)]
+    ups.reverse()
+    assert ordered == [m.version for m in sorted(ups, key=lambda m: m.order)]
+    assert len({m.order for m in ups}) == len(ups)
+
+
+@given(
+    stem=st.from_regex(
+        r"([0-9]{1,4}|V[0-9]([._][0-9]){0,2}_)_[a-z]{1,4}", fullmatch=True
+    )
+)
+def test_the_spellings_of_one_migration_have_one_number_and_base(stem: str) -> None:
+    """And so does its way back, but for those that pair by the number alone."""
+    plain, up = classify(f"{stem}.sql"), classify(f"{stem}.up.sql")
+    assert plain.kind == "down" or plain == up
+    assert version_to_key(f"{stem}.sql") == version_to_key(f"{stem}.up.sql")
+    for ending in ("_down", ".undo", "_rollback", "_revert"):
+        back = classify(f"{stem}{ending}.sql")
+        assert (back.kind, back.number, back.base) == ("down", up.number, up.base)
 
 
 def test_a_number_too_long_for_a_file_name_is_none() -> None:
     """A row of another program may hold more digits than Python turns to a number."""
-    assert parse_name("9" * 5000 + "_x.sql") is None
+    assert classify("9" * 5000 + "_x.sql").number == ()
 
 
 @pytest.mark.parametrize("version", ["005_x", "005_x.sql", "005_x.up", "005_x.up.sql"])
@@ -86,7 +222,7 @@ def test_the_order_is_by_number_then_by_bytes() -> None:
     """10 follows 9, and two of one number are in the byte order of their names."""
     names = ["9_z.sql", "10_B.sql", "10_a.sql", "010_a.sql", "10_é.sql", "100_a.sql"]
     migrations = [
-        Migration(version=n, number=int(n.partition("_")[0]), key=n, checksum="")
+        Migration(version=n, number=(int(n.partition("_")[0]),), key=n, checksum="")
         for n in names
     ]
     random.Random(7).shuffle(migrations)  # noqa: S311 - the same order each run

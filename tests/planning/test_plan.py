@@ -16,7 +16,7 @@ from migration_gate.report.errors import HistoryError
 
 def file(version: str, checksum: str = "sha256:1") -> Migration:
     """Return a migration on disk."""
-    number = int(version.partition("_")[0])
+    number = (int(version.partition("_")[0]),)
     key = version_to_key(version)
     return Migration(version=version, number=number, key=key, checksum=checksum)
 

@@ -23,7 +23,7 @@ def folders(draw: st.DrawFn) -> list[Migration]:
     return [
         Migration(
             version=f"{version}.sql",
-            number=int(version.partition("_")[0]),
+            number=(int(version.partition("_")[0]),),
             key=version_to_key(f"{version}.sql"),
             checksum=draw(CHECKSUMS),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from migration_gate.commands.new import TEMPLATE
-from migration_gate.files.migration import KNOWN, parse_directives, parse_name
+from migration_gate.files.migration import KNOWN, parse_directives
+from migration_gate.files.names import classify
 from tests.project.pages import (
     read_blocks,
     read_code,
@@ -19,7 +20,7 @@ PAGE = "docs/migrations.md"
 def test_the_kinds_of_names_are_as_described() -> None:
     """What the table calls a migration is one, and what undoes it is none."""
     for row in read_table(PAGE, "name"):
-        parsed = parse_name(read_code(row[0])[0])
+        parsed = classify(read_code(row[0])[0])
         assert parsed is not None
         assert (parsed.kind == "up") is row[1].startswith("a migration")
 

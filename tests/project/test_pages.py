@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.postgres import VERSION
-from migration_gate.files.migration import parse_name
+from migration_gate.files.names import classify
 from migration_gate.report.cleaning import ROW_DATA_CLASSES
 from migration_gate.settings.database import POSTGRES_VARIABLES
 from migration_gate.settings.libpq import PG_VARIABLES
@@ -113,7 +113,7 @@ def test_the_names_of_files_are_names_of_migrations(page: str) -> None:
     """Wherever a page shows one, in text, commands, SQL and logs."""
     names = set(re.findall(r"(?<![\w.*/])\w[\w.]*\.sql\b", read(page)))
     names -= {"NUMBER_words.sql", "NUMBER_words.up.sql", "psycopg.sql"}
-    assert {name for name in names if parse_name(name) is None} == set()
+    assert {name for name in names if classify(name).kind == "refused"} == set()
 
 
 @pytest.mark.parametrize("page", PAGES)

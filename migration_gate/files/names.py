@@ -1,0 +1,238 @@
+"""
+What a name in the folder is: a migration, a way back, another thing, or a fault. Pure.
+
+One function reads every name; nothing is passed over because it is not understood.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+
+NAME_MAX_CHARACTERS: Final = 255  # history's version is varchar(255)
+
+# Compared part by part; parts that are missing count as 0, so zeros at the end are
+# left out: 1 and 1.0 are one number.
+Number: TypeAlias = tuple[int, ...]
+Kind = Literal["up", "down", "code", "ignored", "refused"]
+
+ENDING: Final = ".sql"
+NUMBERED: Final = re.compile(
+    r"(?P<number> [0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]+ | [0-9]+ ) (?: [_-] .+ )?",
+    re.DOTALL | re.VERBOSE,
+)
+# Flyway: MigrationVersion.java, of names with its usual prefixes and separator.
+VERSIONED: Final = re.compile(
+    r"(?P<prefix>[VU]) (?P<parts> [0-9]+ (?:[._][0-9]+)* ) __ (?P<words>.+)",
+    re.DOTALL | re.VERBOSE,
+)
+FORWARD: Final = re.compile(r"[._-]up\Z", re.IGNORECASE)
+BACK: Final = re.compile(r"[._-](?:down|undo|rollback|revert)\Z", re.IGNORECASE)
+FORM: Final = "name is not of the form NUMBER_words.sql"
+RENAME: Final = (
+    'Rename it to NUMBER_words.sql, or begin its name with "_" to have it ignored.'
+)
+IGNORE: Final = 'Begin its name with "_" to have it ignored.'
+
+POSTGRES: Final = frozenset({"postgres", "postgresql", "pg", "psql", "pgsql"})
+OTHER_DATABASES: Final = frozenset(
+    {
+        *("mysql", "mariadb", "sqlite", "sqlite3", "mssql", "sqlserver", "oracle"),
+        *("h2", "hsqldb", "derby", "db2", "cockroach", "cockroachdb", "crdb", "tidb"),
+        *("clickhouse", "snowflake", "bigquery", "duckdb", "spanner", "yugabyte"),
+    }
+)
+# Flyway: Event.java; "beforeMigrate.sql", "afterEachMigrate__words.sql".
+CALLBACK: Final = re.compile(
+    r"(?:before|after)(?:Each)?[A-Z][A-Za-z]*(?:__.*)?\Z", re.DOTALL
+)
+_CODE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "go": "Go",
+        "rb": "Ruby",
+        "py": "Python",
+        "java": "Java",
+        "kt": "Kotlin",
+        "js": "JavaScript",
+        "cjs": "JavaScript",
+        "mjs": "JavaScript",
+        "ts": "TypeScript",
+        "cts": "TypeScript",
+        "mts": "TypeScript",
+        "php": "PHP",
+        "cs": "C#",
+        "rs": "Rust",
+        "ex": "Elixir",
+        "exs": "Elixir",
+        "sh": "shell",
+        "groovy": "Groovy",
+        "scala": "Scala",
+    }
+)
+CODE_NAME: Final = re.compile(
+    r"(?:[0-9]|V[0-9]+(?:[._][0-9]+)*__).*\.(?P<ending>[a-z]+)", re.DOTALL
+)
+# goose ignores tests; a declaration holds no migration.
+NO_CODE: Final = re.compile(r".*(?:_test\.go|\.(?:test|spec|d)\.[cm]?[jt]s)", re.DOTALL)
+_MEANT: Final = (
+    (
+        re.compile(r".*\.sql\.(?:gz|bz2|xz|zst|zip|lz4|br)", re.IGNORECASE | re.DOTALL),
+        "compressed, and only plain SQL is read",
+        f"Unpack it. {IGNORE}",
+    ),
+    (
+        re.compile(
+            r".*\.sql\.(?:tmpl|tpl|template|j2|jinja2?|erb|ejs|hbs|mustache|in)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        "template, and only plain SQL is read",
+        f"Ship what is made of it. {IGNORE}",
+    ),
+    (
+        re.compile(r".*\.sql\.conf", re.IGNORECASE | re.DOTALL),
+        "settings of Flyway's for one file, which are not read",
+        f"Say what it asks for in directives of the file itself. {IGNORE}",
+    ),
+    (
+        re.compile(r".*\.(?:sql|psql|pgsql)", re.IGNORECASE | re.DOTALL),
+        'name does not end in ".sql"',
+        f"Rename it. {IGNORE}",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """
+    What a name says.
+
+    ``base`` is what a migration and its way back have in common; ``number`` and it are
+    empty where there is no number. ``problem`` and ``remedy`` are of a refused name, or
+    of code, which is refused beside SQL.
+    """
+
+    kind: Kind
+    number: Number = ()
+    base: str = ""
+    problem: str = ""
+    remedy: str = ""
+
+
+IGNORED: Final = Name(kind="ignored")
+
+
+def classify(name: str) -> Name:
+    """
+    Tell what the name of a file is.
+
+    Of two names that are migrations, number and then byte order say which comes first.
+    """
+    if name.startswith((".", "_")):
+        return IGNORED
+    if not name.endswith(ENDING):
+        return _classify_other(name)
+    if len(name) > NAME_MAX_CHARACTERS:
+        return _refused(
+            f"name is longer than {NAME_MAX_CHARACTERS} characters", "Shorten the name."
+        )
+    return _classify_sql(name.removesuffix(ENDING))
+
+
+def _classify_sql(stem: str) -> Name:
+    if not stem.isprintable():
+        return _refused(FORM, RENAME)
+    database = _database_of(stem)
+    if database in OTHER_DATABASES:
+        return _refused(
+            f"migration for another database ({database})",
+            f"Ship PostgreSQL's files alone. {IGNORE}",
+        )
+    versioned = VERSIONED.fullmatch(stem)
+    if versioned:
+        return _read_versioned(versioned)
+    numbered = NUMBERED.fullmatch(stem)
+    return _read_numbered(stem, numbered) if numbered else _refuse(stem)
+
+
+def _read_numbered(stem: str, match: re.Match[str]) -> Name:
+    number = (int(match["number"].replace("-", "")),)
+    if stem.endswith(".down"):
+        # golang-migrate pairs them by the number alone (source/migration.go).
+        return Name(kind="down", number=number)
+    if BACK.search(stem):
+        return Name(kind="down", number=number, base=BACK.sub("", stem))
+    return Name(kind="up", number=number, base=FORWARD.sub("", stem))
+
+
+def _read_versioned(match: re.Match[str]) -> Name:
+    number = _trim(tuple(int(part) for part in re.split("[._]", match["parts"])))
+    base = f"V{match['parts']}__{match['words']}"
+    if match["prefix"] == "U":
+        # Flyway knows them by the number alone.
+        return Name(kind="down", number=number)
+    if BACK.search(base):
+        return Name(kind="down", number=number, base=BACK.sub("", base))
+    return Name(kind="up", number=number, base=FORWARD.sub("", base))
+
+
+def _trim(parts: Number) -> Number:
+    while len(parts) > 1 and parts[-1] == 0:
+        parts = parts[:-1]
+    return parts
+
+
+def _refuse(stem: str) -> Name:
+    """Say of a name that ends in .sql why it is no migration."""
+    if re.match(r"R__.", stem):
+        return _refused(
+            "repeatable migration, and the gate applies a file once",
+            "Put each change of it into a numbered migration. " + IGNORE,
+        )
+    if re.match(r"B[0-9]+(?:[._][0-9]+)*__.", stem):
+        return _refused(
+            "baseline of Flyway, which stands for migrations that may have run", IGNORE
+        )
+    if CALLBACK.match(stem):
+        return _refused(
+            "callback of Flyway, which the gate does not call",
+            f"Put what it does into a numbered migration. {IGNORE}",
+        )
+    return _refused(FORM, RENAME)
+
+
+def _classify_other(name: str) -> Name:
+    """Tell what does not end in .sql, and could be meant, from what is no migration."""
+    for pattern, problem, remedy in _MEANT:
+        if pattern.fullmatch(name):
+            return _refused(problem, remedy)
+    code = CODE_NAME.fullmatch(name)
+    language = _CODE.get(code["ending"]) if code else None
+    if language is None or NO_CODE.fullmatch(name):
+        return IGNORED
+    return Name(
+        kind="code",
+        problem=f"migration in {language}, and only SQL is read",
+        remedy=f"Write it in SQL, or leave these to the tool that runs them. {IGNORE}",
+    )
+
+
+def _database_of(stem: str) -> str:
+    """Return the database that a name ends with, as in 001_x.mysql.up.sql."""
+    if "." not in stem:
+        return ""
+    plain = BACK.sub("", FORWARD.sub("", stem))
+    return plain.rpartition(".")[2].lower() if "." in plain else ""
+
+
+def without_database(base: str) -> str:
+    """Return a migration's base without the word for PostgreSQL at its end."""
+    return base.rpartition(".")[0] if _database_of(base) in POSTGRES else base
+
+
+def _refused(problem: str, remedy: str) -> Name:
+    return Name(kind="refused", problem=problem, remedy=remedy)
