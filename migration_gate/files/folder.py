@@ -11,7 +11,7 @@ import os
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from migration_gate.files.listing import error_words, judge_entries, list_entries
 from migration_gate.files.migration import (
@@ -20,9 +20,12 @@ from migration_gate.files.migration import (
     checksum,
     version_to_key,
 )
-from migration_gate.files.script import Script, check_text, parse_script
 from migration_gate.report.errors import FileFault, MigrationFilesError
-from migration_gate.settings.settings import HistoryTableName
+
+
+if TYPE_CHECKING:
+    from migration_gate.files.script import Script
+    from migration_gate.settings.settings import HistoryTableName
 
 
 MAP_MIN_BYTES: Final = 16 << 20
@@ -73,6 +76,8 @@ def read_scripts(
         MigrationFilesError: A text cannot be used, or changed since its checksum was
             taken; lists every fault of every file.
     """
+    from migration_gate.files.script import parse_script
+
     scripts = []
     faults: list[FileFault] = []
     for migration in migrations:
@@ -106,6 +111,8 @@ def check_texts(folder: Path, migrations: Iterable[Migration]) -> None:
     Raises:
         MigrationFilesError: Lists every fault of every file.
     """
+    from migration_gate.files.script import check_text
+
     faults: list[FileFault] = []
     for migration in migrations:
         try:

@@ -111,7 +111,7 @@ def test_a_page_longer_than_a_screen_begins_with_its_contents(page: str) -> None
 @pytest.mark.parametrize("page", PAGES)
 def test_the_names_of_files_are_names_of_migrations(page: str) -> None:
     """Wherever a page shows one, in text, commands, SQL and logs."""
-    names = set(re.findall(r"(?<![\w.*/])\w[\w.]*\.sql\b", read(page)))
+    names = set(re.findall(r"(?<![\w.*/-])\w[\w.-]*\.sql\b", read(page)))
     names -= {"NUMBER_words.sql", "NUMBER_words.up.sql", "psycopg.sql"}
     assert {name for name in names if classify(name).kind == "refused"} == set()
 
