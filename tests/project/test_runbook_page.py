@@ -6,7 +6,11 @@ import ast
 
 from collections.abc import Iterator
 
-from migration_gate.report.errors import GateError
+from migration_gate.report.errors import (
+    GateError,
+    MigrationFilesError,
+    SettingsError,
+)
 from tests.project.pages import (
     MODULES,
     read_code,
@@ -52,3 +56,36 @@ def test_the_messages_to_look_for_are_the_gates() -> None:
     named = {part for row in rows for part in read_code(row[0])}
     assert named >= POSTGRESQL_SAYS
     assert {part for part in named - POSTGRESQL_SAYS if part not in texts} == set()
+
+
+def find_told(kinds: set[str]) -> Iterator[str]:
+    """Yield the messages of these kinds of errors, a value in them as an ellipsis."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) in kinds
+                and node.args
+                and isinstance(node.args[0], ast.Constant | ast.JoinedStr)
+            ):
+                parts = getattr(node.args[0], "values", [node.args[0]])
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "…"
+                    for part in parts
+                )
+
+
+def test_every_message_has_its_row() -> None:
+    """Faults of settings and files apart, which say themselves what to write."""
+    kinds = {kind.__name__ for kind in find_kinds(GateError)}
+    kinds -= {kind.__name__ for kind in find_kinds(SettingsError)}
+    kinds -= {kind.__name__ for kind in find_kinds(MigrationFilesError)}
+    kinds -= {"ConnectionLostError", "AlreadyAppliedError"}  # are told as others
+    named = {
+        part
+        for row in read_table(PAGE, "message contains")
+        for part in read_code(row[0])
+    }
+    told = set(find_told(kinds | {"UsageError"}))
+    assert len(told) > 10
+    assert {text for text in told if not any(part in text for part in named)} == set()
