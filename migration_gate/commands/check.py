@@ -97,6 +97,28 @@ def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
     tally.outcome = "the database answers, and can be written"
 
 
+def require_applied(session: Session, migrations: Sequence[Migration]) -> Plan:
+    """
+    Return the plan of a history that has everything; reads only.
+
+    Raises:
+        NotReadyError: Something is missing that may still come: rows, or a right.
+        HistoryError: The table is another tool's.
+    """
+    try:
+        plan = plan_for(migrations, session)
+        if plan.pending:
+            verdict = _say_incomplete(session, plan)
+    except LoginRefusedError as error:
+        raise NotReadyError(NO_RIGHT, str(error), error) from error
+    except ConnectionLostError as error:
+        raise NotReadyError(UNKNOWN, shorten_text(str(error))) from error
+    require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
+    if plan.pending:
+        raise NotReadyError(INCOMPLETE, str(verdict), verdict)
+    return plan
+
+
 class _Looker:
     """Looks as often as it is asked to; reports the first answer of the database."""
 
@@ -121,17 +143,9 @@ class _Looker:
             )
             with closing(session):
                 self._report(session)
-                plan = plan_for(self._migrations, session)
-                if plan.pending:
-                    verdict = _say_incomplete(session, plan)
+                return require_applied(session, self._migrations)
         except LoginRefusedError as error:
             raise NotReadyError(NO_RIGHT, str(error), error) from error
-        except ConnectionLostError as error:
-            raise NotReadyError(UNKNOWN, shorten_text(str(error))) from error
-        require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")
-        if plan.pending:
-            raise NotReadyError(INCOMPLETE, str(verdict), verdict)
-        return plan
 
     def _report(self, session: Session) -> None:
         if not self._is_reported:

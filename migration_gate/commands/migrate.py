@@ -7,20 +7,28 @@ not need is imported where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Final
 
-from migration_gate.commands.steps import agree, load, log_plan, wait_for_history
+from migration_gate.commands.steps import (
+    agree,
+    load,
+    log_plan,
+    plan_for,
+    wait_for_history,
+)
 from migration_gate.files.migration import Migration
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
     HistoryError,
 )
+from migration_gate.report.events import DATABASE_STANDBY
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import AlreadyAppliedError, ConnectionLostError
 from migration_gate.report.verdict import Tally
+from migration_gate.session.session import Session
 from migration_gate.settings.settings import Settings
 
 
@@ -32,7 +40,8 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     Bring the database to what is shipped here, or raise.
 
     1. Read the folder: names and checksums.
-    2. Wait for a database that can be written, and look at its history.
+    2. Wait for a database that can be written, and look at its history. Where
+       GATE_STANDBY is check, a hot standby that has every migration ends it here.
     3. Plan; nothing pending: done, and no lock was taken.
     4. Take the lock; look and plan again.
     5. Read and split every pending file.
@@ -69,7 +78,14 @@ def bring_up_to_date(
         ConnectionLostError: The last migration sent may or may not be applied.
         AlreadyAppliedError: The history has a row that it did not have under the lock.
     """
-    with closing(wait_for_history(settings, migrations, log, tally)) as session:
+    use_standby = _check_standby(migrations) if settings.standby == "check" else None
+    with closing(
+        wait_for_history(settings, migrations, log, tally, use_standby=use_standby)
+    ) as session:
+        if session.seen.is_standby:
+            log.emit(DATABASE_STANDBY)
+            log_plan(plan_for(migrations, session), log, tally)
+            return
         plan = agree(settings, migrations, session)
         if tally.in_doubt:
             from migration_gate.applying.settlement import settle_doubts
@@ -80,6 +96,12 @@ def bring_up_to_date(
             from migration_gate.commands.apply import take_turn_and_apply
 
             take_turn_and_apply(settings, migrations, session, log, tally)
+
+
+def _check_standby(migrations: Sequence[Migration]) -> Callable[[Session], object]:
+    from migration_gate.commands.check import require_applied
+
+    return lambda session: require_applied(session, migrations)
 
 
 def _in_vain(

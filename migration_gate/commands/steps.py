@@ -4,7 +4,7 @@ The steps that commands share: load, wait, report, plan and agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from migration_gate import __version__
 from migration_gate.connection.connect import current_parameters
@@ -82,10 +82,18 @@ def new_patience(settings: Settings, log: Log, timeout_s: float) -> Patience:
 
 
 def wait_for_history(
-    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+    settings: Settings,
+    migrations: Sequence[Migration],
+    log: Log,
+    tally: Tally,
+    *,
+    use_standby: Callable[[Session], object] | None = None,
 ) -> Session:
     """
     Wait until the database can be written, and look at its history.
+
+    A hot standby will do, as long as no other server can be had, where ``use_standby``
+    raises nothing.
 
     A file that no database is needed to refuse is refused before the wait, but not
     where the database answers at once: then the history tells whether the file is
@@ -96,12 +104,25 @@ def wait_for_history(
     def refuse_texts() -> None:
         check_texts(settings.migrations, migrations)
 
+    def start() -> Session:
+        session = start_session(
+            settings,
+            must_write=True,
+            may_be_standby=use_standby is not None,
+            until_s=patience.until_s,
+        )
+        if session.seen.is_standby and use_standby is not None:
+            try:
+                use_standby(session)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
     try:
         session = wait_for(
             with_database(
-                lambda: start_session(
-                    settings, must_write=True, until_s=patience.until_s
-                ),
+                start,
                 settings,
                 log,
                 until_s=patience.until_s,

@@ -59,6 +59,12 @@ DATABASE_READY = Event(
     "Database answered after {waited_s} s",
     ("attempt", "waited_s", "server_version", "pooled"),
 )
+DATABASE_STANDBY = Event(
+    "database.standby",
+    "info",
+    "A hot standby, where every migration is applied: nothing is written here",
+    (),
+)
 DATABASE_CREATED = Event(
     "database.created", "info", "Created database {database}", ("database",)
 )

@@ -32,6 +32,7 @@ T = TypeVar("T")
 Changed = Literal["refuse", "warn"]
 OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
+Standby = Literal["wait", "check"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
@@ -70,6 +71,7 @@ class Settings:
     wait_timeout_s: float
     auth_grace_s: float
     create_database: bool
+    standby: Standby
     lock_wait_timeout_s: float
     ddl_lock_timeout_s: float
     ddl_retry_timeout_s: float
@@ -232,6 +234,13 @@ CREATE_DATABASE: Final[Setting[bool]] = Setting(
     remedy=_BOOLEAN_REMEDY,
     meaning="create the database when it does not exist",
 )
+STANDBY: Final[Setting[Standby]] = Setting(
+    name="GATE_STANDBY",
+    default="wait",
+    parse=_choice("wait", "check"),
+    remedy="",
+    meaning="where only a hot standby is found: wait for a primary, or only check",
+)
 LOCK_WAIT_TIMEOUT: Final[Setting[float]] = Setting(
     name="GATE_LOCK_WAIT_TIMEOUT",
     default="10m",
@@ -332,6 +341,7 @@ SETTINGS: Final[tuple[Setting[Any], ...]] = (
     WAIT_TIMEOUT,
     AUTH_GRACE,
     CREATE_DATABASE,
+    STANDBY,
     LOCK_WAIT_TIMEOUT,
     DDL_LOCK_TIMEOUT,
     DDL_RETRY_TIMEOUT,
@@ -393,6 +403,7 @@ def from_environ(
         wait_timeout_s=reader.read(WAIT_TIMEOUT),
         auth_grace_s=reader.read(AUTH_GRACE),
         create_database=reader.read(CREATE_DATABASE),
+        standby=reader.read(STANDBY),
         lock_wait_timeout_s=reader.read(LOCK_WAIT_TIMEOUT),
         ddl_lock_timeout_s=reader.read(DDL_LOCK_TIMEOUT),
         ddl_retry_timeout_s=reader.read(DDL_RETRY_TIMEOUT),

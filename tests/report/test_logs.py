@@ -34,6 +34,7 @@ TABLE = {
         "attempt wait_s waited_s reason error_message",
     ),
     "database.ready": ("info", "attempt waited_s server_version pooled"),
+    "database.standby": ("info", ""),
     "plan.made": ("info", "applied_count pending_count pending"),
     "history.unknown_versions": ("warning", "versions"),
     "history.changed_migrations": ("warning", "versions"),
