@@ -36,6 +36,7 @@ from migration_gate.execution.frame import (
     become_role,
     begin,
     clean_up,
+    require_defaults,
     restore,
     session_limits,
 )
@@ -98,8 +99,11 @@ def apply_outside(
         MigrationFilesError: A finished unit was edited since.
         UnresolvedError: An unfinished statement cannot be judged.
         ConnectionLostError: The unit that ran may have been done.
+        DefaultsChangedError: Nothing was done: the session is older than its defaults.
     """
     run = _Run(worker, task, held, watch, log)
+    if task.checks_defaults:
+        exchange(worker, single(task, [require_defaults(worker)]), watch)
     with translated_loss():
         ensure_progress(worker.conn, worker.table)
         done = read_progress(worker.conn, worker.table, task.version)

@@ -38,15 +38,21 @@ from migration_gate.report.log import Log
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     ConnectionLostError,
+    DefaultsChangedError,
     LocksNotFreeError,
 )
 from migration_gate.session.session import Session
-from migration_gate.statements import string_syntax_set
+from migration_gate.statements import may_change_defaults, string_syntax_set
 
 
 RUN_MAX_FILES: Final = 100
 RUN_MAX_BYTES: Final = 1 << 18
-NOTHING_LEFT: Final = (LocksNotFreeError, UnparsedError, AlreadyAppliedError)
+NOTHING_LEFT: Final = (
+    AlreadyAppliedError,
+    DefaultsChangedError,
+    LocksNotFreeError,
+    UnparsedError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,9 @@ class Run:
     tasks: tuple[Task, ...]
     messages: tuple[Message, ...]
     end: int
+
+
+NOTHING_YET: Final = Run(tasks=(), messages=(), end=0)
 
 
 @dataclass(slots=True)
@@ -87,8 +96,9 @@ class Applier:
             UnresolvedError: An unfinished statement cannot be judged.
             AlreadyAppliedError: The history had its row.
             ConnectionLostError: It may have been applied: look at the history.
+            DefaultsChangedError: What is left belongs in a new session.
         """
-        run = self._prepare(plan, 0)
+        run = self._prepare(plan, NOTHING_YET)
         while run.tasks:
             if run.messages:
                 look_ahead = partial(self._look_ahead, plan, run)
@@ -96,22 +106,22 @@ class Applier:
             else:
                 self._apply_outside(run.tasks[0])
             ahead, self._next = self._next, None
-            run = ahead or self._prepare(plan, run.end)
+            run = ahead or self._prepare(plan, run)
 
     def _look_ahead(self, plan: Plan, run: Run) -> None:
         """Prepare the next run while PostgreSQL works at this one."""
         # A file that changed meanwhile, or a lost connection, is told of at its turn.
         with suppress(MigrationFilesError, ConnectionLostError):
-            self._next = self._prepare(plan, run.end)
+            self._next = self._prepare(plan, run)
 
-    def _prepare(self, plan: Plan, start: int) -> Run:
+    def _prepare(self, plan: Plan, before: Run) -> Run:
         """
         Take what goes in one message: one pending migration, or several small ones.
 
         Each still commits alone. Each is without the settings that the server lacks.
         """
         tasks: list[Task] = []
-        size = 0
+        start, size = before.end, 0
         for migration in plan.pending[start : start + RUN_MAX_FILES]:
             script = self.shelf.take(migration)
             is_alone = not _goes_along(script)
@@ -120,7 +130,14 @@ class Applier:
                 break
             script = leave_out_unknown(self.held, script, self.log)
             version = plan.version_to_record(migration)
-            tasks.append(Task(script=script, version=version))
+            follows = [*before.tasks, *tasks][-1:]
+            tasks.append(
+                Task(
+                    script=script,
+                    version=version,
+                    checks_defaults=any(map(_may_change_defaults, follows)),
+                )
+            )
             if is_alone:
                 break
         is_inside = all(task.script.in_transaction for task in tasks)
@@ -275,6 +292,14 @@ def _goes_along(script: Script) -> bool:
             for unit in script.units
             for statement in unit.statements
         )
+    )
+
+
+def _may_change_defaults(task: Task) -> bool:
+    return any(
+        may_change_defaults(statement)
+        for unit in task.script.units
+        for statement in unit.statements
     )
 
 

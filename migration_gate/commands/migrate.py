@@ -26,7 +26,11 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.events import DATABASE_STANDBY
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import AlreadyAppliedError, ConnectionLostError
+from migration_gate.report.outcomes import (
+    AlreadyAppliedError,
+    ConnectionLostError,
+    DefaultsChangedError,
+)
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.settings.settings import Settings
@@ -48,7 +52,9 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     6. Make the history table ours.
     7. Apply each pending migration with its history row.
 
-    A lost connection goes back to step 2: what was committed is in the history.
+    A lost connection goes back to step 2: what was committed is in the history. So
+    does a migration that changed the defaults of the role or the database: the next one
+    begins in a session that has them, as it would in a release of its own.
 
     Raises:
         GateError: The gate stays closed.
@@ -59,6 +65,8 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
         applied_before = len(tally.applied)
         try:
             bring_up_to_date(settings, migrations, log, tally)
+        except DefaultsChangedError:
+            continue
         except (ConnectionLostError, AlreadyAppliedError) as error:
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
@@ -77,6 +85,7 @@ def bring_up_to_date(
         GateError: The gate stays closed.
         ConnectionLostError: The last migration sent may or may not be applied.
         AlreadyAppliedError: The history has a row that it did not have under the lock.
+        DefaultsChangedError: What is left belongs in a session with the new defaults.
     """
     use_standby = _check_standby(migrations) if settings.standby == "check" else None
     with closing(

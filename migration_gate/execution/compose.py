@@ -12,7 +12,13 @@ from typing import Final
 
 from psycopg import sql
 
-from migration_gate.execution.frame import become_role, begin, clean_up, restore
+from migration_gate.execution.frame import (
+    become_role,
+    begin,
+    clean_up,
+    require_defaults,
+    restore,
+)
 from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
@@ -38,8 +44,9 @@ def compose_transaction(
     """
     Return the messages that apply a script in one transaction: one, unless it is large.
 
-    BEGIN; the limits; the history row; the role; the file; what clears up after it;
-    the row's end; COMMIT.
+    BEGIN; the limits; where that is asked for, whether the session has the defaults of
+    a new one; the history row; the role; the file; what clears up after it; the row's
+    end; COMMIT.
 
     Args:
         place: The migration's among those of its message, from 0.
@@ -55,6 +62,7 @@ def compose_transaction(
         task,
         before=(
             *begin(worker, task.script, unit.modes, mark=to_mark(place, unit.number)),
+            *([require_defaults(worker)] if task.checks_defaults else ()),
             Own("row", _fill(row, {VERSION: version, CHECKSUM: checksum})),
             *become_role(worker),
         ),

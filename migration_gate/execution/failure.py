@@ -10,6 +10,7 @@ import re
 
 from typing import Final
 
+from migration_gate.execution.frame import OUTDATED
 from migration_gate.execution.message import Own, Place, Task
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
@@ -29,6 +30,7 @@ from migration_gate.report.errors import (
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     ConnectionLostError,
+    DefaultsChangedError,
     LocksNotFreeError,
 )
 from migration_gate.report.quoting import quote_name
@@ -87,6 +89,8 @@ def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Ex
     error = describe_failure(worker, task.script, failure)
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
+    if part.name == "defaults" and failure.sqlstate == OUTDATED:
+        return DefaultsChangedError()
     if part.name == "row":
         return _judge_row(worker, failure, task.version)
     if part.name == "role" and worker.settings.role is not None:

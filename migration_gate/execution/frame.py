@@ -22,6 +22,27 @@ from migration_gate.statements import Statement, string_syntax_set
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
 NO_LIMIT: Final = "0ms"
+# A hash of what role and database say that a new session begins with.
+DEFAULTS: Final = """(
+    SELECT pg_catalog.hashtextextended(COALESCE(pg_catalog.string_agg(
+        d.setconfig::pg_catalog.text, ' ' ORDER BY d.setdatabase, d.setrole
+    ), ''), 0)
+    FROM pg_catalog.pg_db_role_setting d
+    WHERE d.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT oid FROM pg_catalog.pg_database
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+        UNION ALL SELECT 0::pg_catalog.oid
+    )) AND d.setrole OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT oid FROM pg_catalog.pg_roles
+        WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER
+        UNION ALL SELECT 0::pg_catalog.oid
+    ))
+)"""
+OUTDATED: Final = "42704"  # there is no such parameter
+REQUIRE_DEFAULTS: Final = sql.SQL(
+    "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8 "
+    "THEN pg_catalog.current_setting('migration_gate.defaults') END"
+)
 NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
 
 
@@ -36,6 +57,14 @@ def begin(
         Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
         Own("limits", limits),
     ]
+
+
+def require_defaults(worker: Worker) -> Own:
+    """Fail where a session that began now would have other defaults."""
+    statement = REQUIRE_DEFAULTS.format(
+        defaults=sql.SQL(DEFAULTS), hash=worker.defaults
+    )
+    return own(worker, "defaults", statement)
 
 
 # The same for each file, unless its directives say otherwise: composed once.

@@ -18,6 +18,7 @@ from migration_gate.statements import Statement
 OwnName = Literal[
     "begin",
     "limits",
+    "defaults",
     "row",
     "role",
     "setting",
@@ -43,10 +44,16 @@ Part: TypeAlias = Own | Statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A script, and the version that the history gets, in the spelling it uses."""
+    """
+    A script, and the version that the history gets, in the spelling it uses.
+
+    ``checks_defaults`` asks before it whether the session still has the defaults of a
+    new one: what was applied before it may have changed them.
+    """
 
     script: Script
     version: str
+    checks_defaults: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

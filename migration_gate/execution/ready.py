@@ -12,7 +12,7 @@ from psycopg import sql
 
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back
-from migration_gate.execution.frame import select
+from migration_gate.execution.frame import DEFAULTS, select
 from migration_gate.execution.worker import Worker
 from migration_gate.history.table import HistoryTable
 from migration_gate.session.session import Session
@@ -39,7 +39,7 @@ def start_worker(
         held: The session that holds the lock.
     """
     answers = _ask(conn)
-    (strings, idle_timeout, *timeouts), *_ = answers.rows(0)
+    (defaults, strings, idle_timeout, *timeouts), *_ = answers.rows(0)
     unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
     kept = {}
     if strings != "on":
@@ -59,6 +59,7 @@ def start_worker(
         ),
         unlimited=frozenset() if held.is_pooled else frozenset(unlimited),
         kept_settings=kept,
+        defaults=defaults or "",
         is_pooled=held.is_pooled,
     )
     keep_settings(worker)
@@ -68,10 +69,10 @@ def start_worker(
 def _ask(conn: psycopg.Connection[Any]) -> Answers:
     """Ask for the session's defaults, and try whether the server watches its client."""
     asked = ("standard_conforming_strings", "idle_session_timeout", *TIMEOUTS)
-    calls = (
+    calls = [
         sql.SQL("pg_catalog.current_setting({}, true)").format(name) for name in asked
-    )
-    query = select(calls).as_bytes(conn) + b"; "
+    ]
+    query = select([sql.SQL(DEFAULTS), *calls]).as_bytes(conn) + b"; "
     if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"

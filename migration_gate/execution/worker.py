@@ -27,6 +27,7 @@ class Worker:
     through a pooler, where each transaction may have another session.
     ``kept_settings`` are those that hold in this session against its defaults, which
     RESET ALL brings back.
+    ``defaults`` is the hash of the defaults of role and database that it began with.
     """
 
     conn: psycopg.Connection[Any]
@@ -37,6 +38,7 @@ class Worker:
     watches_client: bool
     unlimited: frozenset[str]
     kept_settings: Mapping[str, str]
+    defaults: str
     is_pooled: bool
 
 

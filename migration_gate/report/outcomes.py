@@ -22,6 +22,14 @@ class AlreadyAppliedError(Exception):
         self.constraint = constraint
 
 
+class DefaultsChangedError(Exception):
+    """
+    The defaults of the role or the database are not those that the session began with.
+
+    Nothing of the migration at hand was done: it belongs in a new session.
+    """
+
+
 class LocksNotFreeError(Exception):
     """The migration was rolled back because it could not get its locks."""
 

@@ -16,6 +16,7 @@ from migration_gate.statements.blocks import blocks, find, has_any, iter_matches
 from migration_gate.statements.forms import ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
+    may_change_defaults,
     reads_as_off,
     setting_changed,
     string_syntax_set,
@@ -58,6 +59,7 @@ __all__ = [
     "iter_matches",
     "iter_statements",
     "leading_comments",
+    "may_change_defaults",
     "place",
     "psql_command",
     "reads_as_off",

@@ -31,7 +31,26 @@ _SPECIAL_NAMES: Final = {
 _ASSIGNS: Final = frozenset({b"=", b"to", b"."})
 _DEFAULTS: Final = (b"default",), (b"local",), ()
 _CHANGING: Final = frozenset({(b"set",), (b"reset",), (b"select",), (b"discard",)})
+_RUNS_NO_CODE: Final = frozenset(
+    {b"create", b"alter", b"drop", b"comment", b"grant", b"revoke", b"set", b"reset"}
+)
+_MAY_CHANGE_DEFAULTS: Final = frozenset(
+    {b"role", b"user", b"group", b"database", b"extension", b"system", b"materialized"}
+)
 _RESETS: Final = frozenset({"standard_conforming_strings", "all"})
+
+
+def may_change_defaults(statement: Statement) -> bool:
+    """
+    Tell whether a statement may change the defaults of a role or a database.
+
+    ALTER ROLE and ALTER DATABASE do; what runs functions, triggers or an extension's
+    script may.
+    """
+    first, second = (*statement.tokens[:2], b"", b"")[:2]
+    if first in _RUNS_NO_CODE:
+        return second in _MAY_CHANGE_DEFAULTS
+    return True
 
 
 def setting_changed(statement: Statement) -> SettingChange | None:

@@ -11,6 +11,7 @@ from migration_gate.statements import (
     forbids_transaction,
     is_copy_from_stdin,
     is_copy_to_stdout,
+    may_change_defaults,
     setting_changed,
     split,
     tables_written,
@@ -340,3 +341,25 @@ def only(script: str) -> Statement:
     """Return the one statement of a script."""
     (statement,) = split(script.encode())
     return statement
+
+
+@pytest.mark.parametrize(
+    ("script", "may"),
+    [
+        ("ALTER ROLE r SET search_path = a", True),
+        ("ALTER USER r RESET ALL", True),
+        ("ALTER DATABASE d SET search_path = a", True),
+        ("DO $$ BEGIN END $$", True),
+        ("SELECT f()", True),
+        ("CALL p()", True),
+        ("INSERT INTO t VALUES (1)", True),
+        ("CREATE EXTENSION e", True),
+        ("CREATE TABLE t ()", False),
+        ("ALTER TABLE t ADD c int", False),
+        ("SET search_path = a", False),
+        ("COMMENT ON ROLE r IS 'ALTER ROLE'", False),
+    ],
+)
+def test_what_may_change_the_defaults(script: str, may: bool) -> None:  # noqa: FBT001
+    """ALTER ROLE and ALTER DATABASE, and whatever runs code that nobody has read."""
+    assert may_change_defaults(only(script)) == may
