@@ -1,24 +1,33 @@
 """
-Settings that a dump makes first and that this server may not have.
+Parameters that a file sets first and that this server does not have.
 
-pg_dump writes for its own version: an older server, or a newer one, lacks some of the
-parameters. What the server does not know is left out, with a warning.
+pg_dump writes for its own version: an older server, or a newer one, lacks some of what
+it sets. That is left out, with a warning, in a file that begins as a dump does; in any
+other it is a slip of the pen, or the server's to refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Final
+import re
 
-from psycopg import sql
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Final
 
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
+from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.report.events import MIGRATION_SETTING_SKIPPED
 from migration_gate.report.log import Log
 from migration_gate.session.session import Session, translated_loss
-from migration_gate.statements import Statement, place, setting_changed
+from migration_gate.settings.spelling import closest
+from migration_gate.statements import (
+    Statement,
+    leading_comments,
+    place,
+    setting_changed,
+)
 
 
 # PostgreSQL 13 to 18 have these: no need to ask.
@@ -29,24 +38,38 @@ KNOWN_EVERYWHERE: Final = frozenset(
         *("check_function_bodies", "xmloption", "client_min_messages", "timezone"),
         *("row_security", "default_tablespace", "default_table_access_method"),
         *("session_authorization", "session characteristics", "datestyle", "all"),
+        *("default_with_oids", "is_superuser", "seed"),  # not shown by pg_settings
     }
+)
+# pg_dump/pg_backup_archiver.c: _doSetFixedOutputState; pg_dumpall.c: main.
+DUMPED: Final = KNOWN_EVERYWHERE | {"transaction_timeout", "escape_string_warning"}
+DUMP_HEAD: Final = re.compile(rb"-- PostgreSQL database (?:cluster )?dump\b")
+# As many as a dump begins with where its comments were taken out.
+FIRST_OF_DUMP: Final = (
+    ("statement_timeout", "lock_timeout"),
+    ("statement_timeout", "client_encoding"),
 )
 
 
 def leave_out_unknown(held: Session, script: Script, log: Log) -> Script:
     """
-    Return the script without the preamble's settings that the server does not have.
+    Return the script without a dump's settings that the server does not have.
 
     Asks the server only where the preamble has a parameter that not every version has.
+
+    Raises:
+        MigrationFilesError: A parameter is a slip of the pen away from one it has.
     """
     asked = {name: statement for statement, name in _preamble(script)}
     if not asked:
         return script
-    query = sql.SQL("SELECT name FROM pg_catalog.pg_settings WHERE name = ANY ({})")
     with translated_loss():
-        rows = held.conn.execute(query.format(list(asked))).fetchall()
-    unknown = asked.keys() - {row[0] for row in rows}
-    for name in unknown:
+        rows = held.conn.execute("SELECT name FROM pg_catalog.pg_settings").fetchall()
+    known = {row[0] for row in rows}
+    unknown = asked.keys() - known
+    dropped = unknown & DUMPED if _begins_as_dump(script) else set()
+    _require_no_slip(script, {name: asked[name] for name in unknown - dropped}, known)
+    for name in sorted(dropped):
         line, _ = place(script.content, asked[name].first)
         log.emit(
             MIGRATION_SETTING_SKIPPED,
@@ -54,11 +77,41 @@ def leave_out_unknown(held: Session, script: Script, log: Log) -> Script:
             setting=name,
             line=line,
         )
-    left_out = {asked[name].number for name in unknown}
+    left_out = {asked[name].number for name in dropped}
     units = tuple(_without(unit, left_out) for unit in script.units)
     return replace(
         script, units=tuple(u for u in units if u.statements or not script.why)
     )
+
+
+def _begins_as_dump(script: Script) -> bool:
+    if any(DUMP_HEAD.match(comment) for _, comment in leading_comments(script.content)):
+        return True
+    statements = (s for unit in script.units for s in unit.statements)
+    changes = map(setting_changed, islice(statements, 2))
+    return tuple(change[0] for change in changes if change) in FIRST_OF_DUMP
+
+
+def _require_no_slip(
+    script: Script, unknown: Mapping[str, Statement], known: Iterable[str]
+) -> None:
+    faults = []
+    for name, statement in unknown.items():
+        meant = closest(name, known)
+        if meant is None:
+            continue  # or one that this role may not see: PostgreSQL will say
+        line, column = place(script.content, statement.first)
+        faults.append(
+            FileFault(
+                file=script.migration.version,
+                line=line,
+                column=column,
+                problem=f'no parameter "{name}" on this server',
+                remedy=f'Was "{meant}" meant?',
+            )
+        )
+    if faults:
+        raise MigrationFilesError(faults)
 
 
 def _preamble(script: Script) -> Iterator[tuple[Statement, str]]:

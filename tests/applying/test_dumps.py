@@ -162,16 +162,68 @@ def test_a_dump_with_the_history_is_refused_with_its_line(
     assert target.fetch("SELECT to_regclass('app.person')") == [(None,)]
 
 
-def test_a_setting_that_the_server_lacks_is_left_out(
-    gate: Gate, database: Database
+HEADS = {
+    "comment": "--\n-- PostgreSQL database dump\n--\n\n",
+    "settings": "SET statement_timeout = 0;\nSET lock_timeout = 0;\n\n\n",
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_setting_that_the_server_lacks_is_left_out_of_a_dump(
+    gate: Gate, database: Database, head: str
 ) -> None:
-    """A dump of a newer or older pg_dump sets parameters that are not here."""
-    script = "SET statement_timeout = 0;\nSET of_the_future = 0;\nCREATE TABLE t ();\n"
+    """A dump of a newer pg_dump sets parameters that are not here."""
+    script = f"{HEADS[head]}SET transaction_timeout = 0;\nCREATE TABLE t ();\n"
     run = gate(database=database, migrations={"001_baseline.sql": script})
 
-    assert run.exit_code == 0
-    skipped = run.one("migration.setting_skipped")
-    assert (skipped["setting"], skipped["line"]) == ("of_the_future", 2)
+    assert run.exit_code == 0, run.output
+    skipped = [
+        (event["setting"], event["line"])
+        for event in run.all("migration.setting_skipped")
+    ]
+    is_old = database.server.version < 170000
+    assert skipped == ([("transaction_timeout", 5)] if is_old else [])
+
+
+@pytest.mark.parametrize("head", ["", *HEADS.values()])
+def test_a_slip_at_the_head_of_a_file_is_no_dumps_setting(
+    gate: Gate, database: Database, head: str
+) -> None:
+    """It is refused with the word that was meant; nothing lands elsewhere."""
+    script = f"{head}\nSET serch_path = app;\nCREATE TABLE t ();\n"
+    database.execute("CREATE SCHEMA app")
+    run = gate(database=database, migrations={"001_x.sql": script})
+
+    assert (run.exit_code, run.verdict["reason"]) == (1, "files")
+    line = script[: script.index("SET serch")].count("\n") + 1
+    assert run.verdict["error_message"] == (
+        f'001_x.sql:{line}: no parameter "serch_path" on this server'
+    )
+    assert run.verdict["hint"] == 'Was "search_path" meant?'
+    assert database.fetch("SELECT to_regclass('t'), to_regclass('app.t')") == [
+        (None, None)
+    ]
+
+
+@pytest.mark.parametrize("head", ["", *HEADS.values()])
+def test_another_setting_that_the_server_lacks_is_its_own_to_refuse(
+    gate: Gate, database: Database, head: str
+) -> None:
+    """With its line, as of any statement."""
+    script = f"{head}SET of_the_future = 0;\nCREATE TABLE t ();\n"
+    run = gate(database=database, migrations={"001_x.sql": script})
+
+    assert (run.exit_code, run.verdict["sqlstate"]) == (1, "42704")
+    assert run.verdict["line"] == script[: script.index("SET of")].count("\n") + 1
+
+
+def test_settings_of_extensions_are_left_alone(gate: Gate, database: Database) -> None:
+    """A name with a dot may be anybody's."""
+    script = "SET app.serch_path = 'x';\nCREATE TABLE t ();\n"
+    run = gate(database=database, migrations={"001_x.sql": script})
+
+    assert run.exit_code == 0, run.output
+    assert run.all("migration.setting_skipped") == []
 
 
 def test_an_unknown_setting_after_the_preamble_fails(
