@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
@@ -60,7 +59,7 @@ def take_turn_and_apply(
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
     # In a file, a table of that name in another schema is not the history.
-    history = replace(held.settings.history_table, schema=held.seen.schema)
+    history = held.settings.history_table._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history)
     shelf.judge(plan.pending)
     if held.is_pooled:

@@ -15,6 +15,7 @@ from migration_gate.commands.steps import (
     log_start,
     new_patience,
     plan_for,
+    with_database,
 )
 from migration_gate.connection.causes import (
     INCOMPLETE,
@@ -35,7 +36,6 @@ from migration_gate.report.errors import GateError, LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
-from migration_gate.session.create_database import with_database
 from migration_gate.session.session import Session, not_writable, start_session
 from migration_gate.settings.settings import Settings
 

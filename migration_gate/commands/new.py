@@ -39,7 +39,7 @@ TEMPLATE: Final = """\
 
 def new(settings: Settings, _log: Log, tally: Tally, *, name: str) -> None:
     """Write the next migration, and print its path. Raises MigrationFilesError."""
-    path = create_migration(settings.migrations, name)
+    path = create_migration(Path(settings.migrations), name)
     write_line(STDOUT, str(path))
     tally.outcome = f"made {path.name}"
 

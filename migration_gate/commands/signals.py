@@ -43,7 +43,7 @@ class Stopped(KeyboardInterrupt):  # not an error: it is a request
         self.error = error
 
 
-@dataclass(slots=True)
+@dataclass
 class Stopping:
     """What wanted the run to end, once something did."""
 

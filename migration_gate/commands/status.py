@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from migration_gate.commands.answers import (
     PlanLine,
@@ -66,7 +66,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     """
     seen = _look_once(settings, log, tally, "plan")
     plan = seen.plan
-    history = replace(settings.history_table, schema=seen.schema)
+    history = settings.history_table._replace(schema=seen.schema)
     lines, errors = _describe_pending(plan.pending, settings, history)
     write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
     _require_agreement(plan, settings)
@@ -89,7 +89,7 @@ class _Seen:
 
 def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _Seen:
     migrations = load(settings, log, command)
-    patience = new_patience(replace(settings, auth_grace_s=0), log, timeout_s=0)
+    patience = new_patience(settings._replace(auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
     tally.waited_s = patience.waited_s
     with closing(session):

@@ -5,9 +5,11 @@ The steps that commands share: load, wait, report, plan and agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from migration_gate import __version__
-from migration_gate.connection.connect import current_parameters
+from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
+from migration_gate.connection.connect import NotReadyError, current_parameters
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
@@ -30,10 +32,12 @@ from migration_gate.report.events import (
 )
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
-from migration_gate.session.create_database import with_database
 from migration_gate.session.session import Session, start_session
 from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import Settings
+
+
+T = TypeVar("T")
 
 
 def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
@@ -54,7 +58,7 @@ def log_start(
         GATE_STARTED,
         command=command,
         gate_version=__version__,
-        migrations=str(settings.migrations),
+        migrations=settings.migrations,
         migration_count=migration_count,
         **shown(_parameters_so_far(settings)),
     )
@@ -136,6 +140,40 @@ def wait_for_history(
     version = session.conn.info.server_version
     log_ready(version, patience, log, is_pooled=session.is_pooled)
     return session
+
+
+def with_database(
+    attempt: Callable[[], T],
+    settings: Settings,
+    log: Log,
+    *,
+    until_s: float | None = None,
+    before_creating: Callable[[], None] = lambda: None,
+) -> Callable[[], T]:
+    """
+    Return an attempt that makes the database, where allowed, and tries again.
+
+    Args:
+        until_s: When to give up connecting, on the monotonic clock.
+        before_creating: Called first; what it raises leaves the server as it is.
+    """
+
+    def attempt_or_create() -> T:
+        try:
+            return attempt()
+        except NotReadyError as error:
+            # A text in another language may say that the database does not exist.
+            if not error.causes & {NO_DATABASE, UNKNOWN} or not error.address:
+                raise
+            from migration_gate.session.create_database import create_database
+
+            before_creating()
+            is_made = create_database(settings, log, until_s=until_s)
+            if not is_made and NO_DATABASE not in error.causes:
+                raise
+        return attempt()
+
+    return attempt_or_create if settings.create_database else attempt
 
 
 def log_ready(

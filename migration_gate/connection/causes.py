@@ -12,16 +12,14 @@ from __future__ import annotations
 import re
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 
 Kind = Literal["away", "early", "refused", "local"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Pace:
+class Pace(NamedTuple):
     """
     How long to pause between attempts, in seconds.
 
@@ -46,8 +44,7 @@ PACES: Final[Mapping[Kind, Pace]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(NamedTuple):
     """
     One kind of failure.
 
@@ -57,10 +54,10 @@ class Cause:
     that is not what the kind asks for.
     """
 
-    pattern: str = ""
     kind: Kind
     reason: str
     remedy: str
+    pattern: str = ""
     own_pace: Pace | None = None
 
     @property

@@ -48,7 +48,7 @@ LABELS_MAX: Final = 5
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass
 class Patience:
     """
     How long one wait has lasted, what it last met, and when it ends.

@@ -5,7 +5,7 @@ Send a message of migrations and judge its answers; nothing is left open by an e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
@@ -151,7 +151,7 @@ def _judge(
     if failure.sqlstate == QUERY_CANCELED and watch.attempt.was_cancelled:
         error = describe_failure(worker, found.share.task.script, failure)
         words = "waited for its locks longer than GATE_DDL_LOCK_TIMEOUT"
-        return LocksNotFreeError(replace(error, error_message=words))
+        return LocksNotFreeError(error._replace(error_message=words))
     return judge_failure(worker, found, failure)
 
 

@@ -32,7 +32,7 @@ MAP_MIN_BYTES: Final = 16 << 20
 READ_MIN_BYTES: Final = 1 << 16  # of what does not say how long it is
 
 
-def read_folder(folder: Path, *, allow_empty: bool) -> tuple[Migration, ...]:
+def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ...]:
     """
     Read the name and checksum of every migration in a folder.
 
@@ -67,7 +67,7 @@ def read_folder(folder: Path, *, allow_empty: bool) -> tuple[Migration, ...]:
 
 
 def read_scripts(
-    folder: Path, migrations: Iterable[Migration], history: HistoryTableName
+    folder: str | Path, migrations: Iterable[Migration], history: HistoryTableName
 ) -> tuple[Script, ...]:
     """
     Read, decode and split the files of these migrations.
@@ -104,7 +104,7 @@ def read_scripts(
     return tuple(scripts)
 
 
-def check_texts(folder: Path, migrations: Iterable[Migration]) -> None:
+def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
     """
     Check the encoding and directives of these migrations' files. Reads only.
 
@@ -133,7 +133,7 @@ def _unreadable(name: str, error: OSError) -> FileFault:
     )
 
 
-def _read(folder: Path, name: str) -> Content:
+def _read(folder: str | Path, name: str) -> Content:
     """Return a file's content; a large one as a map, whose pages can be let go."""
     # Ten thousand files may be read by a gate that has nothing to do: in half the time
     # that Path.open() takes.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from migration_gate.files.folder import read_scripts
@@ -29,7 +28,7 @@ KEEP_FIRST_BYTES: Final = 1 << 20
 class Shelf:
     """Where the scripts of pending migrations come from. Reads the disk."""
 
-    folder: Path
+    folder: str
     history: HistoryTableName
     _kept: dict[str, Script] = field(default_factory=dict)
 

@@ -10,9 +10,8 @@ import os
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from migration_gate.files.migration import version_to_key
 from migration_gate.files.names import (
@@ -30,20 +29,19 @@ from migration_gate.report.errors import FileFault, MigrationFilesError
 FOLDERS_SHOWN: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entries:
+class Entries(NamedTuple):
     """
     What a folder has: its files by name, sorted, and what each is.
 
     ``inside`` has a file of SQL in each of its folders that has one.
     """
 
-    folder: Path
+    folder: str | Path
     names: Mapping[str, Name]
     inside: Mapping[str, str]
 
 
-def list_entries(folder: Path) -> Entries:
+def list_entries(folder: str | Path) -> Entries:
     """
     List a folder; links are followed. Reads only.
 
@@ -66,7 +64,7 @@ def list_entries(folder: Path) -> Entries:
             "is mounted or copied there.",
         )
         raise MigrationFilesError([fault]) from error
-    found = ((name, _find_sql(folder / name)) for name in sorted(folders))
+    found = ((name, _find_sql(Path(folder, name))) for name in sorted(folders))
     return Entries(
         folder=folder,
         names={name: classify(name) for name in sorted(names)},
@@ -95,7 +93,7 @@ def _judge_empty(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
     """Say why nothing was found: most often the folder is one too high."""
     inside = [f'"{path}"' for path in list(entries.inside.values())[:FOLDERS_SHOWN]]
     if inside:
-        folder = entries.folder / next(iter(entries.inside.values()))
+        folder = Path(entries.folder, next(iter(entries.inside.values())))
         return [
             FileFault(
                 file=str(entries.folder),

@@ -11,9 +11,8 @@ import mmap
 import re
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from migration_gate.files.names import Number
 from migration_gate.report.errors import FileFault
@@ -28,8 +27,7 @@ CARRIAGE_RETURN = ord("\r")
 Content: TypeAlias = bytes | mmap.mmap
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
+class Migration(NamedTuple):
     """
     A migration on disk.
 
@@ -48,8 +46,7 @@ class Migration:
         return self.number, self.version.encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppliedMigration:
+class AppliedMigration(NamedTuple):
     """
     A row of the history.
 
@@ -63,8 +60,7 @@ class AppliedMigration:
     duration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directives:
+class Directives(NamedTuple):
     """What a file's ``-- gate:`` comments ask for; None where they are silent."""
 
     transaction: Literal["inside", "outside"] | None = None

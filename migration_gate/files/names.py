@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 
 NAME_MAX_CHARACTERS: Final = 255  # history's version is varchar(255)
@@ -106,8 +105,7 @@ _MEANT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
+class Name(NamedTuple):
     """
     What a name says.
 

@@ -10,7 +10,7 @@ import codecs
 import hashlib
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from migration_gate.files.fitness import find_unfit, find_unfit_outside, find_unread
@@ -95,7 +95,7 @@ def parse_script(
     except ScriptError as error:
         raise _to_files_error(migration, content, [error]) from error
     if directives.transaction is None and part.transaction is not None:
-        directives = replace(directives, transaction=part.transaction)
+        directives = directives._replace(transaction=part.transaction)
     statements = [piece for piece in pieces if is_for_postgresql(piece)]
     faults = list(part.faults)
     faults += [fault for piece in pieces for fault in find_unfit(piece, history)]

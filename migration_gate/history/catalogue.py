@@ -5,8 +5,7 @@ Ask the catalogue about the history table, and the server about itself. Reads on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
@@ -120,8 +119,7 @@ SELECT pg_catalog.json_build_object(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """
     What the catalogue says of the history table, and the server of itself.
 

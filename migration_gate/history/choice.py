@@ -9,8 +9,7 @@ the gate closes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from migration_gate.history.catalogue import Facts
 from migration_gate.history.table import is_history
@@ -19,8 +18,7 @@ from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(NamedTuple):
     """
     The facts of the table that is the history, None where there is none.
 

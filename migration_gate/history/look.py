@@ -5,8 +5,7 @@ Look at the history, and at what else a run wants to know. Reads only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
@@ -35,8 +34,7 @@ CHANGED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Look(NamedTuple):
     """
     What one look at the database showed.
 

@@ -7,8 +7,7 @@ Works on facts from the catalogue; never sees a connection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from migration_gate.history.tools import CHARACTER_TYPES, Column, name_tool
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -24,8 +23,7 @@ TIME_TYPES = frozenset({"timestamp", "timestamptz"})
 NUMBER_TYPES = frozenset({"int8", "int4", "numeric"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryTable:
+class HistoryTable(NamedTuple):
     """
     A table that can serve as the history.
 

@@ -5,14 +5,13 @@ Whose table it is, when it is not ours: the histories of other tools. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 CHARACTER_TYPES = frozenset({"text", "varchar", "bpchar"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(NamedTuple):
     """A column of the table; ``type_name`` as pg_type has it."""
 
     name: str

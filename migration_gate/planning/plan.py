@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from migration_gate.files.migration import (
     AppliedMigration,
@@ -23,8 +22,7 @@ from migration_gate.report.errors import HistoryError
 Spelling = Literal["file name", "without .sql", "without .up.sql"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """
     What is to be done, and every disagreement between folder and history.
 

@@ -22,8 +22,8 @@ hints are sentences. No message, hint or field ever holds a secret or SQL text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Final
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, NamedTuple
 
 
 class GateError(Exception):
@@ -49,8 +49,7 @@ class GateError(Exception):
         return {"version": self.version}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingFault:
+class SettingFault(NamedTuple):
     """
     One setting that cannot be used: its name, the rule it breaks, the remedy.
 
@@ -81,8 +80,7 @@ class SettingsError(GateError):
         return all(fault.may_come for fault in self.faults)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileFault:
+class FileFault(NamedTuple):
     """
     One fault of a file or of the folder.
 
@@ -183,7 +181,7 @@ class HistoryError(GateError):
         return {**self._place}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SqlFailure:
     """
     An error as PostgreSQL gave it; may hold SQL text and row data: never logged as is.
@@ -201,8 +199,7 @@ class SqlFailure:
     position: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlError:
+class SqlError(NamedTuple):
     """
     What PostgreSQL said, cleaned for the log, and where it points.
 
@@ -236,7 +233,7 @@ class MigrationFailedError(GateError):
 
     def fields(self) -> dict[str, object]:
         """Return the place in the file and PostgreSQL's cleaned words."""
-        said = {f.name: getattr(self.error, f.name) for f in fields(self.error)}
+        said = self.error._asdict()
         return {**said, "error_message": self.error.error_message}
 
 

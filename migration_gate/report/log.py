@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from migration_gate.report.console import OVERWRITTEN, describe_line
+from migration_gate.report.console import describe_line
 from migration_gate.report.events import LEVELS, VERDICTS, Event, Level
 from migration_gate.report.verdict import LINE_ROOM, VERDICT_ROOM, shorten
 
@@ -53,11 +53,11 @@ class Log:
         )
         self.is_live = is_for_person and is_terminal
         self._level = LEVELS[level]
-        # wrap_logger() would load defaults, among them the renderer for people.
+        # wrap_logger() would load defaults, among them the renderer for people; so
+        # would each of structlog.processors.
         self._logger = _Logger(
             _Descriptor(fd),
             processors=[
-                structlog.processors.add_log_level,
                 _arrange,
                 partial(_fit, termination_log),
                 _renderer(fd, for_person=is_for_person),
@@ -114,7 +114,7 @@ def write_line(fd: int, line: str, timeout_s: float = READER_TIMEOUT_S) -> bool:
     carriage return is one that the next overwrites. False where the line, or its end,
     is lost.
     """
-    end = "" if line.endswith(OVERWRITTEN) else "\n"
+    end = "" if line.endswith("\r") else "\n"
     rest = (line + end).encode(errors="backslashreplace")
     try:
         while rest:
@@ -135,14 +135,14 @@ def _takes_more(fd: int, timeout_s: float) -> bool:
 
 def _arrange(
     _logger: structlog.typing.WrappedLogger,
-    _method: str,
+    level: str,
     line: structlog.typing.EventDict,
 ) -> structlog.typing.EventDict:
     """Put first what a reader looks for first."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     first = {
         "timestamp": now.replace("+00:00", "Z"),
-        "level": line.pop("level"),
+        "level": level,
         "event": line.pop("event"),
         "message": line.pop("message"),
     }
@@ -180,15 +180,14 @@ def to_json(line: Mapping[str, Any]) -> str:
 
 
 def _renderer(fd: int, *, for_person: bool) -> structlog.typing.Processor:
-    if not for_person:
-        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-
     def render(
         _logger: structlog.typing.WrappedLogger,
         _method: str,
         line: structlog.typing.EventDict,
     ) -> str:
-        return describe_line(line, columns=_find_columns(fd))
+        if for_person:
+            return describe_line(line, columns=_find_columns(fd))
+        return to_json(line)
 
     return render
 

@@ -8,7 +8,7 @@ import json
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from migration_gate.report.errors import GateError
 
@@ -16,8 +16,7 @@ from migration_gate.report.errors import GateError
 TEXT_MIN_CHARACTERS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(NamedTuple):
     """
     How long a line of the log may be, in bytes of JSON.
 
@@ -35,7 +34,7 @@ VERDICT_ROOM = Room(line_bytes=2000, names=10, characters=600)
 LINE_ROOM = Room(line_bytes=16_000, names=200, characters=4000)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Tally:
     """
     What a run has done so far: the verdict's fields, filled in as they are known.
@@ -54,8 +53,7 @@ class Tally:
     outcome: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """
     How a run ended; ``fields`` are those of gate.opened or gate.closed.
 

@@ -6,9 +6,8 @@ Goes through a database that every server has; many gates may do it at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
-from typing import Final, TypeVar
+from typing import Final
 
 import psycopg
 
@@ -16,9 +15,7 @@ from psycopg import sql
 
 from migration_gate.connection.causes import (
     BEING_CREATED,
-    NO_DATABASE,
     NO_RIGHT,
-    UNKNOWN,
     Cause,
 )
 from migration_gate.connection.connect import (
@@ -51,40 +48,6 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s),
 """
 IS_STANDBY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 LOCK: Final = "SELECT pg_catalog.pg_try_advisory_lock(%s)"
-
-T = TypeVar("T")
-
-
-def with_database(
-    attempt: Callable[[], T],
-    settings: Settings,
-    log: Log,
-    *,
-    until_s: float | None = None,
-    before_creating: Callable[[], None] = lambda: None,
-) -> Callable[[], T]:
-    """
-    Return an attempt that makes the database, where allowed, and tries again.
-
-    Args:
-        until_s: When to give up connecting, on the monotonic clock.
-        before_creating: Called first; what it raises leaves the server as it is.
-    """
-
-    def attempt_or_create() -> T:
-        try:
-            return attempt()
-        except NotReadyError as error:
-            # A text in another language may say that the database does not exist.
-            if not error.causes & {NO_DATABASE, UNKNOWN} or not error.address:
-                raise
-            before_creating()
-            is_made = create_database(settings, log, until_s=until_s)
-            if not is_made and NO_DATABASE not in error.causes:
-                raise
-        return attempt()
-
-    return attempt_or_create if settings.create_database else attempt
 
 
 def create_database(

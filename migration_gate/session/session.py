@@ -41,7 +41,7 @@ from migration_gate.settings.settings import Settings
 LOSSES: Final = frozenset({"25006", "25P03", "25P04"})
 
 
-@dataclass(slots=True)
+@dataclass
 class Session:
     """
     A connection with its latest look; every method may raise ConnectionLostError.

@@ -17,7 +17,7 @@ import re
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.connection_string import (
@@ -87,7 +87,7 @@ _READABLE: Final = (
 _MOUNT: Final = "Check the path and the mount."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """
     One setting: its value, or the path of the file that holds it.
@@ -106,8 +106,7 @@ class Source:
         return f"{self.name}_FILE" if self.value is None else self.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseSettings:
+class DatabaseSettings(NamedTuple):
     """The way in use, its settings, and the libpq variables that may fill in."""
 
     way: Way

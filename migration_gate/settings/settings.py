@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import (
@@ -51,20 +49,18 @@ POD_FIELDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryTableName:
+class HistoryTableName(NamedTuple):
     """Names as PostgreSQL stores them, not quoted; without a schema, search_path's."""
 
     schema: str | None
     table: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """All settings, judged. Seconds are 0 where 0 means none or at once."""
 
     database: DatabaseSettings
-    migrations: Path
+    migrations: str
     allow_empty: bool
     history_table: HistoryTableName
     timeout_s: float | None
@@ -89,8 +85,7 @@ class Settings:
     unknown_settings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
+class LogSettings(NamedTuple):
     """What is needed to log a settings error; fields as in Settings."""
 
     log_format: LogFormat
@@ -100,8 +95,7 @@ class LogSettings:
     pod_fields: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting(Generic[T]):
+class Setting(NamedTuple, Generic[T]):
     """
     One GATE_ variable.
 
@@ -126,10 +120,6 @@ def _parse_boolean(text: str) -> bool:
     if word in ("false", "0", "no", "off"):
         return False
     raise ValueError("is not true or false")
-
-
-def _parse_path(text: str) -> Path:
-    return Path(_parse_text(text))
 
 
 def _parse_text(text: str) -> str:
@@ -185,10 +175,10 @@ _TABLE_REMEDY: Final = (
     "Write table or schema.table; a name with a dot or a space in double quotes."
 )
 
-MIGRATIONS: Final[Setting[Path]] = Setting(
+MIGRATIONS: Final[Setting[str]] = Setting(
     name="GATE_MIGRATIONS",
     default="migrations",
-    parse=_parse_path,
+    parse=_parse_text,
     remedy="",
     meaning="folder of the files",
 )
