@@ -25,7 +25,7 @@ from modulefinder import Module, ModuleFinder
 from pathlib import Path
 from typing import Final
 
-from bytecode import APP, Found, Record, record_compiled, to_bytecode
+from bytecode import APP, Found, to_bytecode
 
 
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
@@ -67,10 +67,9 @@ def main(packages: Path, source: Path, output: Path) -> None:
     """Lay out both parts of the image."""
     base, gate = output / "base", output / "gate"
     modules = list(find_modules(packages, source))
-    record = record_compiled((source, packages), modules, NAMED)
     for module in modules:
         is_ours = module.source.is_relative_to(source)
-        copy_module(module, gate if is_ours else base, record)
+        copy_module(module, gate if is_ours else base)
     interpreter = Path(os.path.realpath(sys.executable))
     copy_program(interpreter, base)
     link(base / "usr/local/bin/python3", interpreter.name)
@@ -124,14 +123,14 @@ def is_extension(file: Path) -> bool:
     return file.suffix == ".so"
 
 
-def copy_module(module: Found, root: Path, record: Record) -> None:
+def copy_module(module: Found, root: Path) -> None:
     """Write a module's byte code in the place of its source, or copy machine code."""
     target = root / module.target
     if is_extension(module.source):
         copy(module.source, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".pyc").write_bytes(to_bytecode(module, record))
+    target.with_suffix(".pyc").write_bytes(to_bytecode(module))
 
 
 def copy(file: Path, target: Path) -> None:
