@@ -8,7 +8,10 @@ intent written before, and is judged from the catalogue when its end was not see
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from psycopg import sql
 
@@ -23,7 +26,6 @@ from migration_gate.applying.unfinished import (
     tidy,
     waits_harmlessly,
 )
-from migration_gate.connection.simple_query import send_message
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
     Hooks,
@@ -38,7 +40,9 @@ from migration_gate.execution.frame import (
     clean_up,
     require_defaults,
     restore,
+    select,
     session_limits,
+    set_config,
 )
 from migration_gate.execution.message import Own, Task, single
 from migration_gate.execution.retry import retry_while_locked
@@ -64,12 +68,18 @@ from migration_gate.report.errors import (
     GateError,
     MigrationFailedError,
     MigrationFilesError,
+    ServerRefusedError,
 )
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import LocksNotFreeError
+from migration_gate.report.outcomes import LocksNotFreeError, RefusedForNowError
+from migration_gate.report.remedies import NEVER_INSIDE
 from migration_gate.session.marks import to_mark
-from migration_gate.session.session import Session, translated_loss
+from migration_gate.session.session import Session
 from migration_gate.statements import Statement, place, string_syntax_set
+
+
+# DROP INDEX CONCURRENTLY waits for each transaction that is older.
+CLEARING: Final = MappingProxyType({"statement_timeout": "10s", "lock_timeout": "0"})
 
 
 @dataclass(slots=True)
@@ -104,8 +114,9 @@ def apply_outside(
     run = _Run(worker, task, held, watch, log)
     if task.checks_defaults:
         exchange(worker, single(task, [require_defaults(worker)]), watch)
-    with translated_loss():
-        ensure_progress(worker.conn, worker.table)
+    full = worker.settings.log_detail == "full"
+    ensure_progress(worker.conn, worker.table, worker.login_role, full=full)
+    with worker.translated("read the progress of files"):
         done = read_progress(worker.conn, worker.table, task.version)
     _require_unedited(task, done)
     for unit in task.script.units:
@@ -194,6 +205,8 @@ def _may_run_alone(run: _Run, unit: Unit, error: MigrationFailedError) -> bool:
     """Tell whether a statement was refused only for the transaction around it."""
     is_single = len(unit.statements) == 1 and not unit.is_block
     is_refused = error.error.sqlstate in REFUSED_INSIDE
+    if error.hint == NEVER_INSIDE:
+        return False
     return is_refused and is_single and not run.held.is_pooled
 
 
@@ -254,33 +267,72 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     """
     worker, held, version = run.worker, run.held, run.task.version
     _prepare_session(run, unit)
+    with worker.translated("ask what is there before the statement"):
+        before = note_before(worker.conn, unit)
+    with held.translated("write the progress of files"):
+        intent = Progress(
+            number=unit.number,
+            digest=digest_unit(run.task.script, unit),
+            state="started",
+            before=before,
+        )
+        write_intent(held.conn, worker.table, version, intent)
     try:
-        with translated_loss():
-            before = note_before(worker.conn, unit)
-            intent = Progress(
-                number=unit.number,
-                digest=digest_unit(run.task.script, unit),
-                state="started",
-                before=before,
-            )
-            write_intent(held.conn, worker.table, version, intent)
         message = single(run.task, unit.statements)
         blocks = not waits_harmlessly(unit)
         exchange(worker, message, run.watch, blocks_queries=blocks)
-        with translated_loss():
+        with worker.translated("ask whether the index is valid"):
             require_valid(worker.conn, run.task.script, unit, before)
     except (GateError, LocksNotFreeError) as error:
         if is_done_in_steps(unit):
             _forget_session(worker)
             raise _leave_unfinished(error, version) from error
-        with translated_loss():
-            tidy(worker.conn, unit, before)
+        try:
+            with _clearing(run):
+                tidy(worker.conn, unit, before)
+        except ServerRefusedError as refusal:
+            raise _left_over(error, refusal) from error
+        with held.translated("write the progress of files"):
             held.conn.execute(delete_units(worker.table, version, [unit.number]))
         _forget_session(worker)
         raise
-    with translated_loss():
+    with held.translated("write the progress of files"):
         held.conn.execute(finish_unit(worker.table, version, unit.number))
     _forget_session(worker)
+
+
+@contextmanager
+def _clearing(run: _Run) -> Iterator[None]:
+    """
+    Clear up after a statement under limits of the gate's own, whatever the file's are.
+
+    Raises:
+        ServerRefusedError: It cannot be now: what was left stays for the next start.
+    """
+    limits = select(
+        set_config(name, value, is_local=False) for name, value in CLEARING.items()
+    )
+    try:
+        with run.worker.translated("clear up after an unfinished statement"):
+            run.worker.conn.execute(limits)
+            yield
+    except RefusedForNowError as error:
+        error.refusal.hint = (
+            "A transaction that is open on its table keeps what it left from being "
+            "dropped: end that one; the next start drops it first."
+        )
+        raise error.refusal from error
+
+
+def _left_over(
+    error: GateError | LocksNotFreeError, refusal: ServerRefusedError
+) -> GateError:
+    """Return the error of a statement that has left something, with both causes."""
+    if isinstance(error, LocksNotFreeError):
+        error = MigrationFailedError(error.error, hint="")
+    left = f"What it left stays for now ({refusal.message}). {refusal.hint}"
+    error.hint = f"{error.hint} {left}".lstrip()
+    return error
 
 
 def _leave_unfinished(error: GateError | LocksNotFreeError, version: str) -> GateError:
@@ -311,7 +363,8 @@ def _prepare_session(run: _Run, unit: Unit) -> None:
 def _forget_session(worker: Worker) -> None:
     """Clear everything that the file has left in the session."""
     roll_back(worker.conn)
-    send_message(worker.conn, b"DISCARD ALL")
+    with worker.translated("clear the session after a statement"):
+        worker.conn.execute("DISCARD ALL")
     keep_settings(worker)
 
 
@@ -320,9 +373,10 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
     worker, held, version = run.worker, run.held, run.task.version
     unit = alone(unit)
     _prepare_session(run, unit)
-    with translated_loss():
+    with _clearing(run):
         is_done = judge(worker.conn, run.task.script, unit, row.before)
-        if is_done:
+    if is_done:
+        with held.translated("write the progress of files"):
             held.conn.execute(finish_unit(worker.table, version, unit.number))
     _forget_session(worker)
     if not is_done:

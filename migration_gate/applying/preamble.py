@@ -20,7 +20,7 @@ from migration_gate.files.units import Unit
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.report.events import MIGRATION_SETTING_SKIPPED
 from migration_gate.report.log import Log
-from migration_gate.session.session import Session, translated_loss
+from migration_gate.session.session import Session
 from migration_gate.settings.spelling import closest
 from migration_gate.statements import (
     Statement,
@@ -63,7 +63,7 @@ def leave_out_unknown(held: Session, script: Script, log: Log) -> Script:
     asked = {name: statement for statement, name in _preamble(script)}
     if not asked:
         return script
-    with translated_loss():
+    with held.translated("ask which parameters the server has"):
         rows = held.conn.execute("SELECT name FROM pg_catalog.pg_settings").fetchall()
     known = {row[0] for row in rows}
     unknown = asked.keys() - known

@@ -164,7 +164,7 @@ def _say_incomplete(session: Session, plan: Plan) -> GateError:
 
 
 def _ask(conn: LimitedConnection, patience: Patience, log: Log) -> None:
-    with closing(conn), looking(conn):
+    with closing(conn), looking(conn, "ask for the server's state"):
         is_standby, read_only, backend_pid = conn.execute(SERVER_STATE).fetchall()[0]
         if is_standby or read_only == "on":
             raise not_writable(is_standby=is_standby)

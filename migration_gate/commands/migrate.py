@@ -30,6 +30,7 @@ from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     ConnectionLostError,
     DefaultsChangedError,
+    RefusedForNowError,
 )
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
@@ -37,6 +38,7 @@ from migration_gate.settings.settings import Settings
 
 
 LOSSES_MAX: Final = 3
+STARTS_ANEW: Final = (ConnectionLostError, RefusedForNowError, AlreadyAppliedError)
 
 
 def migrate(settings: Settings, log: Log, tally: Tally) -> None:
@@ -67,7 +69,7 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
             bring_up_to_date(settings, migrations, log, tally)
         except DefaultsChangedError:
             continue
-        except (ConnectionLostError, AlreadyAppliedError) as error:
+        except STARTS_ANEW as error:
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
                 raise _in_vain(error, tally) from error
@@ -114,9 +116,11 @@ def _check_standby(migrations: Sequence[Migration]) -> Callable[[Session], objec
 
 
 def _in_vain(
-    error: ConnectionLostError | AlreadyAppliedError, tally: Tally
+    error: ConnectionLostError | RefusedForNowError | AlreadyAppliedError, tally: Tally
 ) -> GateError:
     """Say what kept the run from going on, however often it began anew."""
+    if isinstance(error, RefusedForNowError):
+        return error.refusal.noted(f"{LOSSES_MAX + 1} times in a row")
     if isinstance(error, AlreadyAppliedError):
         return HistoryError(
             f'could not record "{error.version}": duplicate key value violates unique '
@@ -127,7 +131,7 @@ def _in_vain(
     versions = tuple(tally.in_doubt)
     during = f' while applying "{versions[0]}"' if versions else ""
     return DatabaseUnreachableError(
-        f"the connection was lost {LOSSES_MAX + 1} times in a row{during}",
+        f"the connection was lost {LOSSES_MAX + 1} times in a row{during}: {error}",
         hint="Look at the server's log: this migration may end its session, or the "
         "network or a pooler's time limit may cut it.",
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-
-import psycopg
+from typing import Final
 
 from psycopg import sql
 
@@ -24,20 +23,24 @@ from migration_gate.history.progress import (
     read_progress,
 )
 from migration_gate.history.rows import delete_rows, insert_row
-from migration_gate.history.table import missing_right
+from migration_gate.history.writing import explain_write
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     FileFault,
     MigrationFilesError,
+    ServerRefusedError,
 )
 from migration_gate.report.events import MIGRATION_RESOLVED
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally
-from migration_gate.session.session import Session, translated_loss
+from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
+
+
+RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def resolve(
@@ -64,6 +67,8 @@ def resolve(
             hint="Look with the command status whether it was, or give the command "
             "again.",
         ) from error
+    except RefusedForNowError as error:
+        raise error.refusal from error
     said = "applied" if is_applied else "not applied"
     log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
 
@@ -79,7 +84,7 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
     plan = plan_for(migrations, held)
     key = version_to_key(version)
     with open_worker(settings, held, log) as worker:
-        with translated_loss():
+        with worker.translated("read the progress of files"):
             unfinished = find_unfinished(worker.conn, worker.table)
         rows = tuple(v for v in unfinished if version_to_key(v) == key)
         started = _find_started(worker, rows)
@@ -94,7 +99,7 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
 
 def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | None:
     """Return version and number of the statement whose end was not seen."""
-    with translated_loss():
+    with worker.translated("read the progress of files"):
         for version in versions:
             for row in read_progress(worker.conn, worker.table, version).values():
                 if row.state == "started":
@@ -141,14 +146,13 @@ def _forget(worker: Worker, versions: Sequence[str]) -> None:
 
 
 def _execute(worker: Worker, statement: sql.Composed) -> None:
-    table = worker.table
+    table, role = worker.table, worker.login_role
     try:
-        with translated_loss():
+        with worker.translated(f'write to table "{table.schema}.{table.name}"'):
             worker.conn.execute(statement)
-    except psycopg.errors.InsufficientPrivilege as error:
-        facts = {"login_role": worker.login_role}
-        rights = "SELECT, INSERT, UPDATE, DELETE"
-        raise missing_right(rights, table.schema, table.name, facts) from error
+    except ServerRefusedError as refusal:
+        error = explain_write(worker.conn, table, role, refusal, rights=RIGHTS)
+        raise error from refusal
 
 
 def _unknown(version: str, problem: str) -> MigrationFilesError:

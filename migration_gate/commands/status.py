@@ -97,7 +97,8 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         plan = plan_for(migrations, session)
         table = session.seen.table
-        unfinished = () if table is None else find_unfinished(session.conn, table)
+        with session.translated("read the progress of files"):
+            unfinished = () if table is None else find_unfinished(session.conn, table)
         failures = find_failures(session, plan)
     log_plan(plan, log, tally)
     return _Seen(

@@ -6,5 +6,6 @@ Connect once, say why not, wait, and send one message. Knows no history.
 the parameters name, and ``dialing`` connects to one of them; ``sqlstate`` asks a server
 that refuses for its SQLSTATE; ``wait`` repeats an attempt until it succeeds;
 ``simple_query`` sends one message of the simple protocol and keeps every answer;
-``qualified`` is how SQL of the gate's own is written.
+``refusals`` translates the driver's errors; ``qualified`` is how SQL of the gate's own
+is written.
 """

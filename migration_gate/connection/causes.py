@@ -208,6 +208,16 @@ NO_RIGHT: Final = Cause(
     reason="no_right",
     remedy="GRANT the role what it lacks.",
 )
+STATEMENT_REFUSED: Final = Cause(
+    kind="refused",
+    reason="refused",
+    remedy="PostgreSQL's words, and its log, say why.",
+)
+NOT_NOW: Final = Cause(
+    kind="early",
+    reason="not_now",
+    remedy="Other sessions, or a limit of the role or the database, are in the way.",
+)
 INCOMPLETE: Final = Cause(
     kind="early",
     reason="incomplete",

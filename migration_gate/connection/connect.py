@@ -23,15 +23,19 @@ from migration_gate.connection.causes import (
     CA_FILE_MISSING,
     NO_ANSWER,
     NO_RIGHT,
+    NOT_NOW,
     POOL_FULL,
+    STATEMENT_REFUSED,
     Cause,
     decide,
     find_cause,
     shorten_text,
 )
 from migration_gate.connection.dialing import DialError, address_of, dial
+from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
-from migration_gate.report.errors import GateError
+from migration_gate.report.errors import GateError, ServerRefusedError
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.settings.database import (
     DatabaseSettings,
     connection_parameters,
@@ -103,6 +107,12 @@ class NotReadyError(Exception):
         self.address = address
         self.pace = cause.pace
         self.causes = frozenset({cause})
+
+    @property
+    def sqlstate(self) -> str | None:
+        """Return the SQLSTATE with which the server refused; None where none came."""
+        refusal = self.error
+        return refusal.sqlstate if isinstance(refusal, ServerRefusedError) else None
 
 
 def read_secret_file(path: str) -> str:
@@ -233,7 +243,7 @@ def open_second_connection(
     """
     conn = open_connection(database, until_s=until_s, **overrides)
     try:
-        with looking(conn):
+        with looking(conn, "use a second connection"):
             conn.execute("SELECT")
     except BaseException as error:
         conn.close()
@@ -267,14 +277,22 @@ def _require_ca_file(parameters: Mapping[str, str]) -> None:
 
 @contextmanager
 def looking(
-    conn: LimitedConnection, *, timeout_s: float | None = ANSWER_TIMEOUT_S
+    conn: LimitedConnection,
+    doing: str,
+    *,
+    timeout_s: float | None = ANSWER_TIMEOUT_S,
+    full: bool = False,
 ) -> Iterator[None]:
     """
-    Turn the driver's error for a connection lost while looking into NotReadyError.
+    Turn the driver's error for a question at the start into NotReadyError.
 
-    So is no answer for long: a pooler takes the login while its server is away, and
-    another session may lock the table. Any other error of a query is a fault of the
-    query's, and waiting does not mend it.
+    No answer for long is one: a pooler takes the login while its server is away, and
+    another session may lock the table. What the server refuses may come right, as a
+    right that is being granted does.
+
+    Args:
+        doing: What is asked for, as in "could not ...".
+        full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
     """
     started_s = time.monotonic()
     if timeout_s is not None and conn.until_s is not None:
@@ -283,21 +301,31 @@ def looking(
     conn.answer_timeout_s = timeout_s
     try:
         yield
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise NotReadyError(NO_RIGHT, shorten_text(str(error))) from error
-    except (psycopg.OperationalError, psycopg.InternalError) as error:
+    except psycopg.Error as error:
         waited_s = time.monotonic() - started_s
         is_late = timeout_s is not None and waited_s >= timeout_s
         if error.sqlstate is None and is_late and not conn.broken:
             _cancel(conn)
             text = f"logged in, but no answer within {timeout_s:.0f} s"
             raise NotReadyError(NO_ANSWER, text) from error
-        text = str(error)
-        cause = BY_SQLSTATE.get(error.sqlstate or "") or find_cause(text)
-        address = address_of(conn.pgconn)
-        raise NotReadyError(cause, shorten_text(text), address=address) from error
+        raise _to_no_answer(conn, to_outcome(doing, error, full=full)) from error
     finally:
         conn.answer_timeout_s = None
+
+
+def _to_no_answer(conn: LimitedConnection, outcome: Exception) -> Exception:
+    """Return what keeps a question at the start from its answer as "not yet"."""
+    if isinstance(outcome, ConnectionLostError):
+        said, sqlstate = outcome.words, outcome.sqlstate or ""
+        cause = BY_SQLSTATE.get(sqlstate) or find_cause(said)
+        return NotReadyError(cause, shorten_text(said), address=address_of(conn.pgconn))
+    if isinstance(outcome, RefusedForNowError):
+        refusal = outcome.refusal
+        return NotReadyError(NOT_NOW, refusal.message, refusal)
+    if isinstance(outcome, ServerRefusedError):
+        cause = NO_RIGHT if outcome.sqlstate == "42501" else STATEMENT_REFUSED
+        return NotReadyError(cause, outcome.message, outcome)
+    return outcome
 
 
 def _cancel(conn: LimitedConnection) -> None:

@@ -18,6 +18,7 @@ import psycopg
 
 from psycopg import pq
 
+from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import SqlFailure
 from migration_gate.report.outcomes import ConnectionLostError
 
@@ -34,6 +35,8 @@ FIELDS: Final = {
     "context": pq.DiagnosticField.CONTEXT,
     "constraint": pq.DiagnosticField.CONSTRAINT_NAME,
     "table": pq.DiagnosticField.TABLE_NAME,
+    "source": pq.DiagnosticField.SOURCE_FUNCTION,
+    "severity": pq.DiagnosticField.SEVERITY_NONLOCALIZED,
     "position": pq.DiagnosticField.STATEMENT_POSITION,
 }
 
@@ -118,11 +121,21 @@ def send_message(  # noqa: PLR0913  # what is called meanwhile, by name
         on_sent()
         _collect(pgconn, answers, ticks, copy_data)
     except psycopg.OperationalError as error:
-        raise ConnectionLostError(str(error)) from error
+        raise _to_loss(answers.failure, error) from error
     except BaseException:
         _cancel(conn, answers)
         raise
     return answers
+
+
+def _to_loss(
+    failure: SqlFailure | None, error: psycopg.OperationalError
+) -> ConnectionLostError:
+    """Return the loss with the server's last word, where it said one."""
+    if failure is None or not failure.ends_session:
+        return ConnectionLostError(" ".join(str(error).split()))
+    words = clean_failure(failure, full=False)["error_message"] or ""
+    return ConnectionLostError(words, failure.sqlstate)
 
 
 def is_alive(conn: psycopg.Connection[Any]) -> bool:

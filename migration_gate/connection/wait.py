@@ -231,8 +231,7 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     if isinstance(error.error, SettingsError):
         return error.error
     if error.error is not None:
-        text = f"{error.error} ({patience.tried})"
-        return type(error.error)(text, hint=error.error.hint)
+        return error.error.noted(patience.tried)
     cause, text, place = patience.cause, str(error), patience.place
     if cause.kind == "local" and cause.reason.startswith("certificate"):
         return DatabaseUnreachableError(

@@ -12,13 +12,14 @@ import psycopg
 
 from psycopg import pq
 
+from migration_gate.connection.refusals import translated
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.failure import describe_failure, judge_failure
 from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Share, find_own
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
-from migration_gate.report.outcomes import ConnectionLostError, LocksNotFreeError
+from migration_gate.report.outcomes import LocksNotFreeError
 from migration_gate.statements import blocks
 
 
@@ -158,13 +159,13 @@ def _judge(
 def roll_back(conn: psycopg.Connection[Any]) -> None:
     """End a transaction that is still open, and clear what a rollback does not undo."""
     if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-        answers = send_message(conn, ROLL_BACK)
-        if answers.failure is not None:
-            raise ConnectionLostError(answers.failure.message or "")
+        with translated("roll back"):
+            conn.execute(ROLL_BACK)
 
 
 def keep_settings(worker: Worker) -> None:
     """Bring back what holds in the worker's session, not its defaults."""
     calls = keep_calls(worker)
     if calls:
-        send_message(worker.conn, select(calls).as_bytes(worker.conn))
+        with worker.translated("keep the settings of the session"):
+            worker.conn.execute(select(calls))

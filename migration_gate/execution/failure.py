@@ -1,27 +1,32 @@
 """
 Say what went wrong in a message: whose statement it was, where, and what to do.
 
-Judges answers that came; sends nothing.
+Judges answers that came; asks the server only which right lacks.
 """
 
 from __future__ import annotations
 
 import re
 
+from collections.abc import Mapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Final
 
+from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
-from migration_gate.execution.message import Own, Place, Task
+from migration_gate.execution.message import Own, OwnName, Place, Task
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
-from migration_gate.history.table import missing_right
+from migration_gate.history.writing import explain_write
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
     GateError,
     HistoryError,
     LoginRefusedError,
     MigrationFailedError,
+    ServerRefusedError,
     SettingFault,
     SettingsError,
     SqlError,
@@ -29,7 +34,6 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
-    ConnectionLostError,
     DefaultsChangedError,
     LocksNotFreeError,
 )
@@ -39,10 +43,28 @@ from migration_gate.statements import place
 
 
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
-AT_COMMIT: Final = frozenset({"clean up", "commit"})  # deferred constraints
+DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # No such table or column; nothing was recorded, in this session or this transaction;
 # division by the number of rows.
 ROW_GONE: Final = frozenset({"42P01", "42703", "42704", "22P02", "22012"})
+NO_ROLE: Final = frozenset({"22023", "42704"})
+WRITES_HISTORY: Final = frozenset({"row", "finish", "finished"})
+DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
+    {
+        "begin": 'begin a transaction for migration "{version}"',
+        "defaults": 'compare the defaults of the session for migration "{version}"',
+        "limits": 'set the limits of migration "{version}"',
+        "row": 'write migration "{version}" to table "{table}"',
+        "role": 'become GATE_ROLE for migration "{version}"',
+        "setting": 'bring back the settings of migration "{version}"',
+        "mark": 'tell how far migration "{version}" is',
+        "clean up": 'clear the session after migration "{version}"',
+        "forget": 'forget the progress of migration "{version}"',
+        "finish": 'finish migration "{version}" in table "{table}"',
+        "finished": 'finish migration "{version}" in table "{table}"',
+        "commit": 'commit migration "{version}"',
+    }
+)
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
@@ -53,14 +75,24 @@ def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exceptio
     Args:
         found: Whose statement it is, and the byte that PostgreSQL points to.
     """
-    if isinstance(found.part, Own) and found.part.name not in AT_COMMIT:
+    if isinstance(found.part, Own) and not _checks_deferred(found.part):
         return _judge_own(worker, found.share.task, found.part, failure)
     line, column = _find_place(found, failure)
     script = found.share.task.script
     error = describe_failure(worker, script, failure, line=line, column=column)
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
-    return MigrationFailedError(error, hint=find_remedy(failure))
+    hint = find_remedy(
+        failure,
+        outside=not script.in_transaction,
+        full=worker.settings.log_detail == "full",
+    )
+    return MigrationFailedError(error, hint=hint)
+
+
+def _checks_deferred(part: Own) -> bool:
+    """Tell whether a statement of the gate's own may fail by what the file did."""
+    return part.name == "commit" or part.text == DEFERRED
 
 
 def describe_failure(
@@ -86,18 +118,40 @@ def describe_failure(
 
 def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Exception:
     """Judge an error in a statement of the gate's own."""
-    error = describe_failure(worker, task.script, failure)
+    outcome = _find_outcome(worker, task, part, failure)
+    return outcome or _refuse_own(worker, task, part, failure)
+
+
+def _find_outcome(
+    worker: Worker, task: Task, part: Own, failure: SqlFailure
+) -> Exception | None:
+    """Return what the run acts on, or knows the reason of."""
     if failure.sqlstate in LOCK_STATES:
-        return LocksNotFreeError(error)
+        return LocksNotFreeError(describe_failure(worker, task.script, failure))
     if part.name == "defaults" and failure.sqlstate == OUTDATED:
         return DefaultsChangedError()
-    if part.name == "row":
-        return _judge_row(worker, failure, task.version)
+    if part.name == "row" and failure.sqlstate == "23505":
+        return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
-    if part.name in {"finish", "finished"} and failure.sqlstate in ROW_GONE:
+    if part.name in {"finish", "finished"} and _is_row_gone(failure):
         return _judge_removal(worker, task)
-    return MigrationFailedError(error, hint=find_remedy(failure))
+    return None
+
+
+def _refuse_own(
+    worker: Worker, task: Task, part: Own, failure: SqlFailure
+) -> Exception:
+    doing, table = DOING[part.name], f"{worker.table.schema}.{worker.table.name}"
+    refusal = refuse(
+        doing.format(version=task.version, table=table),
+        failure,
+        full=worker.settings.log_detail == "full",
+    )
+    if part.name in WRITES_HISTORY and isinstance(refusal, ServerRefusedError):
+        with suppress(*NO_ANSWER):
+            return explain_write(worker.conn, worker.table, worker.login_role, refusal)
+    return refusal
 
 
 def _judge_removal(worker: Worker, task: Task) -> GateError:
@@ -115,39 +169,19 @@ def _judge_removal(worker: Worker, task: Task) -> GateError:
     )
 
 
-def _judge_row(worker: Worker, failure: SqlFailure, version: str) -> Exception:
-    table = worker.table
-    if failure.sqlstate == "23505":
-        return AlreadyAppliedError(version, failure.constraint)
-    if failure.sqlstate == "25006":
-        return ConnectionLostError("the database has turned read-only")
-    if failure.sqlstate == "42501":
-        facts = {"login_role": worker.login_role}
-        right = missing_right("SELECT, INSERT, UPDATE", table.schema, table.name, facts)
-        if failure.message and "sequence" in failure.message:
-            right.hint += _sequence_grant(worker)
-        return right
-    return HistoryError(
-        f'could not write to table "{table.schema}.{table.name}": '
-        f"{failure.message} (SQLSTATE {failure.sqlstate})",
-        hint="Look at the table: it may have been dropped or altered meanwhile.",
-    )
+def _is_row_gone(failure: SqlFailure) -> bool:
+    """Tell the row's end from an error inside a trigger, which has a context."""
+    return failure.sqlstate in ROW_GONE and not failure.context
 
 
-def _sequence_grant(worker: Worker) -> str:
-    schema, role = worker.table.schema, worker.login_role
-    return (
-        f" GRANT USAGE ON ALL SEQUENCES IN SCHEMA {quote_name(schema)} "
-        f"TO {quote_name(role)};"
-    )
-
-
-def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError:
+def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError | None:
     if failure.sqlstate == "42501":
         return LoginRefusedError(
             f'role "{login_role}" may not become role "{role}" (GATE_ROLE)',
             hint=f"GRANT {quote_name(role)} TO {quote_name(login_role)};",
         )
+    if failure.sqlstate not in NO_ROLE:
+        return None
     fault = SettingFault(
         name="GATE_ROLE",
         rule="names a role that does not exist",

@@ -10,6 +10,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.refusals import refuse
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back
 from migration_gate.execution.frame import DEFAULTS, select
@@ -77,5 +78,7 @@ def _ask(conn: psycopg.Connection[Any]) -> Answers:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
     answers = send_message(conn, query)
+    if answers.failure is not None and not answers.results:
+        raise refuse("ask for the defaults of the session", answers.failure)
     roll_back(conn)
     return answers

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.simple_query import Ticks
 from migration_gate.execution.message import Message, Share
 from migration_gate.execution.worker import Worker
@@ -29,7 +30,7 @@ from migration_gate.session.activity import (
     find_workers,
     observe,
 )
-from migration_gate.session.session import Session, translated_loss
+from migration_gate.session.session import Session
 from migration_gate.statements import place
 
 
@@ -118,7 +119,7 @@ class Watch:
         """
         if not self.held.is_alive or self._message is None:
             return
-        with suppress(ConnectionLostError), translated_loss():
+        with suppress(*NO_ANSWER), self.held.translated("watch the run"):
             self._look(self._message, time.monotonic())
 
     def _look(self, message: Message, now: float) -> None:

@@ -5,6 +5,7 @@ The connection that runs files, and how its own statements are written. A value.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Own, OwnName
 from migration_gate.history.table import HistoryTable
 from migration_gate.settings.settings import Settings
@@ -40,6 +42,10 @@ class Worker:
     kept_settings: Mapping[str, str]
     defaults: str
     is_pooled: bool
+
+    def translated(self, doing: str) -> AbstractContextManager[None]:
+        """Turn the driver's errors into ours; see ``connection.refusals``."""
+        return translated(doing, full=self.settings.log_detail == "full")
 
 
 def own(worker: Worker, name: OwnName, statement: sql.Composable) -> Own:

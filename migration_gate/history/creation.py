@@ -12,9 +12,11 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.refusals import translated
 from migration_gate.history.look import Look
+from migration_gate.history.making import making
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
-from migration_gate.report.errors import GateError, HistoryError, LoginRefusedError
+from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.outcomes import AlreadyAppliedError
 from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
@@ -34,20 +36,24 @@ class HistoryMadeError(AlreadyAppliedError):
 
 
 def ensure_history(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
+    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, *, full: bool
 ) -> tuple[HistoryTable, str | None]:
     """
     Make the history table, or add our columns to it; needs the lock.
 
     Returns the table and, where it stays without our columns, the reason.
 
+    Args:
+        full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
+
     Raises:
         HistoryError: Another program's transaction keeps it from being made.
         HistoryMadeError: Another program has just made it: look again.
         LoginRefusedError: The login role may not make it, or not insert into it.
+        ServerRefusedError: PostgreSQL refuses it for another reason.
     """
     if seen.table is None:
-        return _create(conn, seen, name), None
+        return _create(conn, seen, name, full=full), None
     table = seen.table
     if not table.can_insert:
         raise missing_right(
@@ -58,11 +64,12 @@ def ensure_history(
         )
     if table.is_complete:
         return table, None
-    return _add_columns(conn, table)
+    with translated(f'add columns to table "{table.schema}.{table.name}"', full=full):
+        return _add_columns(conn, table)
 
 
 def _create(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName
+    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, *, full: bool
 ) -> HistoryTable:
     if seen.schema is None:
         role = quote_name(seen.login_role)
@@ -72,18 +79,17 @@ def _create(
             "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
         )
     table = f"{seen.schema}.{name.table}"
-    try:
-        conn.execute(_creation(seen.schema, name.table, exists=seen.schema_exists))
-    except MADE_MEANWHILE as error:
-        raise HistoryMadeError(table) from error
-    except psycopg.errors.LockNotAvailable as error:
-        raise HistoryError(
-            f'could not make table "{table}" within {MAKE_LIMIT_S} s: '
-            "another transaction is making it",
-            hint="End that transaction, then start the gate again.",
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise _may_not_create(seen, seen.schema) from error
+    with making(conn, seen.schema, name.table, seen.login_role, full=full):
+        try:
+            conn.execute(_creation(seen.schema, name.table, exists=seen.schema_exists))
+        except MADE_MEANWHILE as error:
+            raise HistoryMadeError(table) from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise HistoryError(
+                f'could not make table "{table}" within {MAKE_LIMIT_S} s: '
+                "another transaction is making it",
+                hint="End that transaction, then start the gate again.",
+            ) from error
     return HistoryTable(
         schema=seen.schema,
         name=name.table,
@@ -117,20 +123,6 @@ def _creation(schema: str, table: str, *, exists: bool) -> sql.Composed:
         limit_s=sql.SQL(str(MAKE_LIMIT_S)),
         create_schema=create_schema.format(sql.Identifier(schema)),
         table=sql.Identifier(schema, table),
-    )
-
-
-def _may_not_create(seen: Look, schema: str) -> GateError:
-    role = quote_name(seen.login_role)
-    if not seen.schema_exists:
-        return LoginRefusedError(
-            f'role {role} may not create schema "{schema}" for the history table',
-            hint=f"CREATE SCHEMA {quote_name(schema)} AUTHORIZATION {role};",
-        )
-    return LoginRefusedError(
-        f'role {role} lacks CREATE on schema "{schema}", where the history table '
-        "is to be made",
-        hint=f"GRANT USAGE, CREATE ON SCHEMA {quote_name(schema)} TO {role};",
     )
 
 

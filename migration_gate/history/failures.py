@@ -115,7 +115,7 @@ def keep_failure(
     Never raises for what the server says, and ends within LIMIT_S a statement.
     """
     try:
-        with looking(conn, timeout_s=LIMIT_S):
+        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and not (seen.is_trusted and seen.can_write):
                 return False
@@ -141,7 +141,7 @@ def read_failures(
     """
     keys = {version_to_key(version) for version in pending}
     try:
-        with looking(conn, timeout_s=LIMIT_S):
+        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if not (seen.exists and seen.is_trusted and seen.can_read):
                 return ()
@@ -173,7 +173,7 @@ def forget_failures(
         companion_name(table, SUFFIX), list(versions)
     )
     try:
-        with looking(conn, timeout_s=LIMIT_S):
+        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and seen.is_trusted and seen.can_write:
                 conn.execute(LIMITS + delete)

@@ -17,12 +17,14 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.refusals import translated
 from migration_gate.history.companions import (
     Companion,
     companion_name,
     create_beside,
     look_beside,
 )
+from migration_gate.history.making import making
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.errors import HistoryError
 
@@ -63,17 +65,27 @@ def progress_table(table: HistoryTable) -> sql.Identifier:
     return companion_name(table, SUFFIX)
 
 
-def ensure_progress(conn: psycopg.Connection[Any], table: HistoryTable) -> None:
+def ensure_progress(
+    conn: psycopg.Connection[Any], table: HistoryTable, role: str, *, full: bool
+) -> None:
     """
     Make the progress table unless it is there; needs the lock.
 
+    Args:
+        role: The login role.
+        full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
+
     Raises:
         HistoryError: There is such a table, and it cannot be trusted.
+        LoginRefusedError: The login role may not make it.
+        ServerRefusedError: PostgreSQL refuses it for another reason.
     """
-    seen = _look(conn, table)
+    with translated("look for the progress table", full=full):
+        seen = _look(conn, table)
     if not seen.exists:
         make = create_beside(table, SUFFIX, seen, COLUMNS)
-        conn.execute(sql.SQL("BEGIN; {} COMMIT").format(make))
+        with making(conn, table.schema, table.name + SUFFIX, role, full=full):
+            conn.execute(sql.SQL("BEGIN; {} COMMIT").format(make))
 
 
 def _look(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:

@@ -2,12 +2,16 @@
 PostgreSQL's words, cleaned of what a file or a row says. Pure.
 
 SPEC section 8: names and hints stay, quoted values, row data and SQL go. Works on
-translated messages too, so it looks for quotation marks and never for words.
+translated messages too, so it looks for quotation marks and never for words. What code
+in the database raises may be made of rows, whatever its SQLSTATE: none of it is shown
+but who raised it, and where.
 """
 
 from __future__ import annotations
 
 import re
+
+from typing import Final
 
 from migration_gate.report.errors import SqlFailure
 
@@ -20,6 +24,44 @@ QUOTED = re.compile(f"[{QUOTES}].*[{QUOTES}]", re.DOTALL)
 FIRST_QUOTE = re.compile(rf"(\s+at or near)?\s*[{QUOTES}].*", re.DOTALL)
 FUNCTION_LINE = re.compile(r"^PL/pgSQL function .+? line \d+", re.MULTILINE)
 COPY_LINE = re.compile(r"^COPY [^\s,]+, line \d+", re.MULTILINE)
+
+
+# Functions of PostgreSQL's, its procedural languages' and its foreign servers' drivers
+# that pass on words which are not theirs: pl_exec.c, plpy_elog.c, plpy_plpymodule.c,
+# plperl.c, pltcl.c, plv8.cc, connection.c of postgres_fdw, dblink.c.
+RAISING: Final = frozenset(
+    {
+        *("exec_stmt_raise", "exec_stmt_assert"),
+        *("PLy_elog", "PLy_elog_impl", "PLy_output"),
+        *("plperl_call_perl_func", "plperl_inline_handler", "do_util_elog"),
+        *("throw_tcl_error", "pltcl_elog", "rethrow"),
+        *("pgfdw_report_error", "pgfdw_report_internal", "dblink_res_error"),
+    }
+)
+# raise_exception, assert_failure, external_routine_exception
+RAISED_STATES: Final = ("P0001", "P0004", "38")
+# The classes of errcodes.txt; any other is the choice of whoever raises it.
+KNOWN_CLASSES: Final = frozenset(
+    {
+        *("00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z"),
+        *("10", "20", "21", "22", "23", "24", "25", "26", "27", "28", "2B", "2D"),
+        *("2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54"),
+        *("55", "57", "58", "72", "F0", "HV", "P0", "XX"),
+    }
+)
+OWN_WORDS: Final = "assertion failed"  # of an ASSERT that gives none
+
+
+def is_raised(failure: SqlFailure) -> bool:
+    """Tell whether the words are those of code in the database, perhaps with data."""
+    sqlstate = failure.sqlstate
+    if sqlstate is None or failure.message == OWN_WORDS:
+        return False
+    return (
+        failure.source in RAISING
+        or sqlstate.startswith(RAISED_STATES)
+        or sqlstate[:2] not in KNOWN_CLASSES
+    )
 
 
 def clean_message(sqlstate: str | None, message: str) -> str:
@@ -67,6 +109,15 @@ def clean_failure(failure: SqlFailure, *, full: bool) -> dict[str, str | None]:
             "error_detail": failure.detail,
             "error_hint": failure.hint,
             "error_context": failure.context,
+        }
+    if is_raised(failure):
+        context = clean_context(failure.context)
+        who = (context or "code in the database").partition("; ")[0]
+        return {
+            "error_message": f"an error that {who} raises",
+            "error_detail": None,
+            "error_hint": None,
+            "error_context": context,
         }
     return {
         "error_message": clean_message(sqlstate, failure.message or ""),

@@ -6,6 +6,8 @@ GateError                         closes the gate; has .reason, .hint and .field
 ├── MigrationFilesError           the folder, or a file in it, cannot be used
 ├── DatabaseUnreachableError      not usable before the deadline; __cause__ is psycopg's
 ├── LoginRefusedError             a refusal that outlived the grace, or a missing right
+├── ServerRefusedError            PostgreSQL refused a statement of the gate's own
+│   └── HistoryRefusedError       the same, of a row of the history
 ├── LockTimeoutError              another gate kept the lock without progress
 ├── HistoryError                  history disagrees with the files, or cannot be trusted
 ├── MigrationBlockedError         its locks were never free
@@ -21,9 +23,9 @@ hints are sentences. No message, hint or field ever holds a secret or SQL text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, Self
 
 
 class GateError(Exception):
@@ -47,6 +49,12 @@ class GateError(Exception):
     def fields(self) -> dict[str, object]:
         """Return what the verdict says beside reason, message and hint."""
         return {"version": self.version}
+
+    def noted(self, note: str) -> Self:
+        """Add to the message what is known of the circumstances; return the error."""
+        self.message = f"{self.message} ({note})"
+        self.args = (self.message,)
+        return self
 
 
 class SettingFault(NamedTuple):
@@ -148,6 +156,40 @@ class LoginRefusedError(GateError):
     reason = "refused"
 
 
+class ServerRefusedError(GateError):
+    """
+    PostgreSQL refused a statement of the gate's own.
+
+    ``said`` is what may be told of its words, under the names of the log's fields.
+    """
+
+    reason = "refused"
+
+    def __init__(
+        self, doing: str, *, sqlstate: str, said: Mapping[str, str | None], hint: str
+    ) -> None:
+        words = f"{said['error_message']} (SQLSTATE {sqlstate})"
+        super().__init__(f"could not {doing}: {words}", hint=hint)
+        self.sqlstate = sqlstate
+        self.said = said
+
+    def fields(self) -> dict[str, object]:
+        """Return PostgreSQL's cleaned words."""
+        said = {name: text for name, text in self.said.items() if text is not None}
+        return {**said, "error_message": self.message, "sqlstate": self.sqlstate}
+
+
+class HistoryRefusedError(ServerRefusedError):
+    """PostgreSQL refused to write a row of the history."""
+
+    reason = "history"
+
+    def __init__(self, refusal: ServerRefusedError, *, hint: str = "") -> None:
+        GateError.__init__(self, refusal.message, hint=hint or refusal.hint)
+        self.sqlstate = refusal.sqlstate
+        self.said = refusal.said
+
+
 class LockTimeoutError(GateError):
     """Another gate kept the lock without progress."""
 
@@ -186,6 +228,7 @@ class SqlFailure:
     """
     An error as PostgreSQL gave it; may hold SQL text and row data: never logged as is.
 
+    ``source`` is the function of the server's, or of an extension's, that raised it;
     ``position`` counts characters of the message from 1.
     """
 
@@ -197,6 +240,13 @@ class SqlFailure:
     constraint: str | None
     table: str | None
     position: int | None
+    source: str | None = None
+    severity: str | None = None
+
+    @property
+    def ends_session(self) -> bool:
+        """Return whether the server has ended the session with it."""
+        return self.severity in {"FATAL", "PANIC"}
 
 
 class SqlError(NamedTuple):

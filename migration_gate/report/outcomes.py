@@ -4,9 +4,7 @@ What may come of a message beside success: outcomes that the run acts on, no ver
 
 from __future__ import annotations
 
-from migration_gate.report.errors import (
-    SqlError,
-)
+from migration_gate.report.errors import ServerRefusedError, SqlError
 
 
 class AlreadyAppliedError(Exception):
@@ -39,4 +37,26 @@ class LocksNotFreeError(Exception):
 
 
 class ConnectionLostError(Exception):
-    """The connection ended before the answer came: what was sent may have happened."""
+    """
+    The connection ended before the answer came: what was sent may have happened.
+
+    ``words`` say why, as far as anybody said; ``sqlstate`` is None where the server
+    said nothing.
+    """
+
+    def __init__(self, words: str, sqlstate: str | None = None) -> None:
+        super().__init__(words + (f" (SQLSTATE {sqlstate})" if sqlstate else ""))
+        self.words = words
+        self.sqlstate = sqlstate
+
+
+class RefusedForNowError(Exception):
+    """
+    PostgreSQL refused a statement of the gate's own, and may answer another try.
+
+    ``refusal`` closes the gate where no try is left.
+    """
+
+    def __init__(self, refusal: ServerRefusedError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal

@@ -2,118 +2,474 @@
 What to do about an error of PostgreSQL's, in a sentence or two. Pure.
 
 Told by SQLSTATE; by the text only where one SQLSTATE has several causes, and then a
-translated text gets the general remedy.
+translated text gets the remedy that fits them all.
 """
 
 from __future__ import annotations
 
 import re
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from migration_gate.report.cleaning import is_raised
 from migration_gate.report.errors import SqlFailure
 
 
-FIX_AND_RESTART = "Nothing of this file is left; correct it and start the gate again."
-ALREADY_EXISTS = (
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """
+    What to do where an error has one of the states, and its text the pattern.
+
+    No pattern fits any text. ``inside`` is for an error inside a function or DO block,
+    ``outside`` for a file that runs outside a transaction.
+    """
+
+    states: str
+    hint: str
+    pattern: str = ""
+    inside: bool = False
+    outside: bool = False
+
+
+NOTHING_LEFT: Final = "Nothing of this file is left."
+FIX_AND_RESTART: Final = (
+    "Nothing of this file is left; correct it and start the gate again."
+)
+ALREADY_EXISTS: Final = (
     "If the objects of this file exist already, say so with the command "
     "resolve VERSION --applied; if only some do, drop them, or write "
     "IF NOT EXISTS, and start the gate again."
 )
-OUTSIDE = (
+OUTSIDE: Final = (
     "Put the statement in a file of its own that begins with -- gate: no-transaction."
 )
-BY_STATE = {
-    "25001": OUTSIDE,
-    "2D000": OUTSIDE,
-    "25006": "The transaction is read-only: check default_transaction_read_only of "
-    "the role and the database.",
-    "42P07": ALREADY_EXISTS,
-    "42P06": ALREADY_EXISTS,
-    "42701": ALREADY_EXISTS,
-    "42710": ALREADY_EXISTS,
-    "42723": ALREADY_EXISTS,
-    "42P04": ALREADY_EXISTS,
-    "42P01": "Check the name and the search_path: each file starts with that of the "
-    "role or database. " + FIX_AND_RESTART,
-    "53100": "The database server's disk is full: free or add space there, then "
-    "start the gate again. Nothing of this file is left.",
-    "53200": "The database server is out of memory; nothing of this file is left.",
-    "53400": "A limit in the server's configuration is reached, such as "
-    "temp_file_limit: raise it, or do less in one statement. Nothing of this file "
-    "is left.",
-    "54000": "A limit of PostgreSQL is reached; split the file.",
-    "55006": "Other sessions use the object; end them or wait, then start the gate "
-    "again.",
-    "55P03": "Other sessions hold the locks that this migration needs. End them, or "
-    "run it when there is less traffic, or raise GATE_DDL_LOCK_TIMEOUT.",
-    "55P04": "A new enum value cannot be used in the transaction that adds it: put "
-    "ALTER TYPE … ADD VALUE in a migration of its own, before this one.",
-    "57014": "The statement was cancelled, or ran longer than "
-    "GATE_STATEMENT_TIMEOUT; raise it, or begin the file with "
-    "-- gate: statement-timeout=1h.",
-    "22P05": "The database's encoding has no such character: write the text without "
-    "it, or use a database whose encoding is UTF8. Nothing of this file is left.",
-}
-# 22023 is Amazon RDS's own: https://github.com/avances123/dynamodb_fdw/issues/1
-EXTENSION_STATES = frozenset({"0A000", "22023", "42501", "58P01"})
-CONSTRAINT_STATES = frozenset({"23502", "23503", "23505", "23514", "23P01"})
-EXTENSION_PROVIDERS = (
-    "On Azure add it to the server parameter azure.extensions, on AWS to "
-    "rds.allowed_extensions"
+NEVER_INSIDE: Final = (
+    "It can never run in a function or DO block: write the statement itself in a file "
+    "that begins with -- gate: no-transaction."
 )
-UUID_REMEDY = (
+ENDS_INSIDE: Final = (
+    "It ends a transaction where it may not: inside a function, a block with "
+    "EXCEPTION or a loop over a cursor, or in a procedure with SET or SECURITY "
+    "DEFINER."
+)
+HIDDEN_WORDS: Final = (
+    "Its words may be made of rows, and are not logged: GATE_LOG_DETAIL=full shows "
+    "them, and so does the server's log. "
+)
+UUID_REMEDY: Final = (
     "gen_random_uuid() is built into PostgreSQL 13 and later: use it instead of "
     "uuid-ossp or pgcrypto and leave the extension out."
 )
+EXTENSION_PROVIDERS: Final = (
+    "On Azure add it to the server parameter azure.extensions, on AWS to "
+    "rds.allowed_extensions"
+)
+NO_EXTENSION: Final = (
+    "The server does not have this extension: install its package there, or use "
+    f"a built-in function. {EXTENSION_PROVIDERS}."
+)
+ROWS_VIOLATE: Final = (
+    f"Rows violate a constraint: correct the data or the file. {NOTHING_LEFT}"
+)
+DISK_FULL: Final = (
+    "The database server's disk is full, or a quota: free or add space there, then "
+    "start the gate again."
+)
+REPLICA_IDENTITY: Final = (
+    "A publication wants a replica identity: ALTER TABLE … REPLICA IDENTITY FULL, or "
+    "give the table a primary key, or take it out of the publication."
+)
+
+# The first that fits counts. The causes are those that PostgreSQL's source, its
+# extensions' and the providers' have for each state.
+REMEDIES: Final[Sequence[Remedy]] = (
+    # Extensions. 22023 is Amazon RDS's own:
+    # https://github.com/avances123/dynamodb_fdw/issues/1
+    Remedy("0A000 42501 42704 42883 58P01", UUID_REMEDY, r"uuid_generate|uuid-ossp"),
+    Remedy(
+        "0A000 22023 42501",
+        "Add the extension to the server parameter azure.extensions, and let a "
+        "member of azure_pg_admin create it.",
+        r"allow-listed|azure_pg_admin",
+    ),
+    Remedy(
+        "0A000 22023 42501 58P01",
+        "Amazon RDS takes the extensions that SHOW rds.extensions lists and its "
+        "parameter rds.allowed_extensions allows, from a member of rds_superuser.",
+        r"(?i)\brds\b|rds\.",
+    ),
+    Remedy(
+        "42501",
+        "Leave the statement out: only the extension's owner may do this to it. A "
+        "dump writes COMMENT ON EXTENSION; pg_dump --no-comments does not.",
+        r"must be owner of extension",
+    ),
+    Remedy(
+        "42501",
+        "Only trusted extensions can be created with CREATE on the database: "
+        "GRANT CREATE ON DATABASE, or have an administrator create this one "
+        f"once. {EXTENSION_PROVIDERS} first.",
+        r"permission denied to (create|update) extension",
+    ),
+    Remedy("0A000", NO_EXTENSION, r'extension "[^"]*" is not (available|in|supported)'),
+    Remedy(
+        "0A000",
+        f"The extension has to stay in its schema. {FIX_AND_RESTART}",
+        r'extension "[^"]*" does not support SET SCHEMA',
+    ),
+    Remedy("58P01", NO_EXTENSION, r"extension control file|\$libdir|access file"),
+    Remedy(
+        "22023",
+        "The server has another version of this extension: look at "
+        "pg_available_extension_versions, and name one of those, or none.",
+        r'extension "[^"]*" has no (installation script|update path)',
+    ),
+    Remedy(
+        "42704",
+        "Create the extension that is required first, or write CREATE EXTENSION … "
+        f"CASCADE. {NOTHING_LEFT}",
+        r"required extension",
+    ),
+    Remedy(
+        "55000 F0000 XX000",
+        "The server has to load this library when it starts: have an administrator "
+        f"add it to shared_preload_libraries, and restart. {NOTHING_LEFT}",
+        r"shared_preload_libraries",
+    ),
+    # Transactions
+    Remedy(
+        "25001",
+        "Before it, the gate has recorded the file: say it at the file's head, as "
+        "BEGIN ISOLATION LEVEL …; or as SET TRANSACTION in the first statement.",
+        r"before any query|^SET TRANSACTION",
+    ),
+    Remedy("25001", NEVER_INSIDE, inside=True),
+    Remedy("25001", OUTSIDE),
+    Remedy("2D000", ENDS_INSIDE, outside=True),
+    Remedy("2D000", OUTSIDE),
+    Remedy(
+        "25006",
+        "The transaction is read-only: check default_transaction_read_only of "
+        "the role and the database, which some providers turn on when the disk is "
+        "full, and SET in the file.",
+    ),
+    Remedy(
+        "25P01",
+        f"Write BEGIN; before it and COMMIT; after what belongs to it. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "26000 34000 3B001",
+        "Each file begins in a clean session: prepare, declare or set it in this file. "
+        + FIX_AND_RESTART,
+    ),
+    # What exists already, and what does not
+    Remedy(
+        "42701",
+        "The column stands twice in the statement, or the table has it already. "
+        + FIX_AND_RESTART,
+        r"more than once",
+    ),
+    Remedy(
+        "42710",
+        "Roles belong to the whole server, and another database may have made this "
+        "one: create it only where pg_roles lacks it, in a DO block. " + NOTHING_LEFT,
+        r'^role "',
+    ),
+    Remedy("42P04 42P06 42P07 42701 42710 42723", ALREADY_EXISTS),
+    Remedy(
+        "42P01",
+        "Check the name and the search_path: each file starts with that of the "
+        "role or database. " + FIX_AND_RESTART,
+    ),
+    Remedy(
+        "3F000",
+        "Create the schema first, or check the search_path: each file starts with "
+        "that of the role or database. " + FIX_AND_RESTART,
+    ),
+    Remedy(
+        "42704",
+        "Check the name. A type may belong to an extension that has to be created "
+        "before, a role to another server. " + FIX_AND_RESTART,
+    ),
+    Remedy(
+        "42883",
+        "Check the name, the types of what it is given, and whether its extension is "
+        "there, in a schema of the search_path. " + FIX_AND_RESTART,
+    ),
+    # Rows
+    Remedy(
+        "23514",
+        f"No partition takes this row: create one first. {NOTHING_LEFT}",
+        r"no partition of relation",
+    ),
+    Remedy("23001 23502 23503 23505 23514 23P01 44000", ROWS_VIOLATE),
+    Remedy(
+        "22021 22P05",
+        "The database's encoding has no such character: write the text without "
+        f"it, or use a database whose encoding is UTF8. {NOTHING_LEFT}",
+    ),
+    # Objects in use
+    Remedy(
+        "55006",
+        "Rows that the file itself has changed wait for their constraints or "
+        "triggers: write SET CONSTRAINTS ALL IMMEDIATE; before this statement, or "
+        f"put it in a later file. {NOTHING_LEFT}",
+        r"pending trigger events",
+    ),
+    Remedy(
+        "55006",
+        "A query, loop or cursor of the file itself has it open: do this after its "
+        f"end, or in a later file. {NOTHING_LEFT}",
+        r"active queries in this session|active portal",
+    ),
+    Remedy(
+        "55006",
+        "The gate is logged in to it: do this once, as an administrator, from "
+        "elsewhere.",
+        r"current(ly open)? (user|database)|session user",
+    ),
+    Remedy(
+        "55006",
+        "A replication slot or subscription uses it: stop that first, then start the "
+        "gate again.",
+        r"slot|subscription|replication origin",
+    ),
+    Remedy(
+        "55006",
+        "Other sessions use the object: end them or wait, then start the gate again.",
+        r"other (users|sessions)|being accessed|by other",
+    ),
+    Remedy(
+        "55006",
+        "Something uses the object: rows that this file has changed (write SET "
+        "CONSTRAINTS ALL IMMEDIATE; before it), a loop of the file's, or another "
+        f"session (end it or wait). {NOTHING_LEFT}",
+    ),
+    Remedy("55000", REPLICA_IDENTITY, r"replica identity"),
+    Remedy(
+        "55000",
+        "The server's wal_level has to be logical: have an administrator set it, and "
+        "restart.",
+        r"wal_level",
+    ),
+    Remedy(
+        "55000",
+        "Fill it first: REFRESH MATERIALIZED VIEW. " + NOTHING_LEFT,
+        r"has not been populated",
+    ),
+    Remedy(
+        "55P02",
+        "This parameter is the server's: have an administrator set it there, and take "
+        f"it out of the file. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "55P03",
+        "Other sessions hold the locks that this migration needs. End them, or "
+        "run it when there is less traffic, or raise GATE_DDL_LOCK_TIMEOUT.",
+    ),
+    Remedy(
+        "55P04",
+        "A new enum value cannot be used in the transaction that adds it: put "
+        "ALTER TYPE … ADD VALUE in a migration of its own, before this one.",
+    ),
+    Remedy(
+        "2BP01",
+        "The role owns objects, or has rights, here or in another database: REASSIGN "
+        f"OWNED and DROP OWNED in each, first. {NOTHING_LEFT}",
+        r'^role "',
+    ),
+    Remedy(
+        "2BP01",
+        "Other objects need it: drop or change them first, in this file, or write "
+        f"CASCADE where all of them may go. {NOTHING_LEFT}",
+    ),
+    # Limits
+    Remedy("53100", f"{DISK_FULL} {NOTHING_LEFT}"),
+    Remedy(
+        "53200",
+        "The statement locks more objects than the server has room for: split the "
+        "file, or have max_locks_per_transaction raised, and restart. " + NOTHING_LEFT,
+        r"shared memory",
+    ),
+    Remedy("53200", f"The database server is out of memory. {NOTHING_LEFT}"),
+    Remedy(
+        "53300",
+        "The server, the database or the role has no connection left: end some, or "
+        f"raise the limit. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "53400",
+        "A limit in the server's configuration is reached, such as temp_file_limit "
+        "or max_replication_slots: raise it, or do less in one statement. "
+        + NOTHING_LEFT,
+    ),
+    Remedy(
+        "54000",
+        "A value is too long for the index: index md5(column) or a part of it, or "
+        f"use a hash index. {NOTHING_LEFT}",
+        r"index row",
+    ),
+    Remedy(
+        "54001",
+        "A function calls itself without end, or an expression is too deep; else "
+        f"max_stack_depth is too small. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "54000 54011 54023",
+        "A limit of PostgreSQL's is reached, which the message names: do less in one "
+        f"statement or table. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "57014",
+        "It ran longer than GATE_STATEMENT_TIMEOUT, or a statement_timeout of its own: "
+        "raise it, or begin the file with -- gate: statement-timeout=1h.",
+        r"statement timeout",
+    ),
+    Remedy(
+        "57014",
+        "Somebody cancelled the statement: ask who did, then start the gate again.",
+        r"user request",
+    ),
+    Remedy(
+        "57014",
+        "The statement was cancelled, or ran longer than "
+        "GATE_STATEMENT_TIMEOUT; raise it, or begin the file with "
+        "-- gate: statement-timeout=1h.",
+    ),
+    # Rights
+    Remedy(
+        "42501",
+        "Only its owner may: name the owner in GATE_ROLE, or make the role that runs "
+        f"the file a member of it. {NOTHING_LEFT}",
+        r"must be owner",
+    ),
+    Remedy(
+        "42501",
+        "A policy forbids this row: name the table's owner in GATE_ROLE, or change the "
+        f"policy. {NOTHING_LEFT}",
+        r"row-level security|row level security",
+    ),
+    Remedy(
+        "42501",
+        "Only a superuser, or a role that a superuser has granted it to, may: have an "
+        f"administrator do it once, and take it out of the file. {NOTHING_LEFT}",
+        r"(?i)superuser|system catalog|permission denied to (create|alter|drop|grant) "
+        r"|permission denied to set|must be (able|a member)|pg_\w+ role",
+    ),
+    Remedy(
+        "42501",
+        "The role that runs the file lacks this right: grant it, make it the "
+        "owner's member, or name the owner in GATE_ROLE. Nothing of this file "
+        "is left.",
+    ),
+    # What PostgreSQL cannot do
+    Remedy(
+        "0A000",
+        "Drop what uses the column, change it, and create that again, in this file. "
+        + NOTHING_LEFT,
+        r"cannot alter type of a column|used by a view",
+    ),
+    Remedy(
+        "0A000",
+        "Build it on each partition, CONCURRENTLY, then on the table itself with "
+        f"CREATE INDEX … ON ONLY, and ATTACH PARTITION. {NOTHING_LEFT}",
+        r"on partitioned table .*concurrently",
+    ),
+    # Files and damage
+    Remedy(
+        "58P01",
+        "The path is one of the server's, not of this container's: put the data in the "
+        f"file itself, as COPY … FROM STDIN. {NOTHING_LEFT}",
+        r"for reading|could not stat file",
+    ),
+    Remedy(
+        "58000 58030 58P01 XX001 XX002",
+        "The server cannot read or write its own files: look at its log and disk "
+        f"before anything else. {NOTHING_LEFT}",
+    ),
+    Remedy(
+        "08000 08001 08003 08004 08006 08007 08P01 HV00N",
+        "Another server that this statement asks cannot be reached from the database: "
+        f"check its address and the user mapping. {NOTHING_LEFT}",
+    ),
+)
+# For a statement of the gate's own.
+OWN_REMEDIES: Final[Sequence[Remedy]] = (
+    Remedy("53100", DISK_FULL),
+    Remedy("53200", "The database server is out of memory."),
+    Remedy("55000", REPLICA_IDENTITY, r"replica identity"),
+    Remedy(
+        "55P03 40P01 40001",
+        "Other sessions are in the way: end them or wait, then start the gate again.",
+    ),
+    Remedy(
+        "57014",
+        "A statement_timeout of the role or the database is too short, or somebody "
+        "cancels: look at the settings of both.",
+    ),
+    Remedy(
+        "58000 58030 58P01 XX001 XX002",
+        "The server cannot read or write its own files: look at its log and disk "
+        "before anything else.",
+    ),
+)
+OWN_REMEDY: Final = (
+    "This is a statement of the gate's own, and PostgreSQL's no to it: a right, an "
+    "event trigger, a policy, a publication, a quota or a hook of an extension; the "
+    "server's log has more."
+)
 
 
-def find_remedy(failure: SqlFailure) -> str:
-    """Return the hint for an error inside a migration."""
-    sqlstate, message = failure.sqlstate, failure.message or ""
-    if sqlstate is None:
+def find_remedy(
+    failure: SqlFailure, *, outside: bool = False, full: bool = False
+) -> str:
+    """
+    Return the hint for an error inside a migration.
+
+    Args:
+        outside: The file runs outside a transaction.
+        full: GATE_LOG_DETAIL=full, all words are shown.
+    """
+    if failure.sqlstate is None:
         return "The connection was lost; start the gate again."
-    if "uuid_generate" in message or "uuid-ossp" in message:
-        return UUID_REMEDY
-    if "extension" in message.lower() and sqlstate in EXTENSION_STATES:
-        return _extension_remedy(sqlstate, message)
-    if sqlstate in CONSTRAINT_STATES:
-        return _constraint_remedy(failure.constraint, failure.table)
-    if sqlstate == "42501":
-        return (
-            "The role that runs the file lacks this right: grant it, make it the "
-            "owner's member, or name the owner in GATE_ROLE. Nothing of this file "
-            "is left."
-        )
-    return BY_STATE.get(sqlstate, FIX_AND_RESTART)
+    if is_raised(failure):
+        return FIX_AND_RESTART if full else HIDDEN_WORDS + FIX_AND_RESTART
+    hint = _find(REMEDIES, failure, outside=outside)
+    if hint is None:
+        return FIX_AND_RESTART
+    return _name_constraint(failure) if hint == ROWS_VIOLATE else hint
 
 
-def _extension_remedy(sqlstate: str, message: str) -> str:
-    if "allow-listed" in message or "azure_pg_admin" in message:
-        return (
-            "Add the extension to the server parameter azure.extensions, and let a "
-            "member of azure_pg_admin create it."
-        )
-    if re.search(r"\brds\b|rds\.", message, re.IGNORECASE):
-        return (
-            "Amazon RDS takes the extensions that SHOW rds.extensions lists and its "
-            "parameter rds.allowed_extensions allows, from a member of rds_superuser."
-        )
-    if sqlstate == "42501":
-        return (
-            "Only trusted extensions can be created with CREATE on the database: "
-            "GRANT CREATE ON DATABASE, or have an administrator create this one "
-            f"once. {EXTENSION_PROVIDERS} first."
-        )
-    return (
-        "The server does not have this extension: install its package there, or use "
-        f"a built-in function. {EXTENSION_PROVIDERS}."
-    )
+def find_own_remedy(failure: SqlFailure, *, full: bool = False) -> str:
+    """Return the hint for an error of a statement of the gate's own."""
+    if is_raised(failure):
+        return OWN_REMEDY if full else HIDDEN_WORDS + OWN_REMEDY
+    return _find(OWN_REMEDIES, failure) or OWN_REMEDY
 
 
-def _constraint_remedy(constraint: str | None, table: str | None) -> str:
+def _find(
+    remedies: Sequence[Remedy], failure: SqlFailure, *, outside: bool = False
+) -> str | None:
+    message, is_inside = failure.message or "", bool(failure.context)
+    for remedy in remedies:
+        if (
+            failure.sqlstate in remedy.states.split()
+            and (is_inside or not remedy.inside)
+            and (outside or not remedy.outside)
+            and re.search(remedy.pattern, message)
+        ):
+            return remedy.hint
+    return None
+
+
+def _name_constraint(failure: SqlFailure) -> str:
+    constraint, table = failure.constraint, failure.table
     if constraint and table:
         subject = f'Rows of table "{table}" violate constraint "{constraint}"'
     elif constraint:
         subject = f'Rows violate constraint "{constraint}"'
     else:
-        subject = "Rows violate a constraint"
-    return f"{subject}: correct the data or the file. Nothing of this file is left."
+        return ROWS_VIOLATE
+    return f"{subject}: correct the data or the file. {NOTHING_LEFT}"

@@ -16,6 +16,7 @@ from psycopg import sql
 from migration_gate.connection.causes import (
     BEING_CREATED,
     NO_RIGHT,
+    TEMPLATE_IN_USE,
     Cause,
 )
 from migration_gate.connection.connect import (
@@ -47,6 +48,12 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s),
        pg_catalog.pg_backend_pid()
 """
 IS_STANDBY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
+# Another gate was faster.
+MADE_MEANWHILE: Final = (
+    psycopg.errors.DuplicateDatabase,
+    psycopg.errors.UniqueViolation,
+)
+OBJECT_IN_USE: Final = "55006"
 LOCK: Final = "SELECT pg_catalog.pg_try_advisory_lock(%s)"
 
 
@@ -63,7 +70,7 @@ def create_database(
     if name is None:  # only libpq knows, from a service
         return False
     with closing(_open_maintenance(settings, name, until_s)) as conn:
-        with looking(conn):
+        with looking(conn, f'ask whether database "{name}" exists'):
             exists, backend_pid = conn.execute(EXISTS, (name,)).fetchall()[0]
             if exists:
                 return False
@@ -71,13 +78,17 @@ def create_database(
                 _take_turn(conn, name)
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         try:
-            with looking(conn, timeout_s=None):  # it copies a whole database
-                conn.execute(statement)
-        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-            return True  # another gate was faster
+            doing = f'create database "{name}"'
+            with looking(conn, doing, timeout_s=None):  # it copies a whole database
+                try:
+                    conn.execute(statement)
+                except MADE_MEANWHILE:
+                    return True
         except NotReadyError as error:
             if error.cause is NO_RIGHT:
                 raise _no_right(conn, name) from error
+            if error.sqlstate == OBJECT_IN_USE:
+                raise NotReadyError(TEMPLATE_IN_USE, str(error)) from error
             raise
     log.emit(DATABASE_CREATED, database=name)
     return True
@@ -107,7 +118,7 @@ def _open_maintenance(
 
 def _require_primary(conn: LimitedConnection) -> LimitedConnection:
     try:
-        with looking(conn):
+        with looking(conn, "ask whether the server is a standby"):
             is_standby = conn.execute(IS_STANDBY).fetchall() == [(True,)]
     except BaseException:
         conn.close()

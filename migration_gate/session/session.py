@@ -4,12 +4,14 @@ A connection and what the last look through it showed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
+
+from psycopg import pq
 
 from migration_gate.connection.causes import READ_ONLY, STANDBY
 from migration_gate.connection.connect import (
@@ -19,12 +21,12 @@ from migration_gate.connection.connect import (
     use_first,
 )
 from migration_gate.connection.dialing import address_of
+from migration_gate.connection.refusals import translated
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
-from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.session.lock import (
     Holder,
     Keys,
@@ -36,15 +38,13 @@ from migration_gate.session.lock import (
 from migration_gate.settings.settings import Settings
 
 
-# Of psycopg's class InternalError: the server was demoted, or has ended the session for
-# an idle transaction or one that took too long.
-LOSSES: Final = frozenset({"25006", "25P03", "25P04"})
+LOOKING: Final = "look at the history"
 
 
 @dataclass
 class Session:
     """
-    A connection with its latest look; every method may raise ConnectionLostError.
+    A connection with its latest look; every method may raise what ``translated`` does.
 
     ``is_pooled`` tells that a pooler stands between: the process that the client was
     told of is not the one that answers.
@@ -66,12 +66,21 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        """Return whether the server has kept the connection, without a round trip."""
-        return is_alive(self.conn)
+        """
+        Return whether the connection holds what it held, without a round trip.
+
+        Through a pooler it is in a transaction, and an error in one ends its locks.
+        """
+        status = self.conn.pgconn.transaction_status
+        return status != pq.TransactionStatus.INERROR and is_alive(self.conn)
+
+    def translated(self, doing: str) -> AbstractContextManager[None]:
+        """Turn the driver's errors into ours; see ``connection.refusals``."""
+        return translated(doing, full=self.settings.log_detail == "full")
 
     def look_again(self) -> Look:
         """Look at the history as it is at this moment. Reads only."""
-        with translated_loss():
+        with self.translated(LOOKING):
             name, role = self.settings.history_table, self.settings.role
             self.seen = look(self.conn, name, role)
         return self.seen
@@ -86,7 +95,7 @@ class Session:
             require_sole,
         )
 
-        with translated_loss():
+        with self.translated("compare the histories"):
             name = self.settings.history_table
             require_sole(self.conn, self.seen, name, applied, pending)
 
@@ -97,12 +106,12 @@ class Session:
 
     def try_lock(self) -> Trial:
         """Try once to take the gates' lock."""
-        with translated_loss():
+        with self.translated("take the gates' lock"):
             return try_lock(self.conn, self.keys(), pooled=self.is_pooled)
 
     def find_holder(self) -> Holder | None:
         """Return who holds the gates' lock. Reads only."""
-        with translated_loss():
+        with self.translated("ask who holds the gates' lock"):
             return find_holder(self.conn, self.keys())
 
     def close(self) -> None:
@@ -155,7 +164,7 @@ def start_session(
 
 def _start_on(conn: LimitedConnection, settings: Settings) -> Session:
     try:
-        with looking(conn):
+        with looking(conn, LOOKING, full=settings.log_detail == "full"):
             seen = look(conn, settings.history_table, settings.role)
     except BaseException:
         conn.close()
@@ -174,22 +183,10 @@ def make_history(
     conn: psycopg.Connection[Any], session: Session
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
-    with translated_loss():
-        return ensure_history(conn, session.seen, session.settings.history_table)
-
-
-@contextmanager
-def translated_loss() -> Iterator[None]:
-    """
-    Turn the driver's error for a lost connection into ours.
-
-    So is a query that the server could not answer at this moment, or that it refuses
-    since it is no primary any more: to wait, and to look again, is right for these.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        is_lost = isinstance(error, psycopg.OperationalError)
-        if is_lost or error.sqlstate in LOSSES:
-            raise ConnectionLostError(str(error)) from error
-        raise
+    settings = session.settings
+    return ensure_history(
+        conn,
+        session.seen,
+        settings.history_table,
+        full=settings.log_detail == "full",
+    )

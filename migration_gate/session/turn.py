@@ -24,7 +24,7 @@ from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.activity import find_workers, observe
 from migration_gate.session.lock import Holder, Trial
-from migration_gate.session.session import Session, start_session, translated_loss
+from migration_gate.session.session import Session, start_session
 from migration_gate.settings.settings import Settings
 
 
@@ -216,7 +216,7 @@ def wait_for_orphans(held: Session, log: Log) -> None:
     """
     started_s = time.monotonic()
     logged_s = float("-inf")
-    with translated_loss():
+    with held.translated("ask who still runs a migration"):
         while pids := find_workers(held.conn, held.keys().work, pooled=held.is_pooled):
             now = time.monotonic()
             if now - logged_s >= held.settings.heartbeat_s:

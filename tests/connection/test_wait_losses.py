@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 
-import psycopg
 import pytest
 
+from migration_gate.connection.refusals import translated
 from migration_gate.connection.simple_query import is_alive
+from migration_gate.report.errors import ServerRefusedError
 from migration_gate.report.outcomes import ConnectionLostError
-from migration_gate.session.session import translated_loss
 from tests.ends import FILES
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
@@ -35,7 +35,7 @@ def test_a_session_that_the_server_ended_is_lost(
         conn.execute(limit)
         conn.execute("BEGIN")
         until(lambda: not is_alive(conn))
-        with pytest.raises(ConnectionLostError), translated_loss():
+        with pytest.raises(ConnectionLostError), translated("ask"):
             conn.execute("SELECT 1")
 
 
@@ -43,7 +43,7 @@ def test_a_server_that_was_demoted_is_lost(database: Database) -> None:
     """It lets nobody write any more."""
     with closing(database.connect()) as conn:
         conn.execute(READ_ONLY)
-        with pytest.raises(ConnectionLostError), translated_loss():
+        with pytest.raises(ConnectionLostError), translated("ask"):
             conn.execute("CREATE TABLE t ()")
 
 
@@ -52,8 +52,8 @@ def test_a_fault_of_the_query_is_no_loss(database: Database, query: str) -> None
     """Waiting would not mend it."""
     with (
         closing(database.connect()) as conn,
-        pytest.raises(psycopg.Error) as caught,
-        translated_loss(),
+        pytest.raises(ServerRefusedError) as caught,
+        translated("ask"),
     ):
         conn.execute(query)
     assert caught.value.sqlstate in {"22012", "42601", "42P01"}

@@ -74,7 +74,6 @@ from migration_gate.report.errors import SqlFailure
             'duplicate key value violates unique constraint "orders_pkey"',
             'duplicate key value violates unique constraint "orders_pkey"',
         ),
-        ("P0001", 'no "spam" here', 'no "spam" here'),
         (None, "the connection is lost", "the connection is lost"),
     ],
 )

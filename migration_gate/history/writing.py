@@ -1,0 +1,113 @@
+"""
+Why a row of the history could not be written: the right that lacks, or what forbids it.
+
+Asks only after a refusal, in no transaction. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.connection.refusals import translated
+from migration_gate.history.table import HistoryTable, missing_right
+from migration_gate.report.errors import (
+    GateError,
+    HistoryRefusedError,
+    LoginRefusedError,
+    ServerRefusedError,
+)
+from migration_gate.report.quoting import quote_name
+
+
+WRITING: Final = ("SELECT", "INSERT", "UPDATE")
+NOT_NEEDED: Final = "UPDATE"
+DEFINITION_CLASS: Final = "42"
+REPLICA_IDENTITY_STATE: Final = "55000"
+# The sequences that the columns' defaults take their values from.
+RIGHTS: Final = sql.SQL(
+    """
+SELECT ARRAY(SELECT word FROM pg_catalog.unnest({rights}::text[]) word
+             WHERE NOT pg_catalog.has_table_privilege(c.oid, word)
+               AND (word = 'DELETE'
+                    OR NOT pg_catalog.has_any_column_privilege(c.oid, word))),
+       ARRAY(SELECT s.relname::text FROM pg_catalog.pg_attrdef a
+             JOIN pg_catalog.pg_depend d ON d.objid = a.oid
+                  AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+             JOIN pg_catalog.pg_class s ON s.oid = d.refobjid
+             WHERE a.adrelid = c.oid AND CASE s.relkind WHEN 'S'
+                 THEN NOT pg_catalog.has_sequence_privilege(s.oid, 'USAGE') END),
+       ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal ORDER BY 1)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {table}
+"""
+)
+
+
+def explain_write(
+    conn: psycopg.Connection[Any],
+    table: HistoryTable,
+    role: str,
+    refusal: ServerRefusedError,
+    *,
+    rights: Sequence[str] = WRITING,
+) -> GateError:
+    """
+    Return the error for a row that PostgreSQL did not let the gate write.
+
+    Args:
+        rights: Those to grant where one of them lacks; to UPDATE is not needed.
+
+    Raises:
+        ConnectionLostError: The session is gone.
+        RefusedForNowError, ServerRefusedError: The question was refused too.
+    """
+    query = RIGHTS.format(
+        rights=sql.Literal([right for right in rights if right != NOT_NEEDED]),
+        schema=sql.Literal(table.schema),
+        table=sql.Literal(table.name),
+    )
+    with translated("ask which right lacks"):
+        row = conn.execute(query).fetchone()
+    where = f"{quote_name(table.schema)}.{quote_name(table.name)}"
+    if row is None:
+        hint = f"Table {where} is gone: it was dropped or renamed meanwhile."
+        return HistoryRefusedError(refusal, hint=hint)
+    lacking, sequences, triggers = row
+    if refusal.sqlstate == "42501" and lacking:
+        facts = {"login_role": role}
+        return missing_right(", ".join(rights), table.schema, table.name, facts)
+    if refusal.sqlstate == "42501" and sequences:
+        return _lacks_sequence(table.schema, sequences[0], role)
+    return HistoryRefusedError(refusal, hint=_find_hint(refusal, where, triggers))
+
+
+def _find_hint(refusal: ServerRefusedError, where: str, triggers: Sequence[str]) -> str:
+    if refusal.sqlstate == REPLICA_IDENTITY_STATE:
+        return (
+            f"ALTER TABLE {where} REPLICA IDENTITY FULL; or give it a primary key, or "
+            "take it out of the publication."
+        )
+    if triggers:
+        names = ", ".join(map(quote_name, triggers))
+        return (
+            f"Table {where} has triggers: {names}. The history has none: DROP TRIGGER "
+            f"{quote_name(triggers[0])} ON {where};"
+        )
+    if refusal.sqlstate.startswith(DEFINITION_CLASS):
+        return f"Table {where} may have been altered meanwhile: look at it."
+    return refusal.hint
+
+
+def _lacks_sequence(schema: str, sequence: str, role: str) -> LoginRefusedError:
+    return LoginRefusedError(
+        f'role {quote_name(role)} lacks USAGE on sequence "{schema}.{sequence}", which '
+        "numbers the rows of the history",
+        hint=f"GRANT USAGE ON SEQUENCE {quote_name(schema)}.{quote_name(sequence)} "
+        f"TO {quote_name(role)};",
+    )
