@@ -3,7 +3,8 @@ Connect once, say why not, wait, and send one message. Knows no history.
 
 ``causes`` tells why a connection could not be had, and whether waiting helps;
 ``connect`` connects once, reading secrets at each attempt; ``servers`` are those that
-the parameters name, and ``dialing`` connects to one of them; ``sqlstate`` asks a server
+the parameters name, and ``dialing`` connects to one of them; ``tls_files`` finds what
+TLS needs and cannot be read; ``sqlstate`` asks a server
 that refuses for its SQLSTATE; ``wait`` repeats an attempt until it succeeds;
 ``simple_query`` sends one message of the simple protocol and keeps every answer;
 ``refusals`` translates the driver's errors; ``qualified`` is how SQL of the gate's own

@@ -234,8 +234,30 @@ CA_FILE_MISSING: Final = Cause(
     r"certificate|locate root certificate|load system root certificate",
     kind="local",
     reason="ca_file_missing",
-    remedy="sslrootcert (PGSSLROOTCERT) names a file that is not here or cannot "
-    "be read: mount it, or use sslrootcert=system.",
+    remedy="Mount the file of the server's CA and name it in sslrootcert "
+    "(PGSSLROOTCERT), or use sslrootcert=system for a public one.",
+)
+FILE_UNREADABLE: Final = Cause(
+    kind="local",
+    reason="file_unreadable",
+    remedy="The gate does not run as root: make the file readable for its user, a key "
+    "for nobody else (in Kubernetes fsGroup, and defaultMode 0440).",
+)
+HOME_UNREADABLE: Final = Cause(
+    kind="local",
+    reason="home_unreadable",
+    remedy="libpq looks in .postgresql of HOME, which is another user's: set HOME to a "
+    "folder of the gate's user, and PGSSLCERTMODE=disable where no client certificate "
+    "is meant.",
+)
+CLIENT_CERTIFICATE: Final = Cause(
+    pattern=r"could not (open|load|read|stat) (certificate|private)|"
+    r"certificate (present, but not|does not match) private key|"
+    r"private key file \".*\" (has group or world access|must be|is not)",
+    kind="local",
+    reason="client_certificate",
+    remedy="Check sslcert and sslkey: both must be readable, the key by its owner "
+    "only.",
 )
 NOT_ALLOWED: Final = Cause(
     pattern=r"no pg_hba\.conf entry",
@@ -286,15 +308,7 @@ CAUSES: Final = (
         reason="no_user",
         remedy="No user is named: set PGUSER.",
     ),
-    Cause(
-        pattern=r"could not (open|load|read|stat) (certificate|private)|"
-        r"certificate (present, but not|does not match) private key|"
-        r"private key file \".*\" (has group or world access|must be|is not)",
-        kind="local",
-        reason="client_certificate",
-        remedy="Check sslcert and sslkey: both must be readable, the key by its owner "
-        "only.",
-    ),
+    CLIENT_CERTIFICATE,
     Cause(
         pattern=r"invalid (\S+ )?value:? \"|invalid connection option|"
         r"invalid integer value|definition of service .* not found|"
@@ -415,6 +429,26 @@ BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
 ORDER_OF_KINDS: Final[Mapping[Kind, int]] = MappingProxyType(
     {"away": 0, "early": 0, "refused": 1, "local": 2}
 )
+NEXT_FAILURE: Final = r"\n(?=connection to server )"
+FILE_REASON: Final = re.compile(
+    r'(could not (?:load|open|read)[^"\n]* file "[^"\n]*"): (.*?)'
+    rf"(?={NEXT_FAILURE}|\Z)",
+    re.DOTALL,
+)
+KNOWN_REASONS: Final = frozenset(
+    {
+        "Permission denied",
+        "No such file or directory",
+        "bad decrypt",
+        "bad password read",
+        "interrupted or cancelled",
+        "key type mismatch",
+        "key values mismatch",
+        "no certificate or crl found",
+        "no start line",
+        "unsupported",
+    }
+)
 NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_ROUTE, NO_SOCKET)
 OTHER_KIND: Final = (STANDBY, READ_ONLY, WRONG_KIND)
 
@@ -443,15 +477,35 @@ def _helped(cause: Cause) -> int:
 
 
 def find_cause(text: str) -> Cause:
-    """Tell what a failed connect's text means."""
+    """
+    Tell what a failed connect's text means.
+
+    It can hold two failures, of the attempt with TLS and of the one without: the one
+    decides that waiting helps most.
+    """
+    return min(map(_find_one, re.split(NEXT_FAILURE, text)), key=_helped)
+
+
+def _find_one(text: str) -> Cause:
     said = shorten_text(text)
     return next((cause for cause in CAUSES if re.search(cause.pattern, said)), UNKNOWN)
 
 
 def shorten_text(text: str) -> str:
-    """Fold a failure to one line, without what psycopg puts in front."""
+    """
+    Fold a failure to one line, without what psycopg puts in front.
+
+    Of a file that cannot be read libpq may say anything: it ends such a text with
+    memory that it has never written to.
+    """
     told = text.partition("\n\tIs the server running")[0]
+    told = FILE_REASON.sub(_keep_known, told)
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(
         "connection is bad: "
     )
+
+
+def _keep_known(said: re.Match[str]) -> str:
+    reason = said[2].strip()
+    return f"{said[1]}: {reason}" if reason in KNOWN_REASONS else said[1]

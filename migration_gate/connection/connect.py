@@ -20,7 +20,8 @@ import psycopg
 from migration_gate import __version__
 from migration_gate.connection.causes import (
     BY_SQLSTATE,
-    CA_FILE_MISSING,
+    CLIENT_CERTIFICATE,
+    HOME_UNREADABLE,
     NO_ANSWER,
     NO_RIGHT,
     NOT_NOW,
@@ -34,6 +35,7 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
+from migration_gate.connection.tls_files import find_fault
 from migration_gate.report.errors import GateError, ServerRefusedError
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.settings.database import (
@@ -149,7 +151,9 @@ def use_first(
         NotReadyError: No server can be used.
     """
     parameters = _complete({**current_parameters(database), **overrides})
-    _require_ca_file(parameters)
+    fault = find_fault(parameters)
+    if fault is not None:
+        raise NotReadyError(*fault)
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
@@ -185,10 +189,10 @@ def _open(
     try:
         pgconn = dial(server, until_s=now + timeout_s)
     except DialError as error:
-        text = str(error)
-        raise NotReadyError(
-            find_cause(text), shorten_text(text), address=error.address
-        ) from error
+        text, cause = str(error), find_cause(str(error))
+        if cause is CLIENT_CERTIFICATE and not server.get("sslcert"):
+            cause = HOME_UNREADABLE
+        raise NotReadyError(cause, shorten_text(text), address=error.address) from error
     conn = LimitedConnection(pgconn)
     conn.until_s = until_s
     conn.autocommit = True
@@ -255,24 +259,6 @@ def open_second_connection(
 
 def _waited_in_pool(error: NotReadyError) -> bool:
     return error.cause is NO_ANSWER or POOL_WAIT_OVER in str(error)
-
-
-def _require_ca_file(parameters: Mapping[str, str]) -> None:
-    """
-    Refuse, as libpq does, a CA file that is not there: it finds out from a server only.
-
-    Raises:
-        NotReadyError: No waiting for the server mends it.
-    """
-    path = parameters.get("sslrootcert", "")
-    is_used = parameters.get("sslmode") in {"verify-ca", "verify-full"}
-    if not is_used or path in {"", "system"}:
-        return
-    try:
-        Path(path).stat()
-    except OSError:
-        text = f'root certificate file "{path}" does not exist'
-        raise NotReadyError(CA_FILE_MISSING, text) from None
 
 
 @contextmanager

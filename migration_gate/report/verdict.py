@@ -14,6 +14,8 @@ from migration_gate.report.errors import GateError
 
 
 TEXT_MIN_CHARACTERS = 10
+UNREAD = "\N{REPLACEMENT CHARACTER}"
+KEPT_SPACES = "\n\t\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}"
 
 
 class Room(NamedTuple):
@@ -110,7 +112,7 @@ def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
 
 def shorten(record: Mapping[str, Any], room: Room = VERDICT_ROOM) -> dict[str, Any]:
     """
-    Cut lists and texts until a record's JSON fits; cut lists are counted.
+    Cut lists and texts until a record's JSON fits, and make texts printable.
 
     A list keeps its first names and an item that says how many more there are.
     """
@@ -123,6 +125,23 @@ def shorten(record: Mapping[str, Any], room: Room = VERDICT_ROOM) -> dict[str, A
         characters = max(TEXT_MIN_CHARACTERS, int(characters * 0.8))
         short = _cut(record, names, characters)
     return short
+
+
+def printable(text: str) -> str:
+    """
+    Return a text with a sign in place of each character that cannot be read.
+
+    Whatever a library says reaches the log through here. Lines, tabs and wide spaces
+    stay, and so does what stands for a byte that is no text, which the log spells out.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c
+        if c.isprintable() or c in KEPT_SPACES or "\ud800" <= c <= "\udfff"
+        else UNREAD
+        for c in text
+    )
 
 
 def _size(record: Mapping[str, Any]) -> int:
@@ -140,9 +159,11 @@ def _cut(record: Mapping[str, Any], names: int, characters: int) -> dict[str, An
 
 
 def _cut_value(value: object, names: int, characters: int) -> object:
-    if isinstance(value, str) and len(value) > characters:
-        return value[: characters - 1] + "…"
-    if isinstance(value, list | tuple) and len(value) > names:
+    if isinstance(value, str):
+        text = printable(value)
+        return text if len(text) <= characters else text[: characters - 1] + "…"
+    if isinstance(value, list | tuple):
         kept = [_cut_value(item, names, characters) for item in value[:names]]
-        return [*kept, f"… {len(value) - names} more"]
+        left = len(value) - len(kept)
+        return [*kept, f"… {left} more"] if left else kept
     return value

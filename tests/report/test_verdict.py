@@ -192,3 +192,19 @@ def test_any_record_fits_and_keeps_its_fields(record: dict[str, Any]) -> None:
     for name, field in record.items():
         if not isinstance(field, str | list):
             assert short[name] == field
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("plain", "plain"),
+        ("\x1b[31mred\x07", "\ufffd[31mred\ufffd"),
+        ("« été »\n\tun", "« été »\n\tun"),
+        ("\u202egnirts", "\ufffdgnirts"),
+        ("file\udcff.sql", "file\udcff.sql"),
+        ("日本語　", "日本語　"),
+    ],
+)
+def test_nothing_that_cannot_be_read_reaches_a_line(said: str, told: str) -> None:
+    """Whatever a library says; lists too."""
+    assert shorten({"text": said, "list": [said]}) == {"text": told, "list": [told]}
