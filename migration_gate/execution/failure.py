@@ -162,7 +162,8 @@ def _judge_removal(worker: Worker, task: Task) -> GateError:
     at = f":{line}" if line else ""
     return HistoryError(
         f"{task.version}{at}: the migration removes the history table, or its own row",
-        hint="Take that out of the file: the history is the gate's to write.",
+        hint="Take that out of the file: the history is the gate's to write. Where an "
+        "older table of that name is meant, set GATE_HISTORY_TABLE to another.",
         file=task.version,
         line=line,
         column=column,
