@@ -41,12 +41,20 @@ def test_the_reasons_are_those_of_the_errors() -> None:
     assert sorted(described) == sorted(reasons)
 
 
+def write_template(node: ast.Constant | ast.JoinedStr) -> str:
+    """Return a string of the code as a page shows it, an ellipsis for each value."""
+    parts = getattr(node, "values", [node])
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts
+    )
+
+
 def find_texts() -> Iterator[str]:
-    """Yield the strings in the code, of f-strings what stands between the values."""
+    """Yield the strings in the code."""
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                yield write_template(node)
 
 
 def test_the_messages_to_look_for_are_the_gates() -> None:
@@ -68,11 +76,7 @@ def find_told(kinds: set[str]) -> Iterator[str]:
                 and node.args
                 and isinstance(node.args[0], ast.Constant | ast.JoinedStr)
             ):
-                parts = getattr(node.args[0], "values", [node.args[0]])
-                yield "".join(
-                    str(part.value) if isinstance(part, ast.Constant) else "…"
-                    for part in parts
-                )
+                yield write_template(node.args[0])
 
 
 def test_every_message_has_its_row() -> None:
