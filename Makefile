@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
-.PHONY: run test lint faults coverage bench lock image venv
+.PHONY: run test lint faults refusals coverage bench lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
@@ -15,6 +15,9 @@ lint: venv  ## what CI asks of the code's form
 
 faults: venv  ## every fault at every message: points tried and survived; half an hour
 	@.venv/bin/python -m tests.faults $(ARGS)
+
+refusals: venv  ## each statement refused with each SQLSTATE: tried and told right; hours
+	@.venv/bin/python -m tests.refusals $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
 	@.venv/bin/python -m pytest -n 4 -m "not docker" --cov $(ARGS)

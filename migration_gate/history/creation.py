@@ -87,7 +87,7 @@ def _create(
         except psycopg.errors.LockNotAvailable as error:
             raise HistoryError(
                 f'could not make table "{table}" within {MAKE_LIMIT_S} s: '
-                "another transaction is making it",
+                f"another transaction is making it (SQLSTATE {error.sqlstate})",
                 hint="End that transaction, then start the gate again.",
             ) from error
     return HistoryTable(

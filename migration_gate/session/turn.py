@@ -58,10 +58,10 @@ def take_turn(
     """
     queue = _Queue(session, is_done, log)
     try:
-        queue.wait()
-    finally:
-        tally.lock_waited_s += queue.waited_s
-    try:
+        try:
+            queue.wait()
+        finally:
+            tally.lock_waited_s += queue.waited_s
         yield queue.session
     finally:
         queue.session.close()
