@@ -1,15 +1,17 @@
 """
 What the environment asks for. Pure.
 
-``SETTINGS`` is the one place where names and defaults live; the table in
-``docs/settings.md`` is compared with it.
+A setting is a row of ``SETTINGS``, where its name and default live, and a field of
+``Settings``, which has its type. The table in ``docs/settings.md`` is compared with
+the rows.
 """
 
 from __future__ import annotations
 
 import re
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import (
@@ -95,18 +97,28 @@ class LogSettings(NamedTuple):
     pod_fields: tuple[tuple[str, str], ...]
 
 
-class Setting(NamedTuple, Generic[T]):
+class Setting(NamedTuple):
     """
-    One GATE_ variable.
+    One GATE_ variable, and the field of Settings that it fills.
 
     ``parse`` raises ValueError with the rule that is broken, never with the value.
     """
 
     name: str
     default: str
-    parse: Callable[[str], T]
-    remedy: str
+    parse: Callable[[str], Any]
     meaning: str
+
+    @property
+    def field(self) -> str:
+        """Return the name of the field: a duration is there in seconds."""
+        bare = self.name.removeprefix(PREFIX).lower()
+        return f"{bare}_s" if self.remedy == _DURATION else bare
+
+    @property
+    def remedy(self) -> str:
+        """Return how to write a value."""
+        return _REMEDIES.get(self.parse, "")
 
 
 def _parse_limit(text: str) -> float | None:
@@ -169,182 +181,136 @@ def _choice(*words: T) -> Callable[[str], T]:
     return parse
 
 
-_DURATION_REMEDY: Final = "Write a duration like 30, 30s, 5m, 500ms or 1h."
-_BOOLEAN_REMEDY: Final = "Write true or false."
-_TABLE_REMEDY: Final = (
-    "Write table or schema.table; a name with a dot or a space in double quotes."
+_DURATION: Final = "Write a duration like 30, 30s, 5m, 500ms or 1h."
+_REMEDIES: Final[Mapping[Callable[[str], object], str]] = MappingProxyType(
+    {
+        parse_duration: _DURATION,
+        parse_positive_duration: _DURATION,
+        _parse_limit: _DURATION,
+        _parse_boolean: "Write true or false.",
+        _parse_history_table: "Write table or schema.table;"
+        " a name with a dot or a space in double quotes.",
+        _parse_role: "Write the name of one role.",
+    }
 )
 
-MIGRATIONS: Final[Setting[str]] = Setting(
-    name="GATE_MIGRATIONS",
-    default="migrations",
-    parse=_parse_text,
-    remedy="",
-    meaning="folder of the files",
-)
-ALLOW_EMPTY: Final[Setting[bool]] = Setting(
-    name="GATE_ALLOW_EMPTY",
-    default="false",
-    parse=_parse_boolean,
-    remedy=_BOOLEAN_REMEDY,
-    meaning="a folder with no migration opens the gate; otherwise it is an error",
-)
-HISTORY_TABLE: Final[Setting[HistoryTableName]] = Setting(
-    name="GATE_HISTORY_TABLE",
-    default="schema_migrations",
-    parse=_parse_history_table,
-    remedy=_TABLE_REMEDY,
-    meaning="history table, table or schema.table",
-)
-TIMEOUT: Final[Setting[float | None]] = Setting(
-    name="GATE_TIMEOUT",
-    default="none",
-    parse=_parse_limit,
-    remedy=_DURATION_REMEDY,
-    meaning="all waiting and applying together",
-)
-WAIT_TIMEOUT: Final[Setting[float]] = Setting(
-    name="GATE_WAIT_TIMEOUT",
-    default="5m",
-    parse=parse_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="each wait for a usable database (check: for the schema)",
-)
-AUTH_GRACE: Final[Setting[float]] = Setting(
-    name="GATE_AUTH_GRACE",
-    default="30s",
-    parse=parse_duration,
-    remedy=_DURATION_REMEDY,
-    meaning='how long a refused login, a missing role or database is "not yet"',
-)
-CREATE_DATABASE: Final[Setting[bool]] = Setting(
-    name="GATE_CREATE_DATABASE",
-    default="false",
-    parse=_parse_boolean,
-    remedy=_BOOLEAN_REMEDY,
-    meaning="create the database when it does not exist",
-)
-STANDBY: Final[Setting[Standby]] = Setting(
-    name="GATE_STANDBY",
-    default="wait",
-    parse=_choice("wait", "check"),
-    remedy="",
-    meaning="where only a hot standby is found: wait for a primary, or only check",
-)
-LOCK_WAIT_TIMEOUT: Final[Setting[float]] = Setting(
-    name="GATE_LOCK_WAIT_TIMEOUT",
-    default="10m",
-    parse=parse_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="how long to wait for another gate that shows no progress",
-)
-DDL_LOCK_TIMEOUT: Final[Setting[float]] = Setting(
-    name="GATE_DDL_LOCK_TIMEOUT",
-    default="2s",
-    parse=parse_positive_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="how long one attempt at a migration may wait for locks, together",
-)
-DDL_RETRY_TIMEOUT: Final[Setting[float]] = Setting(
-    name="GATE_DDL_RETRY_TIMEOUT",
-    default="5m",
-    parse=parse_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="how long to keep retrying a migration that could not get its locks",
-)
-STATEMENT_TIMEOUT: Final[Setting[float]] = Setting(
-    name="GATE_STATEMENT_TIMEOUT",
-    default="0",
-    parse=parse_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="PostgreSQL's statement_timeout inside migrations; 0 is none",
-)
-ROLE: Final[Setting[str | None]] = Setting(
-    name="GATE_ROLE",
-    default="none",
-    parse=_parse_role,
-    remedy="Write the name of one role.",
-    meaning="SET ROLE for the files: who owns what they create",
-)
-CHANGED: Final[Setting[Changed]] = Setting(
-    name="GATE_CHANGED",
-    default="refuse",
-    parse=_choice("refuse", "warn"),
-    remedy="",
-    meaning="a file that differs from what was applied: refuse or warn",
-)
-OUT_OF_ORDER: Final[Setting[OutOfOrder]] = Setting(
-    name="GATE_OUT_OF_ORDER",
-    default="apply",
-    parse=_choice("apply", "refuse"),
-    remedy="",
-    meaning="a pending file below the newest applied one: apply or refuse",
-)
-AHEAD: Final[Setting[Ahead]] = Setting(
-    name="GATE_AHEAD",
-    default="allow",
-    parse=_choice("allow", "refuse"),
-    remedy="",
-    meaning="history rows that no file here explains: allow or refuse",
-)
-LOG_FORMAT: Final[Setting[LogFormat]] = Setting(
-    name="GATE_LOG_FORMAT",
-    default="auto",
-    parse=_choice("auto", "json", "console"),
-    remedy="",
-    meaning="json, console (for a person), or auto: console on a terminal, else json",
-)
-LOG_LEVEL: Final[Setting[LogLevel]] = Setting(
-    name="GATE_LOG_LEVEL",
-    default="info",
-    parse=_choice("debug", "info", "warning", "error"),
-    remedy="",
-    meaning="debug, info, warning, error",
-)
-LOG_DETAIL: Final[Setting[LogDetail]] = Setting(
-    name="GATE_LOG_DETAIL",
-    default="safe",
-    parse=_choice("safe", "full"),
-    remedy="",
-    meaning="safe, or full: PostgreSQL's messages as they are",
-)
-HEARTBEAT: Final[Setting[float]] = Setting(
-    name="GATE_HEARTBEAT",
-    default="10s",
-    parse=parse_positive_duration,
-    remedy=_DURATION_REMEDY,
-    meaning="how often a long statement or a long wait reports",
-)
-TERMINATION_LOG: Final[Setting[str]] = Setting(
-    name="GATE_TERMINATION_LOG",
-    default="/dev/termination-log",
-    parse=_parse_text,
-    remedy="",
-    meaning="where the verdict is written when that file exists and can be written",
-)
-
-SETTINGS: Final[tuple[Setting[Any], ...]] = (
-    MIGRATIONS,
-    ALLOW_EMPTY,
-    HISTORY_TABLE,
-    TIMEOUT,
-    WAIT_TIMEOUT,
-    AUTH_GRACE,
-    CREATE_DATABASE,
-    STANDBY,
-    LOCK_WAIT_TIMEOUT,
-    DDL_LOCK_TIMEOUT,
-    DDL_RETRY_TIMEOUT,
-    STATEMENT_TIMEOUT,
-    ROLE,
-    CHANGED,
-    OUT_OF_ORDER,
-    AHEAD,
-    LOG_FORMAT,
-    LOG_LEVEL,
-    LOG_DETAIL,
-    HEARTBEAT,
-    TERMINATION_LOG,
+SETTINGS: Final = (
+    Setting("GATE_MIGRATIONS", "migrations", _parse_text, "folder of the files"),
+    Setting(
+        "GATE_ALLOW_EMPTY",
+        "false",
+        _parse_boolean,
+        "a folder with no migration opens the gate; otherwise it is an error",
+    ),
+    Setting(
+        "GATE_HISTORY_TABLE",
+        "schema_migrations",
+        _parse_history_table,
+        "history table, table or schema.table",
+    ),
+    Setting("GATE_TIMEOUT", "none", _parse_limit, "all waiting and applying together"),
+    Setting(
+        "GATE_WAIT_TIMEOUT",
+        "5m",
+        parse_duration,
+        "each wait for a usable database (check: for the schema)",
+    ),
+    Setting(
+        "GATE_AUTH_GRACE",
+        "30s",
+        parse_duration,
+        'how long a refused login, a missing role or database is "not yet"',
+    ),
+    Setting(
+        "GATE_CREATE_DATABASE",
+        "false",
+        _parse_boolean,
+        "create the database when it does not exist",
+    ),
+    Setting(
+        "GATE_STANDBY",
+        "wait",
+        _choice("wait", "check"),
+        "where only a hot standby is found: wait for a primary, or only check",
+    ),
+    Setting(
+        "GATE_LOCK_WAIT_TIMEOUT",
+        "10m",
+        parse_duration,
+        "how long to wait for another gate that shows no progress",
+    ),
+    Setting(
+        "GATE_DDL_LOCK_TIMEOUT",
+        "2s",
+        parse_positive_duration,
+        "how long one attempt at a migration may wait for locks, together",
+    ),
+    Setting(
+        "GATE_DDL_RETRY_TIMEOUT",
+        "5m",
+        parse_duration,
+        "how long to keep retrying a migration that could not get its locks",
+    ),
+    Setting(
+        "GATE_STATEMENT_TIMEOUT",
+        "0",
+        parse_duration,
+        "PostgreSQL's statement_timeout inside migrations; 0 is none",
+    ),
+    Setting(
+        "GATE_ROLE",
+        "none",
+        _parse_role,
+        "SET ROLE for the files: who owns what they create",
+    ),
+    Setting(
+        "GATE_CHANGED",
+        "refuse",
+        _choice("refuse", "warn"),
+        "a file that differs from what was applied: refuse or warn",
+    ),
+    Setting(
+        "GATE_OUT_OF_ORDER",
+        "apply",
+        _choice("apply", "refuse"),
+        "a pending file below the newest applied one: apply or refuse",
+    ),
+    Setting(
+        "GATE_AHEAD",
+        "allow",
+        _choice("allow", "refuse"),
+        "history rows that no file here explains: allow or refuse",
+    ),
+    Setting(
+        "GATE_LOG_FORMAT",
+        "auto",
+        _choice("auto", "json", "console"),
+        "json, console (for a person), or auto: console on a terminal, else json",
+    ),
+    Setting(
+        "GATE_LOG_LEVEL",
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "debug, info, warning, error",
+    ),
+    Setting(
+        "GATE_LOG_DETAIL",
+        "safe",
+        _choice("safe", "full"),
+        "safe, or full: PostgreSQL's messages as they are",
+    ),
+    Setting(
+        "GATE_HEARTBEAT",
+        "10s",
+        parse_positive_duration,
+        "how often a long statement or a long wait reports",
+    ),
+    Setting(
+        "GATE_TERMINATION_LOG",
+        "/dev/termination-log",
+        _parse_text,
+        "where the verdict is written when that file exists and can be written",
+    ),
 )
 
 
@@ -355,8 +321,8 @@ class _Reader:
         self.environ = environ
         self.faults: list[SettingFault] = []
 
-    def read(self, setting: Setting[T], *, default: str | None = None) -> T:
-        text = self.environ.get(setting.name) or default or setting.default
+    def read(self, setting: Setting) -> Any:  # noqa: ANN401  # as it parses
+        text = self.environ.get(setting.name) or setting.default
         try:
             return setting.parse(text)
         except ValueError as broken:
@@ -367,10 +333,7 @@ class _Reader:
 
 
 def from_environ(
-    environ: Mapping[str, str],
-    *,
-    needs_database: bool = True,
-    default_migrations: str = MIGRATIONS.default,
+    environ: Mapping[str, str], *, needs_database: bool = True
 ) -> Settings:
     """
     Read and judge all settings.
@@ -386,29 +349,9 @@ def from_environ(
     unknown = _judge_unknown(reader)
     settings = Settings(
         database=database or DatabaseSettings(way="PG", sources=()),
-        migrations=reader.read(MIGRATIONS, default=default_migrations),
-        allow_empty=reader.read(ALLOW_EMPTY),
-        history_table=reader.read(HISTORY_TABLE),
-        timeout_s=reader.read(TIMEOUT),
-        wait_timeout_s=reader.read(WAIT_TIMEOUT),
-        auth_grace_s=reader.read(AUTH_GRACE),
-        create_database=reader.read(CREATE_DATABASE),
-        standby=reader.read(STANDBY),
-        lock_wait_timeout_s=reader.read(LOCK_WAIT_TIMEOUT),
-        ddl_lock_timeout_s=reader.read(DDL_LOCK_TIMEOUT),
-        ddl_retry_timeout_s=reader.read(DDL_RETRY_TIMEOUT),
-        statement_timeout_s=reader.read(STATEMENT_TIMEOUT),
-        role=reader.read(ROLE),
-        changed=reader.read(CHANGED),
-        out_of_order=reader.read(OUT_OF_ORDER),
-        ahead=reader.read(AHEAD),
-        log_format=reader.read(LOG_FORMAT),
-        log_level=reader.read(LOG_LEVEL),
-        log_detail=reader.read(LOG_DETAIL),
-        heartbeat_s=reader.read(HEARTBEAT),
-        termination_log=reader.read(TERMINATION_LOG),
         pod_fields=_pod_fields(environ),
         unknown_settings=unknown,
+        **{setting.field: reader.read(setting) for setting in SETTINGS},
     )
     if reader.faults:
         raise SettingsError(reader.faults)
@@ -419,11 +362,12 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """Read how to log; a malformed setting takes its default."""
     reader = _Reader(environ)
     return LogSettings(
-        log_format=reader.read(LOG_FORMAT),
-        log_level=reader.read(LOG_LEVEL),
-        log_detail=reader.read(LOG_DETAIL),
-        termination_log=reader.read(TERMINATION_LOG),
         pod_fields=_pod_fields(environ),
+        **{
+            setting.field: reader.read(setting)
+            for setting in SETTINGS
+            if setting.field in LogSettings._fields
+        },
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from typing import Any, get_args
+from typing import get_args
 
 from migration_gate.commands.answers import State
 from migration_gate.commands.calls import COMMANDS
@@ -33,7 +33,7 @@ def test_the_settings_are_those_of_the_code() -> None:
     ]
 
 
-def find_choices(setting: Setting[Any]) -> list[str]:
+def find_choices(setting: Setting) -> list[str]:
     """Return the words that a setting takes, where it takes no others."""
     try:
         setting.parse("no such word")

@@ -127,11 +127,10 @@ def test_every_setting_can_be_set() -> None:
 
 def test_the_table_lists_every_setting_and_its_default_parses() -> None:
     """SETTINGS is complete, in the order of the fields, and each default is usable."""
-    named = {name.removesuffix("_s") for name in Settings._fields}
     others = {"database", "pod_fields", "unknown_settings"}
+    fields = [name for name in Settings._fields if name not in others]
 
-    assert [s.name for s in SETTINGS] == list(dict.fromkeys(s.name for s in SETTINGS))
-    assert {s.name.removeprefix("GATE_").lower() for s in SETTINGS} == named - others
+    assert [setting.field for setting in SETTINGS] == fields
     for setting in SETTINGS:
         setting.parse(setting.default)
         assert setting.meaning
@@ -384,17 +383,6 @@ def test_new_needs_no_database() -> None:
     settings = from_environ({"DATABASE_URL": "nonsense"}, needs_database=False)
 
     assert settings.database == DatabaseSettings(way="PG", sources=())
-
-
-def test_the_default_folder_can_be_given() -> None:
-    """It gives way to the variable."""
-    assert from_environ(DATABASE, default_migrations="/m").migrations == "/m"
-    assert (
-        from_environ(
-            DATABASE | {"GATE_MIGRATIONS": "sql"}, default_migrations="/m"
-        ).migrations
-        == "sql"
-    )
 
 
 def test_log_settings_take_the_default_where_they_are_malformed() -> None:
