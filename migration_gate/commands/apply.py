@@ -14,8 +14,10 @@ from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.commands.last_failure import failures_kept
 from migration_gate.commands.steps import agree, new_patience
+from migration_gate.connection.causes import TOO_MANY_CONNECTIONS, TWO_NEEDED
 from migration_gate.connection.connect import (
     LimitedConnection,
+    NotReadyError,
     open_connection,
     open_second_connection,
 )
@@ -81,7 +83,12 @@ def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]
         if not held.is_alive:
             text = "the lock's connection was lost"
             raise ConnectionLostError(text)
-        return opened(settings.database, until_s=patience.until_s, **held.address)
+        try:
+            return opened(settings.database, until_s=patience.until_s, **held.address)
+        except NotReadyError as error:
+            if error.cause is TOO_MANY_CONNECTIONS:
+                raise NotReadyError(TWO_NEEDED, str(error)) from error
+            raise
 
     conn = wait_for(connect, patience)
     with closing(conn):

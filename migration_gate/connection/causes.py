@@ -97,6 +97,15 @@ NO_ROUTE: Final = Cause(
     reason="no_route",
     remedy="Check the address and the network between here and the database.",
 )
+NO_IPV6: Final = Cause(
+    pattern=r'at ("[0-9a-f]*:[0-9a-f:.]*"|"[^"]*" \([0-9a-f]*:[0-9a-f:.]*\)), port \d+ '
+    r"failed: (Network is unreachable|Cannot assign requested address)",
+    kind="away",
+    reason="no_ipv6",
+    remedy="The host has an IPv6 address and no other, and this network has no IPv6: "
+    "take an address of IPv4 (where the provider has one only for its pooler, the one "
+    "in session mode), or give this network IPv6.",
+)
 NO_SOCKET: Final = Cause(
     pattern=r"on socket .* failed: (No such file or directory|Permission denied)",
     kind="away",
@@ -147,6 +156,21 @@ TOO_MANY_CONNECTIONS: Final = Cause(
     reason="too_many_connections",
     remedy="All connections are taken: close some, or raise max_connections or "
     "the role's or database's limit.",
+    own_pace=CROWDED,
+)
+TWO_NEEDED: Final = Cause(
+    kind="away",
+    reason="too_many_connections",
+    remedy="The gate needs two connections, one that holds the lock and one for the "
+    "files, and has got one: let the role, the database and the server have two free "
+    "(CONNECTION LIMIT, max_connections).",
+    own_pace=CROWDED,
+)
+SERVER_REFUSAL: Final = Cause(
+    kind="away",
+    reason="server_refusal",
+    remedy="The server answered, and said this itself: look for these words in its log "
+    "and in its provider's documentation.",
     own_pace=CROWDED,
 )
 STARTUP_PARAMETER: Final = Cause(
@@ -278,6 +302,33 @@ TLS_TRUST: Final = (
     "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
     "a public one, and the host name that is in its certificate."
 )
+# By the end of a host's name, as each provider's own pages say.
+PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ".rds.amazonaws.com": "Amazon RDS: mount global-bundle.pem of "
+        "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem, and name "
+        "it in PGSSLROOTCERT.",
+        ".postgres.database.azure.com": "Azure: the CA is a public one, "
+        "PGSSLROOTCERT=system.",
+        ".neon.tech": "Neon: the CA is a public one, PGSSLROOTCERT=system.",
+        ".supabase.co": "Supabase: mount the certificate of the project's database "
+        "settings, and name it in PGSSLROOTCERT.",
+        ".supabase.com": "Supabase: mount the certificate of the project's database "
+        "settings, and name it in PGSSLROOTCERT.",
+        ".aivencloud.com": "Aiven: mount the project's CA certificate of its console, "
+        "and name it in PGSSLROOTCERT.",
+    }
+)
+
+
+def trust_remedy(hosts: Sequence[str]) -> str:
+    """Return what makes a server's certificate trusted, by its provider where known."""
+    for host in hosts:
+        for end, remedy in PROVIDERS.items():
+            if host.endswith(end):
+                return f"{remedy} {TLS_TRUST}"
+    return TLS_TRUST
+
 
 # The first whose pattern is found counts; a text of libpq's can hold two failures, of
 # the attempt with TLS and of the one without.
@@ -330,8 +381,8 @@ CAUSES: Final = (
         pattern=r"server does not support SSL",
         kind="refused",
         reason="tls_not_offered",
-        remedy="The server offers no TLS: turn it on there, or set "
-        "POSTGRES_SSL_MODE=prefer.",
+        remedy="What listens there offers no TLS: check host and port, and turn TLS on "
+        "there (ssl = on; a pooler has its own setting).",
     ),
     Cause(
         pattern=r"alert (unknown ca|bad certificate|certificate)|"
@@ -398,6 +449,7 @@ CAUSES: Final = (
     ),
     TOO_MANY_CONNECTIONS,
     TIMEOUT,
+    NO_IPV6,
     NO_ROUTE,
     NO_SOCKET,
     Cause(
@@ -449,7 +501,7 @@ KNOWN_REASONS: Final = frozenset(
         "unsupported",
     }
 )
-NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_ROUTE, NO_SOCKET)
+NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_IPV6, NO_ROUTE, NO_SOCKET)
 OTHER_KIND: Final = (STANDBY, READ_ONLY, WRONG_KIND)
 
 
@@ -472,8 +524,9 @@ def decide(failures: Sequence[tuple[Hashable, Cause]]) -> int:
     return min(others or places, key=lambda place: _helped(failures[place][1]))
 
 
-def _helped(cause: Cause) -> int:
-    return ORDER_OF_KINDS[cause.kind]
+def _helped(cause: Cause) -> tuple[int, bool]:
+    """Return how little waiting helps; of a host with an IPv4 address, that decides."""
+    return ORDER_OF_KINDS[cause.kind], cause is NO_IPV6
 
 
 def find_cause(text: str) -> Cause:

@@ -18,9 +18,11 @@ from migration_gate.connection.causes import (
     BY_SQLSTATE,
     DENSE,
     SECRET_FILE,
+    SERVER_REFUSAL,
     UNKNOWN,
     Cause,
     Pace,
+    trust_remedy,
 )
 from migration_gate.connection.connect import (
     NotReadyError,
@@ -44,6 +46,7 @@ JITTER: Final = 1.2
 # Between the choice of a last pause and the question whether it is too long.
 ROUNDING_S: Final = 0.01
 LABELS_MAX: Final = 5
+SEVERITY: Final = "FATAL:"
 
 T = TypeVar("T")
 
@@ -146,7 +149,9 @@ class Patience:
             with suppress(SettingsError):
                 parameters = {**current_parameters(self.database), **address}
                 sqlstate = ask_sqlstate(parameters)
-            self._labels[text] = BY_SQLSTATE.get(sqlstate or "", UNKNOWN)
+            has_answered = sqlstate is not None or SEVERITY in text
+            unknown = SERVER_REFUSAL if has_answered else UNKNOWN
+            self._labels[text] = BY_SQLSTATE.get(sqlstate or "", unknown)
         return self._labels.get(text, UNKNOWN)
 
 
@@ -235,7 +240,8 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     cause, text, place = patience.cause, str(error), patience.place
     if cause.kind == "local" and cause.reason.startswith("certificate"):
         return DatabaseUnreachableError(
-            f"cannot trust PostgreSQL at {place}: {text}", hint=cause.remedy
+            f"cannot trust PostgreSQL at {place}: {text}",
+            hint=trust_remedy(error.address.get("host", "").split(",")),
         )
     if cause.kind == "local":
         fault = SettingFault(

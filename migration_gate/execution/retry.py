@@ -15,6 +15,7 @@ from migration_gate.report.errors import MigrationBlockedError
 from migration_gate.report.events import MIGRATION_RETRY_SCHEDULED
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import LocksNotFreeError
+from migration_gate.session.activity import PREPARED
 
 
 FIRST_PAUSE_S: Final = 0.5
@@ -73,8 +74,10 @@ def retry_while_locked(
 
 def _hint(blockers: Sequence[str], waited_s: float) -> str:
     who = f" Last in the way: {'; '.join(blockers)}." if blockers else ""
+    ways = "End those sessions or wait for less traffic"
+    if any(PREPARED in blocker for blocker in blockers):
+        ways = "End what is in the way"
     return (
-        f"Its locks were not free in {waited_s:.0f} s.{who} End those sessions or wait "
-        "for less traffic, then start the gate again; GATE_DDL_RETRY_TIMEOUT sets how "
-        "long it tries."
+        f"Its locks were not free in {waited_s:.0f} s.{who} {ways}, then start the "
+        "gate again; GATE_DDL_RETRY_TIMEOUT sets how long it tries."
     )

@@ -53,6 +53,24 @@ FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%s)) AS blocker (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
 ORDER BY 1
 """
+# A prepared transaction has no process. What names it in pg_locks is the lock on its
+# own number, which has the same virtual number as its other locks.
+PREPARED_BLOCKERS: Final = """
+SELECT DISTINCT x.gid, x.owner::text, x.database::text, extract(
+    epoch FROM pg_catalog.clock_timestamp() - x.prepared)::int
+FROM pg_catalog.pg_locks w
+JOIN pg_catalog.pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
+ AND (h.database, h.relation, h.page, h.tuple, h.virtualxid,
+      h.transactionid, h.classid, h.objid, h.objsubid)
+ IS NOT DISTINCT FROM (w.database, w.relation, w.page, w.tuple, w.virtualxid,
+                       w.transactionid, w.classid, w.objid, w.objsubid)
+JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.locktype = 'transactionid'
+ AND own.granted AND own.virtualtransaction = h.virtualtransaction
+JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
+WHERE w.pid = %s AND NOT w.granted
+ORDER BY 1
+"""
+PREPARED: Final = "prepared transaction"
 # What each view counts as done and as all there is.
 PROGRESS_VIEWS: Final = (
     ("create_index", "phase", "greatest(blocks_done, 0)", "blocks_total", 0),
@@ -125,7 +143,21 @@ def find_workers(conn: Conn, work_key: int, *, pooled: bool) -> list[int]:
 
 def find_blockers(conn: Conn, pid: int) -> tuple[str, ...]:
     """Return who is in a backend's way, each as one short text."""
-    return tuple(_describe(*row) for row in conn.execute(BLOCKERS, (pid,)))
+    rows = conn.execute(BLOCKERS, (pid,)).fetchall()
+    found = [_describe(*row) for row in rows if row[0] != 0]
+    if len(found) < len(rows):
+        prepared = conn.execute(PREPARED_BLOCKERS, (pid,)).fetchall()
+        found += [_describe_prepared(*row) for row in prepared] or [f"a {PREPARED}"]
+    return tuple(found)
+
+
+def _describe_prepared(gid: str, owner: str, database: str, age_s: int) -> str:
+    """Say which it is, and what ends it: it belongs to no session."""
+    quoted = gid.replace("'", "''")
+    return (
+        f"{PREPARED} of user {owner} for {age_s} s, which ROLLBACK PREPARED '{quoted}' "
+        f"or COMMIT PREPARED '{quoted}' ends, in database {database}"
+    )
 
 
 def _describe(
@@ -136,8 +168,6 @@ def _describe(
     since_s: int | None,
 ) -> str:
     """Say who it is, as far as the role may see it."""
-    if pid == 0:
-        return "a prepared transaction"
     words = [f"process {pid}"]
     if user:
         words.append(f"user {user}")

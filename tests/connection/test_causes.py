@@ -6,15 +6,18 @@ import re
 
 import pytest
 
+from migration_gate.connection import causes
 from migration_gate.connection.causes import (
     BY_SQLSTATE,
     CAUSES,
     LOGIN_OR_HBA,
+    TLS_TRUST,
     UNKNOWN,
     Cause,
     decide,
     find_cause,
     shorten_text,
+    trust_remedy,
 )
 from tests.ends import cause
 
@@ -130,6 +133,10 @@ TEXTS = {
     ],
     "timeout": ["connection timeout expired", AT + "Connection timed out"],
     "no_route": [AT + "No route to host", AT + "Network is unreachable"],
+    "no_ipv6": [
+        AT.replace("10.0.0.5", "2001:db8::1") + "Network is unreachable",
+        AT.replace('"10.0.0.5"', '"h" (::1)') + "Cannot assign requested address",
+    ],
     "no_socket": [
         'connection to server on socket "/s" failed: No such file or directory',
         'connection to server on socket "/s" failed: Permission denied',
@@ -177,6 +184,8 @@ WRONG = AT + 'FATAL:  password authentication failed for user "u"'
         ([("a", "hot_standby"), ("b", "hot_standby")], "hot_standby"),
         ([("a", "wrong_kind_of_server"), ("b", "host_unknown")], "host_unknown"),
         ([("a", "timeout"), ("a", "hot_standby")], "hot_standby"),
+        ([("a", "no_ipv6"), ("a", "timeout")], "timeout"),
+        ([("a", "no_ipv6"), ("a", "no_ipv6")], "no_ipv6"),
     ],
 )
 def test_of_several_failures_the_most_hopeful_decides(
@@ -201,6 +210,29 @@ def test_a_text_is_told_in_one_line() -> None:
     hint = "\n\tIs the server running on that host and accepting TCP/IP connections?"
     assert shorten_text(f"connection failed: {REFUSED}{hint}") == REFUSED
     assert shorten_text(WRONG) == WRONG.replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("shop.abc.eu-west-1.rds.amazonaws.com", "global-bundle.pem"),
+        ("shop.postgres.database.azure.com", "PGSSLROOTCERT=system"),
+        ("db.example.com", "Give the server's CA"),
+    ],
+)
+def test_what_makes_a_server_trusted_is_its_providers_bundle(
+    host: str, said: str
+) -> None:
+    """Which CA has signed is known by the name; no remedy asks for less."""
+    remedy = trust_remedy([host])
+    assert said in remedy.removesuffix(TLS_TRUST) or said in TLS_TRUST
+
+
+def test_no_remedy_weakens_what_was_asked_for() -> None:
+    """Not to verify, or not to encrypt, is never the way out."""
+    weak = r"=(disable|allow|prefer)\b(?! where no client)"
+    for known in [c for c in vars(causes).values() if isinstance(c, Cause)] + [*CAUSES]:
+        assert not re.search(weak, known.remedy), known.remedy
 
 
 @pytest.mark.parametrize("known", BY_SQLSTATE.values(), ids=BY_SQLSTATE)

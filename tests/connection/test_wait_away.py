@@ -16,10 +16,11 @@ import psycopg
 import pytest
 
 from dev.postgres import Server, ServerError, find_free_port, give
+from migration_gate.connection.causes import TWO_NEEDED
 from tests.bare import Bare, end, needs_namespaces, read_until
 from tests.ends import FILES, cause, close, require_no_secret
 from tests.fix_gate import Gate, Process
-from tests.fix_postgres import Database, NewServer, database_of
+from tests.fix_postgres import Database, Databases, NewServer, database_of
 from tests.fix_proxy import Proxy
 from tests.polling import until
 
@@ -112,6 +113,40 @@ def test_a_network_without_a_route_is_waited_for(tmp_path: Path) -> None:
     assert end(process) == 1
     assert gate.verdict["reason"] == "unreachable"
     assert gate.verdict["hint"] == cause("no_route").remedy
+
+
+@needs_namespaces
+def test_an_address_of_ipv6_alone_is_told_where_there_is_no_ipv6(
+    tmp_path: Path,
+) -> None:
+    """As a provider's direct address is, from a network that has IPv4 only."""
+    gate = Bare(tmp_path)
+    environ = {
+        "DATABASE_URL": UNUSED.format(place="[2001:db8::1]:5432"),
+        "GATE_WAIT_TIMEOUT": "300ms",
+    }
+    before = ("unshare", "--map-root-user", "--net")
+    process = gate.start(environ, before=before)
+    read_until(process, "database.retry_scheduled")
+    assert end(process) == 1
+    assert gate.verdict["hint"] == cause("no_ipv6").remedy
+
+
+@pytest.mark.parametrize("of", ["role", "database"])
+def test_a_single_connection_is_one_too_few(
+    gate: Gate, databases: Databases, of: str
+) -> None:
+    """The lock has it, and the files need another: the remedy says so."""
+    database = databases.create()
+    role = database.role()
+    database.execute(f"ALTER DATABASE {database.name} OWNER TO {role.user}")
+    name = role.user if of == "role" else database.name
+    database.execute(f"ALTER {of} {name} CONNECTION LIMIT 1")
+    env = {"GATE_WAIT_TIMEOUT": "1s"}
+    run = gate(database=role, env=env, migrations=FILES)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable")
+    assert f'too many connections for {of} "{name}"' in run.verdict["error_message"]
+    assert run.verdict["hint"] == TWO_NEEDED.remedy
 
 
 @contextmanager

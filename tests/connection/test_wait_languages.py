@@ -71,7 +71,7 @@ REASONS = {
     "53300": "too_many_connections",
     "42704": "startup_parameter",
     "57P03": "starting_up",
-    "XX123": "unknown",
+    "XX123": "server_refusal",
 }
 CASES = [(code, text) for code, texts in TEXTS.items() for text in texts]
 
