@@ -36,10 +36,10 @@ LAB_KUBE = ROOT.parent / "shared/lab/kube"
 GOOD = {"001_first.sql": "CREATE TABLE first (id int);\n"}
 BROKEN = GOOD | {"002_broken.sql": "SELECT nothing FROM nowhere;\n"}
 EXAMPLE = {file.name: file.read_text() for file in (K8S / "example").glob("*.sql")}
+# As docs/orchestrators.md makes it: before there is a table that it could read.
 CHECK_ROLE = """
 CREATE ROLE shop_check LOGIN PASSWORD '{password}';
-GRANT USAGE ON SCHEMA public TO shop_check;
-GRANT SELECT ON schema_migrations TO shop_check;
+ALTER DEFAULT PRIVILEGES FOR ROLE shop GRANT SELECT ON TABLES TO shop_check;
 """
 
 Document = dict[str, Any]
@@ -124,10 +124,18 @@ class Cluster:
         file.write_text(yaml.safe_dump_all([*beside, *adapted]))
         return kube("play", str(file), IMAGE, check=False)
 
-    def execute(self, script: str) -> str:
-        """Run a script as the owner."""
+    def execute(self, script: str, *, check: bool = True) -> bool:
+        """Run a script as the owner, in one transaction; say whether it could be."""
         psql = ("psql", "-U", "shop", "-qAtX", "-c", script)
-        return kube("podman", "exec", "postgres-db", *psql).stdout
+        return not kube("podman", "exec", "postgres-db", *psql, check=check).returncode
+
+    def make_check_role(self) -> None:
+        """Make the role that checks, as soon as there is a server to make it in."""
+        deadline_s = time.monotonic() + 60
+        script = CHECK_ROLE.format(password=self.check_password)
+        while not self.execute(script, check=False):
+            assert time.monotonic() < deadline_s, kube("logs", "postgres-db").stdout
+            time.sleep(0.2)
 
     def state(self, container: str) -> tuple[str, int]:
         """Return a container's state and exit code."""
@@ -256,11 +264,11 @@ def test_the_job_applies_and_the_check_lets_the_application_start(
     cluster: Cluster,
 ) -> None:
     """The check has a login of its own, which may read the history."""
+    cluster.make_check_role()
     job = cluster.play(GOOD, *read("job.yaml"))
     assert job.returncode == 0, job.stderr
     wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
     assert cluster.state("shop-migrate-1-0-0-pod-gate") == ("exited", 0)
-    cluster.execute(CHECK_ROLE.format(password=cluster.check_password))
 
     played = cluster.play(GOOD, *read("deployment.yaml"))
     assert played.returncode == 0, played.stderr
@@ -278,9 +286,9 @@ def test_a_failed_job_says_why(cluster: Cluster) -> None:
 
 def test_a_newer_pod_does_not_start_before_its_job(cluster: Cluster) -> None:
     """An older one, behind a history that is ahead of it, does."""
+    cluster.make_check_role()
     cluster.play(GOOD, *read("job.yaml"))
     wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
-    cluster.execute(CHECK_ROLE.format(password=cluster.check_password))
     newer = GOOD | {"002_second.sql": "CREATE TABLE second (id int);\n"}
 
     (deployment,) = read("deployment.yaml")
@@ -302,9 +310,9 @@ def test_the_component_holds_any_deployment_back(cluster: Cluster) -> None:
     documents = list(yaml.safe_load_all(kube("kustomize", str(K8S / "example")).stdout))
     (deployment,) = [each for each in documents if each["kind"] == "Deployment"]
     maps = [each for each in documents if each["kind"] == "ConfigMap"]
+    cluster.make_check_role()
     cluster.play(GOOD, *read("job.yaml"))
     wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
-    cluster.execute(CHECK_ROLE.format(password=cluster.check_password))
     set_wait_timeout(deployment, "2s")
 
     closed = cluster.play(GOOD, *maps, deployment)
