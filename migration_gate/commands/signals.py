@@ -16,7 +16,6 @@ import time
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -43,7 +42,6 @@ class Stopped(KeyboardInterrupt):  # not an error: it is a request
         self.error = error
 
 
-@dataclass
 class Stopping:
     """What wanted the run to end, once something did."""
 

@@ -47,9 +47,7 @@ OTHER_DATABASES: Final = frozenset(
     }
 )
 # Flyway: Event.java; "beforeMigrate.sql", "afterEachMigrate__words.sql".
-CALLBACK: Final = re.compile(
-    r"(?:before|after)(?:Each)?[A-Z][A-Za-z]*(?:__.*)?\Z", re.DOTALL
-)
+CALLBACK: Final = r"(?s)(?:before|after)(?:Each)?[A-Z][A-Za-z]*(?:__.*)?\Z"
 _CODE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "go": "Go",
@@ -73,32 +71,28 @@ _CODE: Final[Mapping[str, str]] = MappingProxyType(
         "scala": "Scala",
     }
 )
-CODE_NAME: Final = re.compile(
-    r"(?:[0-9]|V[0-9]+(?:[._][0-9]+)*__).*\.(?P<ending>[a-z]+)", re.DOTALL
-)
+CODE_NAME: Final = r"(?s)(?:[0-9]|V[0-9]+(?:[._][0-9]+)*__).*\.(?P<ending>[a-z]+)"
 # goose ignores tests; a declaration holds no migration.
-NO_CODE: Final = re.compile(r".*(?:_test\.go|\.(?:test|spec|d)\.[cm]?[jt]s)", re.DOTALL)
+NO_CODE: Final = r"(?s).*(?:_test\.go|\.(?:test|spec|d)\.[cm]?[jt]s)"
+# Texts: only what stands beside migrations is asked by them.
 _MEANT: Final = (
     (
-        re.compile(r".*\.sql\.(?:gz|bz2|xz|zst|zip|lz4|br)", re.IGNORECASE | re.DOTALL),
+        r"(?is).*\.sql\.(?:gz|bz2|xz|zst|zip|lz4|br)",
         "compressed, and only plain SQL is read",
         f"Unpack it. {IGNORE}",
     ),
     (
-        re.compile(
-            r".*\.sql\.(?:tmpl|tpl|template|j2|jinja2?|erb|ejs|hbs|mustache|in)",
-            re.IGNORECASE | re.DOTALL,
-        ),
+        r"(?is).*\.sql\.(?:tmpl|tpl|template|j2|jinja2?|erb|ejs|hbs|mustache|in)",
         "template, and only plain SQL is read",
         f"Ship what is made of it. {IGNORE}",
     ),
     (
-        re.compile(r".*\.sql\.conf", re.IGNORECASE | re.DOTALL),
+        r"(?is).*\.sql\.conf",
         "settings of Flyway's for one file, which are not read",
         f"Say what it asks for in directives of the file itself. {IGNORE}",
     ),
     (
-        re.compile(r".*\.(?:sql|psql|pgsql)", re.IGNORECASE | re.DOTALL),
+        r"(?is).*\.(?:sql|psql|pgsql)",
         'name does not end in ".sql"',
         f"Rename it. {IGNORE}",
     ),
@@ -195,7 +189,7 @@ def _refuse(stem: str) -> Name:
         return _refused(
             "baseline of Flyway, which stands for migrations that may have run", IGNORE
         )
-    if CALLBACK.match(stem):
+    if re.match(CALLBACK, stem):
         return _refused(
             "callback of Flyway, which the gate does not call",
             f"Put what it does into a numbered migration. {IGNORE}",
@@ -206,11 +200,11 @@ def _refuse(stem: str) -> Name:
 def _classify_other(name: str) -> Name:
     """Tell what does not end in .sql, and could be meant, from what is no migration."""
     for pattern, problem, remedy in _MEANT:
-        if pattern.fullmatch(name):
+        if re.fullmatch(pattern, name):
             return _refused(problem, remedy)
-    code = CODE_NAME.fullmatch(name)
+    code = re.fullmatch(CODE_NAME, name)
     language = _CODE.get(code["ending"]) if code else None
-    if language is None or NO_CODE.fullmatch(name):
+    if language is None or re.fullmatch(NO_CODE, name):
         return IGNORED
     return Name(
         kind="code",

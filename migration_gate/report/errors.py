@@ -24,7 +24,6 @@ hints are sentences. No message, hint or field ever holds a secret or SQL text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple, Self
 
 
@@ -223,8 +222,7 @@ class HistoryError(GateError):
         return {**self._place}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SqlFailure:
+class SqlFailure(NamedTuple):
     """
     An error as PostgreSQL gave it; may hold SQL text and row data: never logged as is.
 
@@ -233,15 +231,18 @@ class SqlFailure:
     """
 
     sqlstate: str | None
-    message: str | None = field(repr=False)
-    detail: str | None = field(repr=False)
-    hint: str | None = field(repr=False)
-    context: str | None = field(repr=False)
+    message: str | None
+    detail: str | None
+    hint: str | None
+    context: str | None
     constraint: str | None
     table: str | None
     position: int | None
     source: str | None = None
     severity: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SqlFailure(sqlstate={self.sqlstate!r})"
 
     @property
     def ends_session(self) -> bool:

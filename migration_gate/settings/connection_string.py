@@ -56,7 +56,7 @@ _FOREIGN_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 # What follows such a key in a connection string may be a piece of its value.
-_SECRET_KEY: Final = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
+_SECRET_WORDS: Final = ("pass", "pwd", "secret", "token", "key")
 ENCODE: Final = (
     "Percent-encode the password (@ is %40, / is %2F, % is %25),"
     " or give it in POSTGRES_PASSWORD."
@@ -222,7 +222,7 @@ def _parse_query(query: str) -> dict[str, str]:
         else:
             at_behind = "@" in "&".join(pairs[place - 1 :])
             unknown.append(_name_key(key, place, hidden=hidden or at_behind))
-        hidden = hidden or bool(_SECRET_KEY.search(key))
+        hidden = hidden or any(word in key.lower() for word in _SECRET_WORDS)
     if unknown:
         raise MalformedError(
             f"has parameters that libpq does not know: {', '.join(unknown)}",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -87,8 +86,7 @@ _READABLE: Final = (
 _MOUNT: Final = "Check the path and the mount."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(NamedTuple):
     """
     One setting: its value, or the path of the file that holds it.
 
@@ -97,8 +95,11 @@ class Source:
     """
 
     name: str
-    value: str | None = field(default=None, repr=False)
-    file: str | None = field(default=None, repr=False)
+    value: str | None = None
+    file: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Source(name={self.name!r})"
 
     @property
     def setting(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -38,7 +37,7 @@ INSIDE = "PL/pgSQL function inline_code_block line 1 at EXECUTE"
 
 def failure(sqlstate: str | None, message: str = "", **facts: str) -> SqlFailure:
     """Return an error of PostgreSQL's."""
-    return replace(NOTHING, sqlstate=sqlstate, message=message, **facts)  # type: ignore[arg-type]  # texts
+    return NOTHING._replace(sqlstate=sqlstate, message=message, **facts)  # type: ignore[arg-type]  # texts
 
 
 # State, PostgreSQL's words, and a word of the remedy: a cause that its source, an
@@ -279,7 +278,7 @@ def test_each_remedy_is_that_of_a_cause(
 def test_what_can_never_run_in_a_function_is_not_sent_in_a_circle() -> None:
     """A no-transaction file would not help it."""
     nested = failure("25001", "VACUUM cannot be executed from a function")
-    assert find_remedy(replace(nested, context=INSIDE)) == NEVER_INSIDE
+    assert find_remedy(nested._replace(context=INSIDE)) == NEVER_INSIDE
     assert find_remedy(nested) == OUTSIDE
 
 
