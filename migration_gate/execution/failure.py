@@ -16,6 +16,7 @@ from typing import Final
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
 from migration_gate.execution.message import Own, OwnName, Place, Task
+from migration_gate.execution.stumble import missing_semicolon, name_token
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
@@ -39,9 +40,10 @@ from migration_gate.report.outcomes import (
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
-from migration_gate.statements import place
+from migration_gate.statements import Statement, place
 
 
+SYNTAX_ERROR: Final = "42601"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # No such table or column; nothing was recorded, in this session or this transaction;
@@ -87,7 +89,24 @@ def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exceptio
         outside=not script.in_transaction,
         full=worker.settings.log_detail == "full",
     )
+    if failure.sqlstate == SYNTAX_ERROR and isinstance(found.part, Statement):
+        error, began = _name_stumble(found.part, found, failure, error)
+        hint = began + hint
     return MigrationFailedError(error, hint=hint)
+
+
+def _name_stumble(
+    statement: Statement, found: Place, failure: SqlFailure, error: SqlError
+) -> tuple[SqlError, str]:
+    """Say what PostgreSQL stumbled on, where it said so, and where that began."""
+    content, said = found.share.task.script.content, error.error_message
+    offset = statement.end if found.offset is None else found.offset
+    began = missing_semicolon(content, statement.first, offset)
+    token = name_token(content, statement.first, offset)
+    if token is None or said == failure.message:  # it quoted nothing
+        return error, began
+    near = " at or near" if said == "syntax error" else ""
+    return error._replace(error_message=f"{said}{near} {token}"), began
 
 
 def _checks_deferred(part: Own) -> bool:

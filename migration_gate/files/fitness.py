@@ -204,7 +204,7 @@ def find_unfit_outside(statement: Statement) -> Iterator[ScriptError]:
             "temporary table in a file that runs outside a transaction",
             "Move it to a file that runs in a transaction.",
         )
-    if words[:1] == (b"prepare",):
+    if words[:1] == (b"prepare",) and transaction_control(statement) is None:
         yield ScriptError(
             statement.first,
             "PREPARE in a file that runs outside a transaction",

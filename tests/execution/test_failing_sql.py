@@ -70,7 +70,7 @@ def said(line: int | None, column: int | None, sqlstate: str, **words: str) -> E
 CASES: dict[str, tuple[str | bytes, Event]] = {
     "syntax error": (
         "SELECT 1;\n  SELEC 2;",
-        said(2, 3, "42601", error_message="syntax error"),
+        said(2, 3, "42601", error_message='syntax error at or near "SELEC"'),
     ),
     "multi-byte place": (
         "SELECT 'äöü€🦥', 'é',\n  'ß', nothing;",
@@ -305,7 +305,8 @@ def test_every_failure_reads_well(gate: Gate, database: Database) -> None:
         )
         assert run.stderr.startswith("migration-gate: closed: 1_x.sql")
         assert run.stderr.count("\n") == 1
-    left = [table for table in tables(database) if not re.fullmatch(r"h\d+", table)]
+    ours = re.compile(r"h\d+(_failures)?")
+    left = [table for table in tables(database) if not ours.fullmatch(table)]
     assert left == ["late", "old"]
     for number in range(len(CASES)):
         assert database.fetch(f"SELECT * FROM h{number}") == []
