@@ -294,3 +294,13 @@ def test_the_runbook_opens_a_gate_whose_objects_exist_already(
     assert "001_initial_schema.sql" in plan.stdout
     assert (plan.returncode, resolve.returncode) == (0, 0)
     assert project.up().returncode == 0
+
+
+def test_only_run_ends_with_the_gates_exit_code(project: Project, broken: Path) -> None:
+    """``up gate`` shows as much, and ends with 0, as the page warns."""
+    project.mount(broken)
+    up = project.run("up", "--no-build", "gate")
+    run = project.run("run", "--rm", "gate")
+    assert (up.returncode, run.returncode) == (0, 1)
+    assert '"nowhere\\" does not exist' in up.stdout
+    assert '"nowhere\\" does not exist' in run.stdout
