@@ -533,10 +533,12 @@ def find_cause(text: str) -> Cause:
     """
     Tell what a failed connect's text means.
 
-    It can hold two failures, of the attempt with TLS and of the one without: the one
-    decides that waiting helps most.
+    It can hold two failures, of the attempt with TLS and of the one without. A client
+    certificate that cannot be used is no reason where TLS is not needed.
     """
-    return min(map(_find_one, re.split(NEXT_FAILURE, text)), key=_helped)
+    failures = re.split(NEXT_FAILURE, text)
+    others = [one for one in failures if _find_one(one) is not CLIENT_CERTIFICATE]
+    return _find_one("\n".join(others or failures))
 
 
 def _find_one(text: str) -> Cause:

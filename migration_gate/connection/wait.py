@@ -39,7 +39,7 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.events import DATABASE_RETRY_SCHEDULED
 from migration_gate.report.log import Log
-from migration_gate.settings.database import DatabaseSettings
+from migration_gate.settings.database import DatabaseSettings, doubts
 
 
 JITTER: Final = 1.2
@@ -232,6 +232,12 @@ def _keep_trying(
     raise first
 
 
+def _doubts(patience: Patience) -> str:
+    with suppress(SettingsError):
+        return doubts(current_parameters(patience.database))
+    return ""
+
+
 def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     if isinstance(error.error, SettingsError):
         return error.error
@@ -251,7 +257,7 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     if cause.kind == "refused":
         return LoginRefusedError(
             f"PostgreSQL at {place} refuses the connection ({patience.tried}): {text}",
-            hint=cause.remedy,
+            hint=f"{_doubts(patience)} {cause.remedy}".lstrip(),
         )
     return DatabaseUnreachableError(
         f"could not reach a usable PostgreSQL at {place} ({patience.tried}): {text}",

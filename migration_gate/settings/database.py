@@ -26,7 +26,14 @@ from migration_gate.settings.connection_string import (
     MalformedError,
     parse_connection_string,
 )
-from migration_gate.settings.libpq import PG_VARIABLES, broken_rule
+from migration_gate.settings.libpq import (
+    IN_QUOTES,
+    NOT_FILLED_IN,
+    PG_VARIABLES,
+    PLACEHOLDER,
+    SOCKET_ITSELF,
+    broken_rule,
+)
 from migration_gate.settings.spelling import closest
 
 
@@ -84,6 +91,17 @@ _READABLE: Final = (
     " Kubernetes: defaultMode or fsGroup)."
 )
 _MOUNT: Final = "Check the path and the mount."
+_FILL_IN: Final = (
+    "Kubernetes fills in $(NAME) where a variable of that name stands before it,"
+    " Compose and shells fill in ${NAME}; an env file fills in nothing."
+)
+_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        NOT_FILLED_IN: _FILL_IN,
+        IN_QUOTES: "Remove the quotes.",
+        SOCKET_ITSELF: "Name the folder that it is in; the port gives it its name.",
+    }
+)
 
 
 class Source(NamedTuple):
@@ -167,6 +185,32 @@ def shown(parameters: Mapping[str, str]) -> dict[str, str | None]:
         "database": parameters.get("dbname") or (None if of_service else user),
         "user": user,
     }
+
+
+def doubts(parameters: Mapping[str, str]) -> str:
+    """
+    Return what of a refused login looks as if nobody had meant it; empty for nothing.
+
+    A password may hold any text, and a name too, so that none of it is a fault.
+    """
+    said = [
+        f"The {part} {how}."
+        for keyword, part in (("password", "password"), *_PARTS.items())
+        if keyword in ("password", "user", "dbname")
+        for how in [_doubt(parameters.get(keyword, ""))]
+        if how
+    ]
+    return " ".join(said)
+
+
+def _doubt(text: str) -> str:
+    if PLACEHOLDER.fullmatch(text):
+        return f"is a $(…) or ${{…}} that was not filled in: {_FILL_IN.rstrip('.')}"
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        return "has quotes around it, which an env file or a secret may keep"
+    if text != text.strip():
+        return "has white space or a line end around it, as echo without -n makes"
+    return ""
 
 
 def empty_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -321,6 +365,11 @@ class _Reading:
         text = self.text(source)
         if text is None:
             return False
+        # In front of the @ a password may hold anything; pairs are judged one by one.
+        place = text.rpartition("@")[2].partition("?")[0] if "://" in text else text
+        if PLACEHOLDER.search(place) and ("://" in text or "=" not in text):
+            self.fault(source.setting, NOT_FILLED_IN, _FILL_IN)
+            return False
         try:
             self.parameters = parse_connection_string(text)
         except MalformedError as malformed:
@@ -433,8 +482,26 @@ def _add_value_fault(reading: _Reading, keyword: str, rule: str) -> None:
         part = _PARTS.get(keyword, f"parameter {keyword}")
         remedy = ENCODE if keyword in ("host", "port") else ""
         remedy = QUOTING if "semicolon" in rule else remedy
-        rule = f"has a {part} that {rule}"
-    reading.fault(origin, rule, remedy)
+        if keyword == "port" and ":" in reading.parameters["port"]:
+            reading.fault(origin, *_colons_in_host(reading.parameters))
+            return
+        fault = f"has a {part} that {rule}"
+    else:
+        fault = rule
+    reading.fault(origin, fault, _REMEDIES.get(rule, remedy))
+
+
+def _colons_in_host(parameters: Mapping[str, str]) -> tuple[str, str]:
+    """Return rule and remedy for a host of a URL that was cut at a colon of its own."""
+    if parameters.get("host", "").startswith("/"):
+        return (
+            'has a ":" in the folder of its socket',
+            "Write it as %3A, or the folder as ?host=/folder.",
+        )
+    return (
+        "has an IPv6 address without brackets, or two ports",
+        f"Write an IPv6 address as [address]. {ENCODE}",
+    )
 
 
 _PARTS: Final[Mapping[str, str]] = MappingProxyType(

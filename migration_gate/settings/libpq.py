@@ -115,13 +115,37 @@ _PORT_MAX: Final = 65535
 SPACE: Final = " \t\n\v\f\r"
 
 
+# What a template or a manifest means to replace: $(NAME), ${NAME}, ${NAME:-default}.
+PLACEHOLDER: Final = re.compile(
+    r"\$\([A-Za-z_][A-Za-z0-9_.-]*\)|\$\{[A-Za-z_][A-Za-z0-9_]*([:?+-][^{}]*)?\}"
+)
+NOT_FILLED_IN: Final = "contains a $(…) or ${…} that was not filled in"
+IN_QUOTES: Final = "has quotes around it"
+SOCKET_ITSELF: Final = "names a socket, not its folder"
+# These may hold any text.
+_FREE: Final = frozenset(
+    {
+        "password",
+        "sslpassword",
+        "options",
+        "scram_client_key",
+        "scram_server_key",
+        "oauth_client_secret",
+    }
+)
+
+
 def broken_rule(keyword: str, text: str) -> str:
     """Return the rule that a parameter's value breaks; empty where it breaks none."""
+    if keyword not in _FREE and PLACEHOLDER.search(text):
+        return NOT_FILLED_IN
     return _RULES[keyword](text) if keyword in _RULES else ""
 
 
 def _broken_hosts(text: str) -> str:
-    hosts = (host for host in text.split(",") if not host.startswith(("/", "@")))
+    hosts = [host for host in text.split(",") if not host.startswith(("/", "@"))]
+    if re.search(r"(^|,)[/@][^,]*/\.s\.PGSQL\.\d+(,|$)", text):
+        return SOCKET_ITSELF
     return next(
         (
             rule
@@ -160,6 +184,7 @@ def _broken_choice(words: tuple[str, ...], text: str) -> str:
 # As in a connection string of .NET; what is shown of a connection would show the rest.
 _PAIR_BEHIND_SEMICOLON: Final = r";\s*[\w ]*="
 _HOST_RULES: Final = (
+    (r"""^["'`]|["'`]$""", IN_QUOTES),
     ("://", "is a URL"),
     (_PAIR_BEHIND_SEMICOLON, "contains a semicolon and a key=value pair"),
     ("[@/]", 'contains an "@" or a "/"'),

@@ -205,6 +205,15 @@ def test_a_refusal_with_and_without_tls_is_not_one_for_lack_of_tls() -> None:
     assert find_cause(f"{AT}{entry}, no encryption") is not only
 
 
+def test_a_client_certificate_is_no_reason_where_tls_is_not_needed() -> None:
+    """With sslmode=prefer the attempt without TLS says more; alone it decides."""
+    certificate = AT + 'could not open certificate file "/c": Permission denied'
+    starting = AT + "FATAL:  the database system is starting up"
+    assert find_cause(f"{certificate}\n{starting}").reason == "starting_up"
+    assert find_cause(f"{certificate}\n{WRONG}").reason == "login_refused"
+    assert find_cause(certificate).reason == "client_certificate"
+
+
 def test_a_text_is_told_in_one_line() -> None:
     """What libpq adds for a person at a terminal is left out."""
     hint = "\n\tIs the server running on that host and accepting TCP/IP connections?"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.ends import FILES, close, require_no_secret, times
+from tests.ends import FILES, cause, close, require_no_secret, times
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 
@@ -32,6 +32,27 @@ def test_a_wrong_password_is_refused(gate: Gate, database: Database) -> None:
     assert "password authentication failed" in run.verdict["error_message"]
     assert f'"{database.conninfo["host"]}:' in run.verdict["error_message"]
     assert re.search(r"\(1 attempt in \d s\): ", run.verdict["error_message"])
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [
+        ("$(PASSWORD)", "The password is a $(…) or ${…} that was not filled in"),
+        ('"{}"', "The password has quotes around it"),
+        ("{}\n", "The password has white space or a line end around it"),
+    ],
+)
+def test_a_password_that_looks_like_a_slip_is_told_as_one(
+    gate: Gate, database: Database, password: str, said: str
+) -> None:
+    """It is tried, for it may be meant; of its value nothing is shown."""
+    slip = database.changed(password=password.format(database.password))
+    limits = {"GATE_AUTH_GRACE": "0"}
+    run = gate(database=slip, env=limits, migrations=FILES)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
+    assert run.verdict["hint"].startswith(said)
+    assert run.verdict["hint"].endswith(cause("login_refused").remedy)
+    require_no_secret(run, database.password)
 
 
 def test_an_unknown_role_is_refused(gate: Gate, database: Database) -> None:

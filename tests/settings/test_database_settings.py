@@ -16,6 +16,7 @@ from migration_gate.settings.database import (
     Source,
     connection_parameters,
     database_settings,
+    doubts,
     empty_variables,
     shown,
 )
@@ -32,6 +33,9 @@ ENCODE = (
     "Percent-encode the password (@ is %40, / is %2F, % is %25),"
     " or give it in POSTGRES_PASSWORD."
 )
+
+
+NOT_FILLED_IN = "contains a $(…) or ${…} that was not filled in"
 
 
 def parameters_of(
@@ -467,6 +471,40 @@ def test_a_host_is_required() -> None:
         ("POSTGRES_USER", "u;pwd=p", "contains a semicolon and a key=value pair"),
         ("POSTGRES_USER", "u\n", "has white space around it"),
         ("POSTGRES_DB", " d", "has white space around it"),
+        ("POSTGRES_HOST", "$(DB_HOST)", NOT_FILLED_IN),
+        ("POSTGRES_HOST", "a,${DB_HOST:-db}", NOT_FILLED_IN),
+        ("POSTGRES_PORT", "$(DB_PORT)", NOT_FILLED_IN),
+        ("POSTGRES_USER", "${DB_USER}", NOT_FILLED_IN),
+        ("POSTGRES_DB", "shop_$(STAGE)", NOT_FILLED_IN),
+        ("POSTGRES_SSL_MODE", "${MODE}", NOT_FILLED_IN),
+        ("POSTGRES_HOST", '"db"', "has quotes around it"),
+        ("POSTGRES_HOST", "'db'", "has quotes around it"),
+        ("POSTGRES_HOST", "/run/.s.PGSQL.5432", "names a socket, not its folder"),
+        ("PGHOST", "/run/a,/b/.s.PGSQL.6", "names a socket, not its folder"),
+        ("DATABASE_URL", "$(DATABASE_URL)", NOT_FILLED_IN),
+        ("DATABASE_URL", "postgresql://u:p@$(HOST):5432/d", NOT_FILLED_IN),
+        ("DATABASE_URL", "postgresql://u:p@${HOST:-db}:5432/d", NOT_FILLED_IN),
+        ("DATABASE_URL", "postgresql://u:p@h:${PORT}/d", NOT_FILLED_IN),
+        (
+            "DATABASE_URL",
+            "postgresql://$(USER):p@h/d",
+            f"has a user that {NOT_FILLED_IN}",
+        ),
+        (
+            "DATABASE_URL",
+            "host=h user=${USER}",
+            f"has a user that {NOT_FILLED_IN}",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@%2Fcloudsql%2Fa:b:c/d",
+            'has a ":" in the folder of its socket',
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@2001:db8::1/d",
+            "has an IPv6 address without brackets, or two ports",
+        ),
         ("POSTGRES_PASSWORD", "\udcff", "is not UTF-8 text"),
         (
             "POSTGRES_SSL_MODE",
@@ -488,8 +526,52 @@ def test_a_value_that_breaks_a_rule_is_refused_by_rule(
 ) -> None:
     """The fault has the setting's own name."""
     environ = {"POSTGRES_HOST": "h", "POSTGRES_USER": "u"} | {name: value}
+    if name == "PGHOST":
+        environ = {name: value}
 
     assert faults_of(environ) == [(name, rule)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u:$(PASS)@h/d",
+        "postgresql://u:${PASS}@h/d",
+        "host=h user=u password=$(PASS)",
+        "postgresql://u:'p'@h/d",
+        "postgresql://u@h/d?options=-c%20a.b%3D$(X)",
+    ],
+)
+def test_a_password_may_hold_any_text(text: str) -> None:
+    """What looks like a slip is told when the server refuses it, not before."""
+    assert faults_of({"DATABASE_URL": text}) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"password": "$(PASS)"}, "The password is a $(…) or ${…} that was not filled"),
+        ({"password": "${PASS:?}"}, "The password is a $(…) or ${…} that was not"),
+        ({"password": "'hunter2'"}, "The password has quotes around it"),
+        (
+            {"password": "hunter2\n"},
+            "The password has white space or a line end around",
+        ),
+        ({"user": '"u"'}, "The user has quotes around it"),
+        ({"dbname": "`d`", "password": "p"}, "The database has quotes around it"),
+        ({"password": "pa$(x)ss", "user": "u", "dbname": "d"}, ""),
+        ({"password": "'"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_of_a_refused_login_looks_like_a_slip_is_named(
+    parameters: dict[str, str], said: str
+) -> None:
+    """By the kind of slip, and never with a piece of the value."""
+    told = doubts(parameters)
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
+    assert "hunter2" not in told
 
 
 @pytest.mark.parametrize(
