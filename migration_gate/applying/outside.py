@@ -143,7 +143,7 @@ def require_no_session(scripts: Iterable[Script]) -> None:
                 line, column = place(script.content, unit.statements[0].first)
                 faults.append(
                     FileFault(
-                        file=script.migration.version,
+                        file=script.migration.file,
                         line=line,
                         column=column,
                         problem=f"{unit.alone} cannot run safely through a pooler",
@@ -173,7 +173,7 @@ def _require_unedited(task: Task, done: Mapping[int, Progress]) -> None:
 
 def _edited(task: Task, line: int | None, column: int | None) -> FileFault:
     return FileFault(
-        file=task.script.migration.version,
+        file=task.script.migration.file,
         line=line,
         column=column,
         problem="statement was edited or moved after it had run",

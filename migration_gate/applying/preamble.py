@@ -103,7 +103,7 @@ def _require_no_slip(
         line, column = place(script.content, statement.first)
         faults.append(
             FileFault(
-                file=script.migration.version,
+                file=script.migration.file,
                 line=line,
                 column=column,
                 problem=f'no parameter "{name}" on this server',

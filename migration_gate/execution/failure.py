@@ -127,7 +127,7 @@ def describe_failure(
     cleaned = clean_failure(failure, full=worker.settings.log_detail == "full")
     return SqlError(
         version=version,
-        file=version,
+        file=script.migration.file,
         sqlstate=failure.sqlstate,
         line=line,
         column=column,
@@ -178,12 +178,13 @@ def _judge_removal(worker: Worker, task: Task) -> GateError:
     statements = [each for unit in script.units for each in unit.statements]
     removal = find_removal(script.content, statements, worker.table.name)
     line, column = place(script.content, removal.first) if removal else (None, None)
+    file = script.migration.file
     at = f":{line}" if line else ""
     return HistoryError(
-        f"{task.version}{at}: the migration removes the history table, or its own row",
+        f"{file}{at}: the migration removes the history table, or its own row",
         hint="Take that out of the file: the history is the gate's to write. Where an "
         "older table of that name is meant, set GATE_HISTORY_TABLE to another.",
-        file=task.version,
+        file=script.migration.file,
         line=line,
         column=column,
     )

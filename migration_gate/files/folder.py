@@ -45,20 +45,22 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
     entries = list_entries(folder)
     faults = judge_entries(entries, allow_empty=allow_empty)
     migrations = []
-    for name, said in entries.names.items():
+    for path, (version, said, is_outside) in entries.files.items():
         if said.kind != "up":
             continue
         try:
-            content = _read(folder, name)
+            content = _read(folder, path)
         except OSError as error:
-            faults.append(_unreadable(name, error))
+            faults.append(_unreadable(path, error))
             continue
         migrations.append(
             Migration(
-                version=name,
+                version=version,
                 number=said.number,
-                key=version_to_key(name),
+                key=version_to_key(version),
                 checksum=checksum(content),
+                path="" if path == version else path,
+                is_outside=is_outside,
             )
         )
     if faults:
@@ -82,14 +84,14 @@ def read_scripts(
     faults: list[FileFault] = []
     for migration in migrations:
         try:
-            content = _read(folder, migration.version)
+            content = _read(folder, migration.file)
         except OSError as error:
-            faults.append(_unreadable(migration.version, error))
+            faults.append(_unreadable(migration.file, error))
             continue
         if checksum(content) != migration.checksum:
             faults.append(
                 FileFault(
-                    file=migration.version,
+                    file=migration.file,
                     problem="changed while the gate was running",
                     remedy="Start the gate again.",
                 )
@@ -116,9 +118,9 @@ def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
     faults: list[FileFault] = []
     for migration in migrations:
         try:
-            check_text(migration, _read(folder, migration.version))
+            check_text(migration, _read(folder, migration.file))
         except OSError as error:
-            faults.append(_unreadable(migration.version, error))
+            faults.append(_unreadable(migration.file, error))
         except MigrationFilesError as error:
             faults.extend(error.faults)
     if faults:

@@ -1,7 +1,8 @@
 """
-What is in the folder, beside its migrations: every entry is known, or a fault.
+What is in the folder and those below it: every entry is known, or a fault.
 
-Touches the disk for names alone; opens no file.
+Touches the disk for names, and for what Flyway and diesel say beside a file of how it
+is to run; opens no other file.
 """
 
 from __future__ import annotations
@@ -9,174 +10,244 @@ from __future__ import annotations
 import os
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from migration_gate.files.migration import version_to_key
 from migration_gate.files.names import (
-    ENDING,
     IGNORE,
+    IGNORED,
     NAME_MAX_CHARACTERS,
     OTHER_DATABASES,
     Name,
     classify,
+    refused,
     without_database,
 )
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
-FOLDERS_SHOWN: Final = 3
+# diesel, Hasura; Prisma, Drizzle.
+INSIDE: Final = ("up.sql", "migration.sql")
+METADATA: Final = "metadata.toml"
+CONF: Final = ".conf"
+BACK_FOLDERS: Final = frozenset(
+    {
+        *("down", "downs", "undo", "undos", "revert", "reverts"),
+        *("rollback", "rollbacks"),
+    }
+)
+
+
+class Entry(NamedTuple):
+    """What a file is; ``version`` is what the history calls it, if a migration."""
+
+    version: str
+    said: Name
+    is_outside: bool = False
 
 
 class Entries(NamedTuple):
-    """
-    What a folder has: its files by name, sorted, and what each is.
-
-    ``inside`` has a file of SQL in each of its folders that has one.
-    """
+    """The files of a folder and those below it, by their paths from it, sorted."""
 
     folder: str | Path
-    names: Mapping[str, Name]
-    inside: Mapping[str, str]
+    files: Mapping[str, Entry]
 
 
 def list_entries(folder: str | Path) -> Entries:
     """
-    List a folder; links are followed. Reads only.
+    List a folder and those below it; links are followed. Reads only.
 
     Raises:
-        MigrationFilesError: The folder cannot be read.
+        MigrationFilesError: A folder cannot be read.
     """
+    files: dict[str, Entry] = {}
+    waiting, seen = [""], set[str]()
+    while waiting:
+        inside = waiting.pop()
+        path = f"{folder}/{inside}" if inside else f"{folder}"
+        names, folders = _scan(path)
+        if folders or inside:
+            real = os.path.realpath(path)
+            if real in seen:
+                continue  # a link that leads back
+            seen.add(real)
+        start = f"{inside}/" if inside else ""
+        for name, entry in _read_names(path, inside, names):
+            files[start + name] = entry
+        waiting += [start + name for name in sorted(folders, reverse=True)]
+    return Entries(folder=folder, files=dict(sorted(files.items())))
+
+
+def _scan(path: str) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's files, sorted, and those of the folders in it."""
     names: list[str] = []
     folders: list[str] = []
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith((".", "_")):
-                    continue
-                (folders if entry.is_dir() else names).append(entry.name)
+                if not entry.name.startswith((".", "_")):
+                    (folders if entry.is_dir() else names).append(entry.name)
     except OSError as error:
         fault = FileFault(
-            file=str(folder),
+            file=path,
             problem=f"cannot read the folder: {error_words(error)}",
             remedy="GATE_MIGRATIONS names the folder of the migrations; check what "
             "is mounted or copied there.",
         )
         raise MigrationFilesError([fault]) from error
-    found = ((name, _find_sql(Path(folder, name))) for name in sorted(folders))
-    return Entries(
-        folder=folder,
-        names={name: classify(name) for name in sorted(names)},
-        inside={name: path for name, path in found if path is not None},
-    )
+    return sorted(names), folders
+
+
+def _read_names(
+    path: str, inside: str, names: Sequence[str]
+) -> Iterator[tuple[str, Entry]]:
+    """Tell what each file of one folder is."""
+    around = inside.rpartition("/")[2]
+    own = classify(f"{around}.sql")
+    if own.number and any(name in names for name in INSIDE):
+        yield from _read_migration_folder(path, around, own, names)
+        return
+    confs = {name for name in names if name.endswith(f".sql{CONF}")}
+    for name in names:
+        said = classify(name)
+        if around.lower() in OTHER_DATABASES and said != IGNORED:
+            said = refused(
+                f"migration for another database ({around.lower()})",
+                "Ship PostgreSQL's files alone, and set GATE_MIGRATIONS to their "
+                "folder.",
+            )
+        elif around.lower() in BACK_FOLDERS and said.kind == "up":
+            said = Name(kind="down", number=said.number)
+        elif said.kind == "up" and name + CONF in confs:
+            yield name, _with_conf(path, name, said)
+            continue
+        is_read = classify(name.removesuffix(CONF)).kind == "up"
+        if name not in confs or not is_read or name.removesuffix(CONF) not in names:
+            yield name, Entry(name, said)
+
+
+def _read_migration_folder(
+    path: str, around: str, own: Name, names: Sequence[str]
+) -> Iterator[tuple[str, Entry]]:
+    """Tell what the files of a folder are that is one migration."""
+    forward = next(name for name in INSIDE if name in names)
+    up = Name(kind="up", number=own.number, base=around)
+    for name in names:
+        if name == forward:
+            yield name, _with_metadata(path, around, up, names)
+        elif name == "down.sql":
+            yield name, Entry(around, Name(kind="down", number=own.number))
+        elif classify(name) == IGNORED:
+            yield name, Entry(name, IGNORED)
+        else:
+            problem = f"in the folder of a migration, beside its {forward}"
+            yield name, Entry(name, refused(problem, f"Move it. {IGNORE}"))
+
+
+def _with_metadata(path: str, version: str, said: Name, names: Sequence[str]) -> Entry:
+    """Read diesel's metadata.toml, in which no word means no transaction."""
+    if METADATA not in names:
+        return Entry(version, said)
+    import tomllib
+
+    try:
+        with Path(path, METADATA).open("rb") as file:
+            metadata = tomllib.load(file)
+    except (OSError, ValueError):
+        problem = f"its {METADATA} cannot be read"
+        return Entry(version, refused(problem, f"Correct {METADATA}, or take it out."))
+    # migrations_internals/src/lib.rs: TomlMetadata
+    return Entry(version, said, is_outside=not metadata.get("run_in_transaction"))
+
+
+def _with_conf(path: str, name: str, said: Name) -> Entry:
+    """Read what Flyway's file beside a migration says of it."""
+    try:
+        text = Path(path, name + CONF).read_text("utf-8")
+    except (OSError, ValueError):
+        return Entry(
+            name, refused(f"its {CONF} cannot be read", "Make it readable UTF-8.")
+        )
+    pairs = [
+        [part.strip() for part in line.partition("=")[::2]]
+        for line in text.splitlines()
+        if line.strip() and not line.lstrip().startswith(("#", "!"))
+    ]
+    keys = {key for key, _ in pairs}
+    if keys - {"executeInTransaction"}:
+        problem = f"its {CONF} has a setting that the gate does not know"
+        remedy = f"Take all but executeInTransaction out of {name}{CONF}."
+        return Entry(name, refused(problem, remedy))
+    return Entry(name, said, is_outside=any(v.lower() == "false" for _, v in pairs))
 
 
 def judge_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
     """Return what of a folder could be meant and is not read."""
-    faults = [
-        FileFault(file=_shown(name), problem=said.problem, remedy=said.remedy)
-        for name, said in entries.names.items()
-        if said.kind == "refused"
-    ]
-    ups = {name: said for name, said in entries.names.items() if said.kind == "up"}
-    if not ups and not faults:
-        return _judge_empty(entries, allow_empty=allow_empty)
-    faults += _find_code(entries)
-    faults += _find_duplicates(ups)
+    ups = {path: e for path, e in entries.files.items() if e.said.kind == "up"}
+    faults = _find_kind(entries, "refused")
     faults += _find_lone_ways_back(entries, ups)
-    faults += _find_folders(entries)
+    if ups or faults or not allow_empty:
+        code = _find_kind(entries, "code")
+        if not ups and not faults:
+            faults.append(_nothing_in(entries))
+        faults += code
+    faults += _find_duplicates(ups)
     return faults
 
 
-def _judge_empty(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
-    """Say why nothing was found: most often the folder is one too high."""
-    inside = [f'"{path}"' for path in list(entries.inside.values())[:FOLDERS_SHOWN]]
-    if inside:
-        folder = Path(entries.folder, next(iter(entries.inside.values())))
-        return [
-            FileFault(
-                file=str(entries.folder),
-                problem=f"no migration in the folder, but in one below it: "
-                f"{', '.join(inside)}",
-                remedy=f"Set GATE_MIGRATIONS={folder.parent}, or mount or copy what is "
-                f"in that folder to {entries.folder}.",
-            )
-        ]
-    lone = _find_lone_ways_back(entries, {})
-    if allow_empty or lone:
-        return lone
-    code = _find_code(entries)
-    empty = FileFault(
+def _find_kind(entries: Entries, kind: str) -> list[FileFault]:
+    return [
+        FileFault(file=_shown(path), problem=said.problem, remedy=said.remedy)
+        for path, (_, said, _) in entries.files.items()
+        if said.kind == kind
+    ]
+
+
+def _nothing_in(entries: Entries) -> FileFault:
+    return FileFault(
         file=str(entries.folder),
         problem="no migration in the folder",
         remedy="Check what is mounted or copied there, or set GATE_ALLOW_EMPTY=true.",
     )
-    return [empty, *code]
 
 
-def _find_code(entries: Entries) -> list[FileFault]:
-    return [
-        FileFault(file=_shown(name), problem=said.problem, remedy=said.remedy)
-        for name, said in entries.names.items()
-        if said.kind == "code"
-    ]
-
-
-def _find_duplicates(ups: Mapping[str, Name]) -> Iterator[FileFault]:
+def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:
     first: dict[str, str] = {}
-    for name, said in ups.items():
-        key = version_to_key(name)
-        plain = without_database(said.base)
-        other = first.setdefault(key, name)
-        if other == name and plain != said.base:
-            other = next((n for n, s in ups.items() if s.base == plain), name)
-        if other != name:
+    bases = {ups[path].said.base: path for path in reversed(list(ups))}
+    for path, (version, said, _) in ups.items():
+        other = first.setdefault(version_to_key(version), path)
+        if other == path:
+            plain = without_database(said.base)
+            other = bases.get(plain, path) if plain != said.base else path
+        if other != path:
+            is_same = ups[other].version == version
+            where = "in another folder" if is_same else "in another spelling"
             yield FileFault(
-                file=name,
-                problem=f'the same migration as "{other}" in another spelling',
+                file=_shown(path),
+                problem=f'the same migration as "{other}" {where}',
                 remedy="Keep one of the two files.",
             )
 
 
-def _find_lone_ways_back(entries: Entries, ups: Mapping[str, Name]) -> list[FileFault]:
-    """Return the ways back of migrations that are not there."""
+def _find_lone_ways_back(
+    entries: Entries, ups: Mapping[str, Entry]
+) -> Iterator[FileFault]:
+    """Yield the ways back of migrations that are not there."""
     bases = defaultdict(set)
-    for said in ups.values():
-        bases[said.number].add(said.base)
-    return [
-        FileFault(
-            file=_shown(name),
-            problem="way back of a migration that is not there, by its name",
-            remedy="Give it the number and the words of its migration; if it is a "
-            f"migration, let its name end otherwise. {IGNORE}",
-        )
-        for name, said in entries.names.items()
-        if said.kind == "down"
-        and (said.number not in bases or said.base not in {"", *bases[said.number]})
-    ]
-
-
-def _find_folders(entries: Entries) -> Iterator[FileFault]:
-    for name, path in entries.inside.items():
-        is_other = name.lower() in OTHER_DATABASES
-        what = f"migrations for another database ({name.lower()})"
-        yield FileFault(
-            file=_shown(path),
-            problem=what if is_other else "in a folder below, which is not read",
-            remedy="Move its files up, or begin the folder's name with "
-            '"_" to have it ignored.',
-        )
-
-
-def _find_sql(folder: Path) -> str | None:
-    """Return the first file of SQL in a folder and those below, from above it."""
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        for name in sorted(files):
-            if name.lower().endswith(ENDING) and not name.startswith((".", "_")):
-                return str(Path(path, name).relative_to(folder.parent))
-    return None
+    for entry in ups.values():
+        bases[entry.said.number].add(entry.said.base)
+    for path, (_, said, _) in entries.files.items():
+        if said.kind != "down":
+            continue
+        if said.number not in bases or said.base not in {"", *bases[said.number]}:
+            yield FileFault(
+                file=_shown(path),
+                problem="way back of a migration that is not there, by its name",
+                remedy="Give it the number and the words of its migration; if it is a "
+                f"migration, let its name end otherwise. {IGNORE}",
+            )
 
 
 def _shown(name: str) -> str:

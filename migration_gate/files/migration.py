@@ -31,14 +31,23 @@ class Migration(NamedTuple):
     """
     A migration on disk.
 
-    ``version`` is the file's full name; ``key`` is what its spellings share and what
-    history is compared by; ``checksum`` is ``sha256:`` and a hex digest.
+    ``version`` is the name of the file, or of the folder that is one migration; ``key``
+    is what its spellings share and what history is compared by; ``checksum`` is
+    ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
+    ``is_outside`` tells that what stands beside the file wants no transaction.
     """
 
     version: str
     number: Number
     key: str
     checksum: str
+    path: str = ""
+    is_outside: bool = False
+
+    @property
+    def file(self) -> str:
+        """Return the path of the file below the folder of migrations."""
+        return self.path or self.version
 
     @property
     def order(self) -> tuple[Number, bytes]:

@@ -129,7 +129,7 @@ def classify(name: str) -> Name:
     if not name.endswith(ENDING):
         return _classify_other(name)
     if len(name) > NAME_MAX_CHARACTERS:
-        return _refused(
+        return refused(
             f"name is longer than {NAME_MAX_CHARACTERS} characters", "Shorten the name."
         )
     return _classify_sql(name.removesuffix(ENDING))
@@ -137,10 +137,10 @@ def classify(name: str) -> Name:
 
 def _classify_sql(stem: str) -> Name:
     if not stem.isprintable():
-        return _refused(FORM, RENAME)
+        return refused(FORM, RENAME)
     database = _database_of(stem)
     if database in OTHER_DATABASES:
-        return _refused(
+        return refused(
             f"migration for another database ({database})",
             f"Ship PostgreSQL's files alone. {IGNORE}",
         )
@@ -181,27 +181,27 @@ def _trim(parts: Number) -> Number:
 def _refuse(stem: str) -> Name:
     """Say of a name that ends in .sql why it is no migration."""
     if re.match(r"R__.", stem):
-        return _refused(
+        return refused(
             "repeatable migration, and the gate applies a file once",
             "Put each change of it into a numbered migration. " + IGNORE,
         )
     if re.match(r"B[0-9]+(?:[._][0-9]+)*__.", stem):
-        return _refused(
+        return refused(
             "baseline of Flyway, which stands for migrations that may have run", IGNORE
         )
     if re.match(CALLBACK, stem):
-        return _refused(
+        return refused(
             "callback of Flyway, which the gate does not call",
             f"Put what it does into a numbered migration. {IGNORE}",
         )
-    return _refused(FORM, RENAME)
+    return refused(FORM, RENAME)
 
 
 def _classify_other(name: str) -> Name:
     """Tell what does not end in .sql, and could be meant, from what is no migration."""
     for pattern, problem, remedy in _MEANT:
         if re.fullmatch(pattern, name):
-            return _refused(problem, remedy)
+            return refused(problem, remedy)
     code = re.fullmatch(CODE_NAME, name)
     language = _CODE.get(code["ending"]) if code else None
     if language is None or re.fullmatch(NO_CODE, name):
@@ -226,5 +226,6 @@ def without_database(base: str) -> str:
     return base.rpartition(".")[0] if _database_of(base) in POSTGRES else base
 
 
-def _refused(problem: str, remedy: str) -> Name:
+def refused(problem: str, remedy: str) -> Name:
+    """Return what could be meant, with what to do about it."""
     return Name(kind="refused", problem=problem, remedy=remedy)

@@ -94,8 +94,9 @@ def parse_script(
         pieces = split(part.content)
     except ScriptError as error:
         raise _to_files_error(migration, content, [error]) from error
-    if directives.transaction is None and part.transaction is not None:
-        directives = directives._replace(transaction=part.transaction)
+    asked = "outside" if migration.is_outside else part.transaction
+    if directives.transaction is None and asked is not None:
+        directives = directives._replace(transaction=asked)
     statements = [piece for piece in pieces if is_for_postgresql(piece)]
     faults = list(part.faults)
     faults += [fault for piece in pieces for fault in find_unfit(piece, history)]
@@ -130,7 +131,7 @@ def check_text(migration: Migration, content: Content) -> Directives:
     Raises:
         MigrationFilesError: The text is not UTF-8, or a directive is malformed.
     """
-    encoding_fault = _find_encoding_fault(migration.version, content)
+    encoding_fault = _find_encoding_fault(migration.file, content)
     if encoding_fault is not None:
         raise MigrationFilesError([encoding_fault])
     return _read_directives(migration, _comments(content))
@@ -139,7 +140,7 @@ def check_text(migration: Migration, content: Content) -> Directives:
 def _read_directives(
     migration: Migration, comments: Iterable[tuple[int, str]]
 ) -> Directives:
-    directives, faults = parse_directives(migration.version, comments)
+    directives, faults = parse_directives(migration.file, comments)
     if faults:
         raise MigrationFilesError(faults)
     return directives
@@ -226,7 +227,7 @@ def _to_files_error(
         line, column = place(content, error.offset)
         faults.append(
             FileFault(
-                file=migration.version,
+                file=migration.file,
                 line=line,
                 column=column,
                 problem=error.problem,

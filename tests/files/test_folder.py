@@ -12,7 +12,8 @@ from migration_gate.files.folder import check_texts, read_folder, read_scripts
 from migration_gate.files.migration import Migration, checksum
 from migration_gate.report.errors import MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
-from tests.fix_gate import write_migrations
+from tests.fix_gate import Gate, write_migrations
+from tests.fix_postgres import Database
 
 
 HISTORY = HistoryTableName(schema=None, table="schema_migrations")
@@ -81,16 +82,17 @@ def test_nothing_that_could_be_meant_is_passed_over(tmp_path: Path) -> None:
             "008_h_test.go": "",
         },
     )
-    write_migrations(tmp_path / "2026" / "q1", {"002_b.sql": ""})
-    write_migrations(tmp_path / "sqlite", {"001_a.sql": ""})
+    write_migrations(tmp_path / "2026" / "q1", {"009_i.SQL": "", "seed.sql": ""})
+    write_migrations(tmp_path / "sqlite", {"001_a.sql": "", "README.md": ""})
     expected = [
         '003_C.SQL: name does not end in ".sql"',
         "004_d.sql.gz: compressed, and only plain SQL is read",
         '005_e.psql: name does not end in ".sql"',
         "007_g.mysql.sql: migration for another database (mysql)",
+        '2026/q1/009_i.SQL: name does not end in ".sql"',
+        "2026/q1/seed.sql: name is not of the form NUMBER_words.sql",
+        "sqlite/001_a.sql: migration for another database (sqlite)",
         "006_f.go: migration in Go, and only SQL is read",
-        "2026/q1/002_b.sql: in a folder below, which is not read",
-        "sqlite/001_a.sql: migrations for another database (sqlite)",
     ]
 
     assert faults(tmp_path) == expected
@@ -99,21 +101,142 @@ def test_nothing_that_could_be_meant_is_passed_over(tmp_path: Path) -> None:
     assert faults(tmp_path, allow_empty=True) == expected
 
 
-def test_a_folder_that_is_one_too_high_is_named(tmp_path: Path) -> None:
-    """The remedy says which one is meant, and nothing of an empty folder."""
-    write_migrations(tmp_path / "db" / "migrations", {"001_x.sql": ""})
-    write_migrations(tmp_path / "seed", {"s.sql": ""})
-    with pytest.raises(MigrationFilesError) as caught:
-        read_folder(tmp_path, allow_empty=False)
+def test_folders_below_are_read(tmp_path: Path) -> None:
+    """The history knows a file by its name alone, so it may be moved."""
+    write_migrations(tmp_path, {"002_b.sql": "2"})
+    write_migrations(tmp_path / "old" / "2025", {"001_a.sql": "1"})
+    (tmp_path / "old" / "again").symlink_to(tmp_path)
+    first, second = read_folder(tmp_path, allow_empty=False)
 
-    assert str(caught.value) == (
-        f"{tmp_path}: no migration in the folder, but in one below it: "
-        '"db/migrations/001_x.sql", "seed/s.sql"'
+    assert (first.version, first.file) == ("001_a.sql", "old/2025/001_a.sql")
+    assert (second.version, second.file) == ("002_b.sql", "002_b.sql")
+    write_migrations(tmp_path / "new", {"001_a.sql": "1"})
+    assert faults(tmp_path) == [
+        'old/2025/001_a.sql: the same migration as "new/001_a.sql" in another folder'
+    ]
+
+
+def test_a_folder_may_be_a_migration(tmp_path: Path) -> None:
+    """As Prisma, diesel, Hasura and Drizzle have them, whatever its name ends in."""
+    write_migrations(
+        tmp_path / "20230404095503_init", {"migration.sql": "1", "snapshot.json": ""}
     )
-    assert caught.value.hint == (
-        f"Set GATE_MIGRATIONS={tmp_path}/db/migrations, or mount or copy what is in "
-        f"that folder to {tmp_path}."
+    write_migrations(
+        tmp_path / "2019-02-26-002946_scale_down", {"up.sql": "2", "down.sql": "-2"}
     )
+    write_migrations(tmp_path, {"migration_lock.toml": "", "1_a.sql": "0"})
+    read = read_folder(tmp_path, allow_empty=False)
+
+    assert [(each.version, each.file, each.number) for each in read] == [
+        ("1_a.sql", "1_a.sql", (1,)),
+        (
+            "2019-02-26-002946_scale_down",
+            "2019-02-26-002946_scale_down/up.sql",
+            (20190226002946,),
+        ),
+        (
+            "20230404095503_init",
+            "20230404095503_init/migration.sql",
+            (20230404095503,),
+        ),
+    ]
+
+
+def test_what_stands_beside_a_folders_migration_is_a_fault(tmp_path: Path) -> None:
+    """It would be passed over; so would one migration in two forms."""
+    write_migrations(tmp_path / "001_a", {"up.sql": "", "seed.sql": "", "2_b.sql": ""})
+    write_migrations(tmp_path / "002_b", {"up.sql": "", "migration.sql": ""})
+    write_migrations(tmp_path / "003_c", {"up.sql": ""})
+    write_migrations(tmp_path, {"003_c.sql": ""})
+    write_migrations(tmp_path / "words", {"up.sql": ""})
+    beside = "in the folder of a migration, beside its up.sql"
+
+    assert faults(tmp_path) == [
+        f"001_a/2_b.sql: {beside}",
+        f"001_a/seed.sql: {beside}",
+        f"002_b/migration.sql: {beside}",
+        "words/up.sql: name is not of the form NUMBER_words.sql",
+        '003_c/up.sql: the same migration as "003_c.sql" in another spelling',
+    ]
+
+
+def test_a_folder_of_ways_back_holds_no_migration(tmp_path: Path) -> None:
+    """Known by their numbers, whatever their words."""
+    write_migrations(tmp_path / "up", {"001_a.sql": ""})
+    write_migrations(tmp_path / "down", {"001_drop_a.sql": ""})
+    assert versions(tmp_path) == ["001_a.sql"]
+    write_migrations(tmp_path / "Rollbacks", {"002_b.sql": ""})
+    assert faults(tmp_path) == [
+        "Rollbacks/002_b.sql: way back of a migration that is not there, by its name"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_outside"),
+    [
+        ("run_in_transaction = false", True),
+        ("run_in_transaction = true", False),
+        ("", True),
+    ],
+)
+def test_diesels_metadata_says_how_a_migration_runs(
+    tmp_path: Path, text: str, *, is_outside: bool
+) -> None:
+    """A file without the key means no transaction."""
+    write_migrations(tmp_path / "001_a", {"up.sql": "SELECT 1;", "metadata.toml": text})
+    (migration,) = read_folder(tmp_path, allow_empty=False)
+    (script,) = read_scripts(tmp_path, [migration], HISTORY)
+    assert (migration.is_outside, script.in_transaction) == (is_outside, not is_outside)
+
+
+def test_flyways_conf_says_how_a_migration_runs(tmp_path: Path) -> None:
+    """One key is known; one for no file, and what cannot be read, are faults."""
+    write_migrations(
+        tmp_path,
+        {
+            "V1__a.sql": "SELECT 1;",
+            "V1__a.sql.conf": "# x\n\nexecuteInTransaction=false\n",
+            "V2__b.sql": "SELECT 1;",
+            "V2__b.sql.conf": "executeInTransaction = true",
+        },
+    )
+    read = read_folder(tmp_path, allow_empty=False)
+    assert [each.is_outside for each in read] == [True, False]
+    write_migrations(
+        tmp_path,
+        {
+            "V2__b.sql.conf": "shouldExecute=false",
+            "V3__c.sql.conf": "",
+            "V4__d.sql": "",
+            "V4__d.sql.conf": b"\xff",
+        },
+    )
+    write_migrations(tmp_path / "5_e", {"up.sql": "", "metadata.toml": "x ="})
+    write_migrations(tmp_path / "6_f", {"up.sql": "", "up.sql.conf": ""})
+    assert faults(tmp_path) == [
+        "5_e/up.sql: its metadata.toml cannot be read",
+        "6_f/up.sql.conf: in the folder of a migration, beside its up.sql",
+        "V2__b.sql: its .conf has a setting that the gate does not know",
+        "V3__c.sql.conf: settings of Flyway's for one file, which are not read",
+        "V4__d.sql: its .conf cannot be read",
+    ]
+
+
+def test_a_folders_migration_is_applied_with_its_place(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """The history has the folder's name; an error has the file's path."""
+    folder = tmp_path / "files"
+    write_migrations(folder / "001_a", {"up.sql": "CREATE TABLE a ();"})
+    write_migrations(folder / "002_b", {"migration.sql": "\nSELECT 1/0;"})
+    run = gate(database=database, migrations=folder)
+
+    assert (run.verdict["version"], run.verdict["file"], run.verdict["line"]) == (
+        "002_b",
+        "002_b/migration.sql",
+        2,
+    )
+    assert database.fetch("SELECT version FROM schema_migrations") == [("001_a",)]
 
 
 def test_a_folder_of_code_alone_is_no_folder_of_migrations(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.postgres import VERSION
+from migration_gate.files.listing import INSIDE
 from migration_gate.files.names import classify
 from migration_gate.report.cleaning import ROW_DATA_CLASSES
 from migration_gate.settings.database import POSTGRES_VARIABLES
@@ -112,7 +113,7 @@ def test_a_page_longer_than_a_screen_begins_with_its_contents(page: str) -> None
 def test_the_names_of_files_are_names_of_migrations(page: str) -> None:
     """Wherever a page shows one, in text, commands, SQL and logs."""
     names = set(re.findall(r"(?<![\w.*/-])\w[\w.-]*\.sql\b", read(page)))
-    names -= {"NUMBER_words.sql", "NUMBER_words.up.sql", "psycopg.sql"}
+    names -= {"NUMBER_words.sql", "NUMBER_words.up.sql", "psycopg.sql", *INSIDE}
     assert {name for name in names if classify(name).kind == "refused"} == set()
 
 
