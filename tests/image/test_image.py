@@ -102,12 +102,12 @@ os._exit(code)
 OURS = """
 commands commands.calls commands.main commands.migrate commands.signals commands.steps
 connection connection.causes connection.connect connection.dialing
-connection.qualified connection.servers connection.wait
-files files.folder files.migration
+connection.qualified connection.servers connection.tls_files connection.wait
+files files.folder files.listing files.migration files.names
 history history.catalogue history.choice history.look history.rows history.table
 history.tools
 planning planning.plan
-report report.errors report.events report.log report.verdict
+report report.errors report.events report.log report.outcomes report.verdict
 session session.session
 settings settings.connection_string settings.database settings.durations settings.libpq
 settings.settings
