@@ -35,7 +35,6 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
-from migration_gate.connection.tls_files import find_fault
 from migration_gate.report.errors import GateError, ServerRefusedError
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.settings.database import (
@@ -61,6 +60,8 @@ CONNECTION_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "tcp_user_timeout": "50000",  # milliseconds
     }
 )
+# Weaker modes go on without TLS where a file for it is of no use, and so do we.
+CERTAIN_TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
 POOL_WAIT_OVER: Final = "query_wait_timeout"  # PgBouncer's word
 APPLICATION_NAME: Final = f"migration-gate/{__version__}"
 
@@ -151,9 +152,14 @@ def use_first(
         NotReadyError: No server can be used.
     """
     parameters = _complete({**current_parameters(database), **overrides})
-    fault = find_fault(parameters)
-    if fault is not None:
-        raise NotReadyError(*fault)
+    if parameters.get("sslmode") in CERTAIN_TLS:
+        from migration_gate.connection.tls_files import (  # noqa: PLC0415  # for few
+            find_fault,
+        )
+
+        fault = find_fault(parameters)
+        if fault is not None:
+            raise NotReadyError(*fault)
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
