@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.applying.catalogue import class_name, find_oid
+from migration_gate.connection.qualified import integers, qualified
 from migration_gate.statements import ConcurrentIndex
 
 
@@ -22,50 +23,61 @@ Conn = psycopg.Connection[Any]
 
 # A partitioned index, or table, is reindexed partition by partition; a TOAST table
 # along with its own.
-OF_INDEX: Final = """
-SELECT indrelid::int8 FROM pg_catalog.pg_index
-WHERE indexrelid = %s
-   OR indexrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%s::oid))
+OF_INDEX: Final = qualified(
+    """
+SELECT indrelid::pg_catalog.int8 FROM pg_catalog.pg_index
+WHERE indexrelid = %s OR indexrelid = ANY (ARRAY(
+    SELECT relid::pg_catalog.oid
+    FROM pg_catalog.pg_partition_tree(%s::pg_catalog.oid)))
 """
-WITH_PARTS: Final = """
-WITH part AS (
-    SELECT %s::oid AS oid UNION
-    SELECT relid FROM pg_catalog.pg_partition_tree(%s::oid)
 )
-SELECT oid::int8 FROM part WHERE oid IS NOT NULL
+WITH_PARTS: Final = qualified(
+    """
+WITH part AS (
+    SELECT %s::pg_catalog.oid AS oid UNION
+    SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(%s::pg_catalog.oid)
+)
+SELECT oid::pg_catalog.int8 FROM part WHERE oid IS NOT NULL
 UNION ALL
-SELECT c.reltoastrelid::int8 FROM part JOIN pg_catalog.pg_class c USING (oid)
+SELECT c.reltoastrelid::pg_catalog.int8
+FROM part JOIN pg_catalog.pg_class c ON c.oid = part.oid
 WHERE c.reltoastrelid <> 0
 """
-IN_SCHEMA: Final = """
+)
+IN_SCHEMA: Final = qualified(
+    """
 WITH part AS (
     SELECT c.oid, c.reltoastrelid FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = %s AND c.relkind IN ('r', 'm', 'p')
+    WHERE n.nspname = %s
+      AND c.relkind = ANY (ARRAY['r', 'm', 'p']::pg_catalog."char"[])
 )
-SELECT oid::int8 FROM part
+SELECT oid::pg_catalog.int8 FROM part
 UNION ALL
-SELECT reltoastrelid::int8 FROM part WHERE reltoastrelid <> 0
+SELECT reltoastrelid::pg_catalog.int8 FROM part WHERE reltoastrelid <> 0
 """
+)
 # Whoever builds an index of a table holds this lock on it; so does autovacuum, which is
 # of no role.
-BUSY_TABLES: Final = """
+BUSY_TABLES: Final = qualified(
+    """
 SELECT l.relation
 FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_database d ON d.oid = l.database
 JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE d.datname = pg_catalog.current_database() AND l.granted
   AND l.mode = 'ShareUpdateExclusiveLock' AND a.usesysid IS NOT NULL
-  AND l.pid <> pg_catalog.pg_backend_pid()
+  AND l.pid <> pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
 """
-LEFTOVERS: Final = sql.SQL(
+)
+LEFTOVERS: Final = qualified(
     """
-SELECT i.indexrelid::int8
+SELECT i.indexrelid::pg_catalog.int8
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'
-  AND ({tables}::int8[] IS NULL OR i.indrelid = ANY ({tables}::int8[]))
-  AND i.indrelid NOT IN ({busy})
+  AND ({tables} IS NULL OR i.indrelid = ANY ({tables}))
+  AND i.indrelid <> ALL (ARRAY({busy}))
 """
 )
 
@@ -74,7 +86,11 @@ def note_create_index(conn: Conn, schema: str | None, table: str) -> dict[str, A
     """Return the table, as the search path finds it, and the indexes that it has."""
     oid = find_oid(conn, schema, table)
     rows = conn.execute(
-        "SELECT indexrelid::int8 FROM pg_catalog.pg_index WHERE indrelid = %s", (oid,)
+        qualified(
+            "SELECT indexrelid::pg_catalog.int8 FROM pg_catalog.pg_index "
+            "WHERE indrelid = %s"
+        ),
+        (oid,),
     ).fetchall()
     return {"table": oid, "indexes": [row[0] for row in rows]}
 
@@ -82,8 +98,10 @@ def note_create_index(conn: Conn, schema: str | None, table: str) -> dict[str, A
 def new_indexes(conn: Conn, before: Facts) -> list[tuple[int, bool]]:
     """Return the indexes that were not there before, and whether each is valid."""
     rows = conn.execute(
-        "SELECT indexrelid::int8, indisvalid FROM pg_catalog.pg_index "
-        "WHERE indrelid = %s",
+        qualified(
+            "SELECT indexrelid::pg_catalog.int8, indisvalid FROM pg_catalog.pg_index "
+            "WHERE indrelid = %s"
+        ),
         (before["table"],),
     ).fetchall()
     return [(oid, valid) for oid, valid in rows if oid not in before["indexes"]]
@@ -109,7 +127,8 @@ def find_leftovers(conn: Conn, tables: list[int] | None) -> list[int]:
 
     Leaves out a table where somebody else is at work: they are not left over yet.
     """
-    query = LEFTOVERS.format(tables=sql.Literal(tables), busy=sql.SQL(BUSY_TABLES))
+    listed = sql.SQL("NULL::pg_catalog.int8[]") if tables is None else integers(tables)
+    query = LEFTOVERS.format(tables=listed, busy=BUSY_TABLES)
     rows = conn.execute(query).fetchall()
     return [row[0] for row in rows]
 
@@ -123,7 +142,9 @@ def is_ours(conn: Conn, oid: int, name: str | None, before: Facts) -> bool:
     """
     if name is not None:
         return class_name(conn, oid) == name
-    query = sql.SQL("SELECT {} IN ({})").format(before["table"], sql.SQL(BUSY_TABLES))
+    query = qualified("SELECT {} = ANY (ARRAY({}))").format(
+        before["table"], BUSY_TABLES
+    )
     row = conn.execute(query).fetchone()
     return row is not None and not row[0]
 
@@ -131,8 +152,10 @@ def is_ours(conn: Conn, oid: int, name: str | None, before: Facts) -> bool:
 def drop_index(conn: Conn, oid: int) -> None:
     """Drop an index, so that no query has to wait."""
     row = conn.execute(
-        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c "
-        "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s",
+        qualified(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s"
+        ),
         (oid,),
     ).fetchone()
     if row is not None:

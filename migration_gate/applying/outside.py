@@ -26,6 +26,7 @@ from migration_gate.applying.unfinished import (
     tidy,
     waits_harmlessly,
 )
+from migration_gate.connection.qualified import qualified
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
     Hooks,
@@ -386,10 +387,11 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
 def _record(run: _Run) -> AppliedMigration:
     """Write the history row and forget the progress, in one transaction."""
     worker, task, table = run.worker, run.task, run.worker.table
-    duration = sql.SQL(
-        "(SELECT coalesce(sum(duration_ms), 0)::int8 FROM {} WHERE version = {})"
+    duration = qualified(
+        "(SELECT coalesce(pg_catalog.sum(duration_ms), 0)::pg_catalog.int8 FROM {} "
+        "WHERE version = {})"
     ).format(progress_table(table), task.version)
-    read_back = sql.SQL("SELECT {}, {} FROM {} WHERE version = {}").format(
+    read_back = qualified("SELECT {}, {} FROM {} WHERE version = {}").format(
         duration,
         to_text(has_zone=table.has_zone),
         sql.Identifier(table.schema, table.name),

@@ -31,6 +31,7 @@ from migration_gate.applying.indexes import (
     note_create_index,
     note_reindex,
 )
+from migration_gate.connection.qualified import qualified
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
 from migration_gate.report.errors import MigrationFailedError, SqlError, UnresolvedError
@@ -166,10 +167,12 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
     if index is None or not index.if_not_exists or index.name is None:
         return
     row = conn.execute(
-        "SELECT i.indisvalid FROM pg_catalog.pg_index i "
-        "JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid "
-        "JOIN pg_catalog.pg_class t ON t.oid = %s AND t.relnamespace = c.relnamespace "
-        "WHERE c.relname = %s",
+        qualified(
+            "SELECT i.indisvalid FROM pg_catalog.pg_index i "
+            "JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid "
+            "JOIN pg_catalog.pg_class t ON t.oid = %s "
+            "AND t.relnamespace = c.relnamespace WHERE c.relname = %s"
+        ),
         (before["table"], index.name),
     ).fetchone()
     if row is not None and not row[0]:
@@ -206,7 +209,9 @@ def _judge_created(conn: Conn, script: Script, unit: Unit, before: Facts) -> boo
 def _note_detach(conn: Conn, parent: Name, child: Name) -> dict[str, Any]:
     parent_oid, child_oid = find_oid(conn, *parent), find_oid(conn, *child)
     row = conn.execute(
-        "SELECT FROM pg_catalog.pg_inherits WHERE inhparent = %s AND inhrelid = %s",
+        qualified(
+            "SELECT FROM pg_catalog.pg_inherits WHERE inhparent = %s AND inhrelid = %s"
+        ),
         (parent_oid, child_oid),
     ).fetchone()
     is_attached = row is not None
@@ -215,8 +220,10 @@ def _note_detach(conn: Conn, parent: Name, child: Name) -> dict[str, Any]:
 
 def _judge_detached(conn: Conn, before: Facts) -> bool:
     row = conn.execute(
-        "SELECT inhdetachpending FROM pg_catalog.pg_inherits "
-        "WHERE inhparent = %s AND inhrelid = %s",
+        qualified(
+            "SELECT inhdetachpending FROM pg_catalog.pg_inherits "
+            "WHERE inhparent = %s AND inhrelid = %s"
+        ),
         (before["parent"], before["child"]),
     ).fetchone()
     if row is None:
@@ -253,7 +260,7 @@ def _prepared_transaction(unit: Unit) -> str | None:
 
 
 def _is_prepared(conn: Conn, gid: str) -> bool:
-    query = (
+    query = qualified(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid = %s "
         "AND database = pg_catalog.current_database())"
     )

@@ -10,6 +10,7 @@ search path's too, and so is not used.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from psycopg import sql
@@ -28,3 +29,9 @@ def qualified(text: str) -> sql.SQL:
     for operator in OPERATORS:
         text = text.replace(f" {operator} ", f" OPERATOR(pg_catalog.{operator}) ")
     return sql.SQL(text)
+
+
+def integers(numbers: Iterable[int]) -> sql.Composed:
+    """Return an array of integers; psycopg's own names its type without a schema."""
+    listed = ",".join(map(str, numbers))
+    return sql.SQL("{}::pg_catalog.int8[]").format(f"{{{listed}}}")

@@ -113,9 +113,9 @@ def _creation(schema: str, table: str, *, exists: bool) -> sql.Composed:
             id serial PRIMARY KEY,
             version varchar(255) NOT NULL UNIQUE,
             applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
-            checksum text,
+            checksum pg_catalog.text,
             duration_ms bigint,
-            gate_version text
+            gate_version pg_catalog.text
         );
         COMMIT
         """

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from migration_gate import __version__
 from migration_gate.connection.connect import LimitedConnection, NotReadyError, looking
+from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import version_to_key
 from migration_gate.history.companions import (
     companion_name,
@@ -40,12 +41,12 @@ COLUMNS: Final = sql.SQL(
     """
     version varchar(255) PRIMARY KEY,
     failed_at timestamp NOT NULL,
-    sqlstate text,
+    sqlstate pg_catalog.text,
     line integer,
     "column" integer,
-    message text NOT NULL,
-    hint text,
-    gate_version text
+    message pg_catalog.text NOT NULL,
+    hint pg_catalog.text,
+    gate_version pg_catalog.text
     """
 )
 # Nobody waits for a standby's word here: a row that is lost was no more than a help.
@@ -169,8 +170,11 @@ def forget_failures(
     conn: LimitedConnection, table: HistoryTable, versions: Iterable[str]
 ) -> None:
     """Take out the rows of what is applied; never raises for what the server says."""
-    delete = sql.SQL(" DELETE FROM {} WHERE version = ANY ({}::text[]); COMMIT").format(
-        companion_name(table, SUFFIX), list(versions)
+    delete = qualified(
+        " DELETE FROM {} WHERE version = ANY (ARRAY[{}]::pg_catalog.text[]); COMMIT"
+    ).format(
+        companion_name(table, SUFFIX),
+        sql.SQL(", ").join(map(sql.Literal, versions)),
     )
     try:
         with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
@@ -184,7 +188,7 @@ def forget_failures(
 def _upsert(table: HistoryTable, failure: Failure) -> sql.Composed:
     values: dict[str, str | int | sql.Composable | None] = {
         "version": failure.version,
-        "failed_at": sql.SQL("(clock_timestamp() AT TIME ZONE 'UTC')"),
+        "failed_at": sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')"),
         "sqlstate": failure.sqlstate,
         "line": failure.line,
         "column": failure.column,

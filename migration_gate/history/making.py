@@ -14,6 +14,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.report.errors import (
     GateError,
@@ -26,12 +27,12 @@ from migration_gate.report.quoting import quote_name
 # insufficient_resources, operator_intervention, system_error, internal_error: whoever
 # made the table would have met them.
 NOT_FORBIDDEN: Final = ("53", "57", "58", "XX")
-RIGHTS: Final = sql.SQL(
+RIGHTS: Final = qualified(
     "SELECT (SELECT pg_catalog.has_schema_privilege(oid, 'CREATE') "
     "FROM pg_catalog.pg_namespace WHERE nspname = {}), "
     "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
-    "ARRAY(SELECT evtname::text FROM pg_catalog.pg_event_trigger "
-    "WHERE evtenabled IN ('O', 'A') ORDER BY 1)"
+    "ARRAY(SELECT evtname::pg_catalog.text FROM pg_catalog.pg_event_trigger "
+    "WHERE evtenabled = ANY (ARRAY['O', 'A']::pg_catalog.\"char\"[]) ORDER BY 1)"
 )
 
 

@@ -17,6 +17,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import integers, qualified
 from migration_gate.connection.refusals import translated
 from migration_gate.history.companions import (
     Companion,
@@ -31,15 +32,16 @@ from migration_gate.report.errors import HistoryError
 
 State = Literal["started", "finished"]
 SUFFIX: Final = "_progress"
-COLUMNS: Final = sql.SQL(
+COLUMNS: Final = qualified(
     """
     version varchar(255) NOT NULL,
     statement integer NOT NULL,
-    digest text NOT NULL,
-    state text NOT NULL CHECK (state IN ('started', 'finished')),
+    digest pg_catalog.text NOT NULL,
+    state pg_catalog.text NOT NULL
+        CHECK (state = ANY (ARRAY['started', 'finished'])),
     changed_at timestamp NOT NULL,
     duration_ms bigint,
-    before json,
+    before pg_catalog.json,
     PRIMARY KEY (version, statement)
     """
 )
@@ -105,8 +107,9 @@ def read_progress(
 ) -> dict[int, Progress]:
     """Return what is known of a migration's units, by their number. Reads only."""
     rows = conn.execute(
-        sql.SQL(
-            "SELECT statement, digest, state, before::text FROM {} WHERE version = {}"
+        qualified(
+            "SELECT statement, digest, state, before::pg_catalog.text FROM {} "
+            "WHERE version = {}"
         ).format(progress_table(table), sql.Literal(version))
     )
     return {
@@ -128,11 +131,19 @@ def find_unfinished(
     if not (seen.exists and seen.can_read):
         return {}
     rows = conn.execute(
-        sql.SQL("SELECT version, max(statement) FROM {} GROUP BY version").format(
-            progress_table(table)
-        )
+        sql.SQL(
+            "SELECT version, pg_catalog.max(statement) FROM {} GROUP BY version"
+        ).format(progress_table(table))
     )
     return dict(rows.fetchall())
+
+
+NOW: Final = sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
+TOOK: Final = qualified(
+    "(extract(epoch FROM (pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')"
+    " - changed_at) * 1000)::pg_catalog.int8"
+)
+IS_UNIT: Final = qualified("version = {} AND statement = {}")
 
 
 def insert_finished(
@@ -141,8 +152,8 @@ def insert_finished(
     """Return the statement that records a unit in the transaction that does it."""
     return sql.SQL(
         "INSERT INTO {} (version, statement, digest, state, changed_at) "
-        "VALUES ({}, {}, {}, 'finished', clock_timestamp() AT TIME ZONE 'UTC')"
-    ).format(progress_table(table), version, number, digest)
+        "VALUES ({}, {}, {}, 'finished', {})"
+    ).format(progress_table(table), version, number, digest, NOW)
 
 
 def finish_finished(table: HistoryTable, version: str, number: int) -> sql.Composed:
@@ -152,11 +163,13 @@ def finish_finished(table: HistoryTable, version: str, number: int) -> sql.Compo
     Divides by the number of rows, so that a file that removed its own row fails.
     """
     return sql.SQL(
-        "WITH done AS (UPDATE {} SET duration_ms = (extract(epoch FROM "
-        "clock_timestamp() AT TIME ZONE 'UTC' - changed_at) * 1000)::int8 "
-        "WHERE version = {} AND statement = {} RETURNING 1) "
-        "SELECT 1 / (SELECT count(*) FROM done)"
-    ).format(progress_table(table), version, number)
+        "WITH done AS (UPDATE {} SET duration_ms = {} WHERE {} RETURNING 1) SELECT {}"
+    ).format(
+        progress_table(table),
+        TOOK,
+        IS_UNIT.format(version, number),
+        qualified("1 / (SELECT pg_catalog.count(*) FROM done)"),
+    )
 
 
 def write_intent(
@@ -173,14 +186,15 @@ def write_intent(
     conn.execute(
         sql.SQL(
             "INSERT INTO {} (version, statement, digest, state, changed_at, before) "
-            "VALUES ({}, {}, {}, 'started', clock_timestamp() AT TIME ZONE 'UTC', "
-            "{}::json) ON CONFLICT (version, statement) DO UPDATE SET "
-            "changed_at = excluded.changed_at"
+            "VALUES ({}, {}, {}, 'started', {}, {}::pg_catalog.json) "
+            "ON CONFLICT (version, statement) DO UPDATE "
+            "SET changed_at = excluded.changed_at"
         ).format(
             progress_table(table),
             version,
             intent.number,
             intent.digest,
+            NOW,
             json.dumps(intent.before),
         )
     )
@@ -189,20 +203,17 @@ def write_intent(
 def finish_unit(table: HistoryTable, version: str, number: int) -> sql.Composed:
     """Return the statement that says that a unit whose intent was written is done."""
     return sql.SQL(
-        "UPDATE {} SET state = 'finished', duration_ms = (extract(epoch FROM "
-        "clock_timestamp() AT TIME ZONE 'UTC' - changed_at) * 1000)::int8, "
-        "changed_at = clock_timestamp() AT TIME ZONE 'UTC' "
-        "WHERE version = {} AND statement = {}"
-    ).format(progress_table(table), version, number)
+        "UPDATE {} SET state = 'finished', duration_ms = {}, changed_at = {} WHERE {}"
+    ).format(progress_table(table), TOOK, NOW, IS_UNIT.format(version, number))
 
 
 def delete_units(
     table: HistoryTable, version: str, numbers: Sequence[int] | None = None
 ) -> sql.Composed:
     """Return the statement that forgets some units of a migration, or all."""
-    statement = sql.SQL("DELETE FROM {} WHERE version = {}").format(
+    statement = qualified("DELETE FROM {} WHERE version = {}").format(
         progress_table(table), version
     )
     if numbers is None:
         return statement
-    return statement + sql.SQL(" AND statement = ANY ({})").format(list(numbers))
+    return statement + qualified(" AND statement = ANY ({})").format(integers(numbers))

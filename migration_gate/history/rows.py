@@ -10,6 +10,7 @@ from typing import Final
 from psycopg import sql
 
 from migration_gate import __version__
+from migration_gate.connection.qualified import qualified
 from migration_gate.history.table import HistoryTable
 
 
@@ -71,7 +72,7 @@ def insert_row(
 
 def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     """Return the statement that takes versions out of the history."""
-    return sql.SQL("DELETE FROM {} WHERE version IN ({})").format(
+    return qualified("DELETE FROM {} WHERE version = ANY (ARRAY[{}])").format(
         sql.Identifier(table.schema, table.name),
         sql.SQL(", ").join(map(sql.Literal, versions)),
     )
@@ -79,7 +80,7 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
 
 def lock_row(table: HistoryTable, version: str) -> sql.Composed:
     """Return the statement that locks a version's row."""
-    return sql.SQL("SELECT FROM {} WHERE version = {} FOR UPDATE").format(
+    return qualified("SELECT FROM {} WHERE version = {} FOR UPDATE").format(
         sql.Identifier(table.schema, table.name), version
     )
 
@@ -98,23 +99,23 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
     row, REQUIRE_RECORDED fails behind it.
     """
     now = clock(has_zone=table.has_zone)
-    took = sql.SQL(
+    took = qualified(
         "(extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8"
     ).format(now)
     if "duration_ms" in table.our_columns and table.can_update:
         statement = sql.SQL(
             "UPDATE {table} SET applied_at = {now}, duration_ms = {took} "
-            "WHERE version = {version} RETURNING duration_ms, {time}, {recorded}"
+            "WHERE {is_row} RETURNING duration_ms, {time}, {recorded}"
         )
     else:
         statement = sql.SQL(
-            "SELECT {took}, {time}, {recorded} FROM {table} WHERE version = {version}"
+            "SELECT {took}, {time}, {recorded} FROM {table} WHERE {is_row}"
         )
     return statement.format(
         table=sql.Identifier(table.schema, table.name),
         now=now,
         took=took,
-        version=version,
+        is_row=qualified("version = {}").format(version),
         time=to_text(has_zone=table.has_zone),
         recorded=sql.SQL("pg_catalog.set_config({}, 'on', true)").format(RECORDED),
     )

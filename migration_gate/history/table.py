@@ -15,9 +15,9 @@ from migration_gate.report.quoting import quote_name
 
 
 OUR_COLUMNS = {
-    "checksum": "text",
+    "checksum": "pg_catalog.text",
     "duration_ms": "bigint",
-    "gate_version": "text",
+    "gate_version": "pg_catalog.text",
 }
 TIME_TYPES = frozenset({"timestamp", "timestamptz"})
 NUMBER_TYPES = frozenset({"int8", "int4", "numeric"})

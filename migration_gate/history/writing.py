@@ -13,6 +13,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import translated
 from migration_gate.history.table import HistoryTable, missing_right
 from migration_gate.report.errors import (
@@ -29,19 +30,19 @@ NOT_NEEDED: Final = "UPDATE"
 DEFINITION_CLASS: Final = "42"
 REPLICA_IDENTITY_STATE: Final = "55000"
 # The sequences that the columns' defaults take their values from.
-RIGHTS: Final = sql.SQL(
+RIGHTS: Final = qualified(
     """
-SELECT ARRAY(SELECT word FROM pg_catalog.unnest({rights}::text[]) word
+SELECT ARRAY(SELECT word FROM pg_catalog.unnest(ARRAY[{rights}]) word
              WHERE NOT pg_catalog.has_table_privilege(c.oid, word)
                AND (word = 'DELETE'
                     OR NOT pg_catalog.has_any_column_privilege(c.oid, word))),
-       ARRAY(SELECT s.relname::text FROM pg_catalog.pg_attrdef a
+       ARRAY(SELECT s.relname::pg_catalog.text FROM pg_catalog.pg_attrdef a
              JOIN pg_catalog.pg_depend d ON d.objid = a.oid
                   AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
              JOIN pg_catalog.pg_class s ON s.oid = d.refobjid
-             WHERE a.adrelid = c.oid AND CASE s.relkind WHEN 'S'
+             WHERE a.adrelid = c.oid AND CASE WHEN s.relkind = 'S'
                  THEN NOT pg_catalog.has_sequence_privilege(s.oid, 'USAGE') END),
-       ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
+       ARRAY(SELECT t.tgname::pg_catalog.text FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal ORDER BY 1)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {schema} AND c.relname = {table}
@@ -68,7 +69,7 @@ def explain_write(
         RefusedForNowError, ServerRefusedError: The question was refused too.
     """
     query = RIGHTS.format(
-        rights=sql.Literal([right for right in rights if right != NOT_NEEDED]),
+        rights=sql.SQL(", ").join(sql.Literal(r) for r in rights if r != NOT_NEEDED),
         schema=sql.Literal(table.schema),
         table=sql.Literal(table.name),
     )

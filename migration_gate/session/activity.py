@@ -13,6 +13,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.session.marks import from_mark
 
 
@@ -21,55 +22,62 @@ ANALYZE_MIN_VERSION: Final = 130000
 WAITSTART_MIN_VERSION: Final = 140000
 COPY_MIN_VERSION: Final = 140000
 
-OBSERVE: Final = sql.SQL(
+OBSERVE: Final = qualified(
     "SELECT wait_event_type = 'Lock', wait_event_type || ':' || wait_event, "
     "application_name, pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', "
     '\'YYYY-MM-DD"T"HH24:MI:SS"Z"\'), {lock_wait_s} '
     "FROM pg_catalog.pg_stat_get_activity({pid})"
 )
-LOCK_WAIT_S: Final = sql.SQL(
-    "CASE wait_event_type WHEN 'Lock' THEN (SELECT extract(epoch FROM "
-    "pg_catalog.clock_timestamp() - min(waitstart))::float8 "
+LOCK_WAIT_S: Final = qualified(
+    "CASE WHEN wait_event_type = 'Lock' THEN (SELECT extract(epoch FROM "
+    "pg_catalog.clock_timestamp() - pg_catalog.min(waitstart))::pg_catalog.float8 "
     "FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND NOT granted) END"
 )
-KEY_HOLDERS: Final = sql.SQL(
+KEY_HOLDERS: Final = qualified(
     "SELECT l.pid FROM pg_catalog.pg_locks l WHERE locktype = 'advisory' AND granted "
     "AND objsubid = 1 AND classid = {} AND objid = {} "
     "AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid "
     "FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
 )
 # A session that is idle, and in no transaction, has done its work.
-AT_WORK: Final = sql.SQL(
+AT_WORK: Final = qualified(
     "AND coalesce((SELECT state "
     "FROM pg_catalog.pg_stat_get_activity(coalesce(l.pid, 0))), '?') <> 'idle' "
 )
 # Through a pooler the lock's connection is in a transaction, and there the views show
 # what they showed first.
 FORGET_SNAPSHOT: Final = "SELECT pg_catalog.pg_stat_clear_snapshot()"
-BLOCKERS: Final = """
+BLOCKERS: Final = qualified(
+    """
 SELECT blocker.pid, a.usename, a.application_name, a.state, extract(
-    epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::int
+    epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start)
+)::pg_catalog.int4
 FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%s)) AS blocker (pid)
-LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocker.pid
 ORDER BY 1
 """
+)
 # A prepared transaction has no process. What names it in pg_locks is the lock on its
 # own number, which has the same virtual number as its other locks.
-PREPARED_BLOCKERS: Final = """
-SELECT DISTINCT x.gid, x.owner::text, x.database::text, extract(
-    epoch FROM pg_catalog.clock_timestamp() - x.prepared)::int
+PREPARED_BLOCKERS: Final = qualified(
+    """
+SELECT DISTINCT x.gid, x.owner::pg_catalog.text, x.database::pg_catalog.text, extract(
+    epoch FROM pg_catalog.clock_timestamp() - x.prepared)::pg_catalog.int4
 FROM pg_catalog.pg_locks w
 JOIN pg_catalog.pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
- AND (h.database, h.relation, h.page, h.tuple, h.virtualxid,
-      h.transactionid, h.classid, h.objid, h.objsubid)
- IS NOT DISTINCT FROM (w.database, w.relation, w.page, w.tuple, w.virtualxid,
-                       w.transactionid, w.classid, w.objid, w.objsubid)
+ AND pg_catalog.json_build_array(
+     h.database, h.relation, h.page, h.tuple, h.virtualxid,
+     h.transactionid, h.classid, h.objid, h.objsubid)::pg_catalog.text
+ = pg_catalog.json_build_array(
+     w.database, w.relation, w.page, w.tuple, w.virtualxid,
+     w.transactionid, w.classid, w.objid, w.objsubid)::pg_catalog.text
 JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.locktype = 'transactionid'
  AND own.granted AND own.virtualtransaction = h.virtualtransaction
 JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
 WHERE w.pid = %s AND NOT w.granted
 ORDER BY 1
 """
+)
 PREPARED: Final = "prepared transaction"
 # What each view counts as done and as all there is.
 PROGRESS_VIEWS: Final = (
@@ -186,8 +194,9 @@ def find_phase(conn: Conn, pid: int) -> tuple[str, int | None] | None:
     """
     version = conn.info.server_version
     parts = [
-        sql.SQL(
-            "SELECT {phase}, (100 * {done} / nullif({total}, 0))::int "
+        qualified(
+            "SELECT {phase}, CASE WHEN {total} > 0 "
+            "THEN (100 * {done} / {total})::pg_catalog.int4 END "
             "FROM pg_catalog.{view} WHERE pid = {pid}"
         ).format(
             phase=sql.SQL(phase),

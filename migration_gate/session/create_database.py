@@ -26,6 +26,7 @@ from migration_gate.connection.connect import (
     looking,
     use_first,
 )
+from migration_gate.connection.qualified import qualified
 from migration_gate.report.events import DATABASE_CREATED
 from migration_gate.report.log import Log
 from migration_gate.report.quoting import quote_name
@@ -43,10 +44,10 @@ NO_MAINTENANCE: Final = Cause(
     remedy="Let the role log in to database postgres or template1, or let an "
     "administrator create the database.",
 )
-EXISTS: Final = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s),
-       pg_catalog.pg_backend_pid()
-"""
+EXISTS: Final = qualified(
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s), "
+    "pg_catalog.pg_backend_pid()"
+)
 IS_STANDBY: Final = "SELECT pg_catalog.pg_is_in_recovery()"
 # Another gate was faster.
 MADE_MEANWHILE: Final = (

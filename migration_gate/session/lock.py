@@ -19,6 +19,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.session.activity import holders_query, workers_query
 
 
@@ -147,7 +148,7 @@ def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
 
 # The holder's own connection is idle; the backend that holds the work key works. Both
 # keys are in pg_locks, which every role may read in full.
-HOLDER: Final = sql.SQL(
+HOLDER: Final = qualified(
     """
 SELECT l.pid, a.application_name,
        pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC',
@@ -156,7 +157,7 @@ SELECT l.pid, a.application_name,
         FROM pg_catalog.pg_stat_get_activity(coalesce(worker.pids[1], 0)) w),
        pg_catalog.cardinality(worker.pids) > 0
 FROM (SELECT ({holders} LIMIT 1) AS pid) l
-LEFT JOIN pg_catalog.pg_stat_activity a USING (pid),
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid,
      (SELECT ARRAY({workers}) AS pids) worker
 WHERE l.pid IS NOT NULL
 """
