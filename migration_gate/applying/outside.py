@@ -27,10 +27,10 @@ from migration_gate.applying.unfinished import (
     waits_harmlessly,
 )
 from migration_gate.connection.qualified import qualified
+from migration_gate.connection.simple_query import Row
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
     Hooks,
-    Row,
     exchange,
     keep_settings,
     roll_back,
@@ -314,7 +314,10 @@ def _clearing(run: _Run) -> Iterator[None]:
         set_config(name, value, is_local=False) for name, value in CLEARING.items()
     )
     try:
-        with run.worker.translated("clear up after an unfinished statement"):
+        with (
+            run.held.overseeing(run.worker.conn),
+            run.worker.translated("clear up after an unfinished statement"),
+        ):
             run.worker.conn.execute(limits)
             yield
     except RefusedForNowError as error:

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from migration_gate.applying.outside import apply_outside
 from migration_gate.applying.preamble import leave_out_unknown
 from migration_gate.applying.settlement import Settlement
+from migration_gate.connection.simple_query import Row
+from migration_gate.connection.waits import interruptible
 from migration_gate.execution.compose import compose_flush, compose_transaction, join
 from migration_gate.execution.exchange import (
     Hooks,
-    Row,
     UnparsedError,
     exchange,
 )
@@ -33,7 +32,7 @@ from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, MigrationFilesError
-from migration_gate.report.events import MIGRATION_NOTICE, MIGRATION_STARTED
+from migration_gate.report.events import MIGRATION_STARTED
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
@@ -123,7 +122,8 @@ class Applier:
         tasks: list[Task] = []
         start, size = before.end, 0
         for migration in plan.pending[start : start + RUN_MAX_FILES]:
-            script = self.shelf.take(migration)
+            with interruptible():
+                script = self.shelf.take(migration)
             is_alone = not _goes_along(script)
             size += len(script.content)
             if tasks and (is_alone or size > RUN_MAX_BYTES):
@@ -168,8 +168,7 @@ class Applier:
         script = task.script
         self.settlement.sent([task])
         self._log_start(script, 1)
-        with _notices_logged(self.worker.conn, lambda: script, self.log):
-            applied = apply_outside(self.worker, task, self.held, self.watch, self.log)
+        applied = apply_outside(self.worker, task, self.held, self.watch, self.log)
         self.settlement.applied(task, applied)
 
     def _apply_run(
@@ -218,11 +217,6 @@ class Applier:
             while waiting and len(tasks) - len(waiting) <= place:
                 self._log_start(waiting.pop(0).script, attempt)
 
-        def current_script() -> Script:
-            place = min(settlement.committed_count, len(tasks) - 1)
-            start_up_to(place)
-            return tasks[place].script
-
         def on_commit(share: Share, row: Row) -> None:
             settlement.committed(share.task, _to_applied(share.task, row))
 
@@ -230,22 +224,21 @@ class Applier:
         start_up_to(0)
         hooks = Hooks(on_sent=on_sent, on_place=start_up_to, on_commit=on_commit)
         *before, last = messages
-        with _notices_logged(self.worker.conn, current_script, self.log):
-            try:
-                with self._flushed_at_failure(tasks):
-                    for message in before:
-                        exchange(self.worker, message, self.watch)
-                    exchange(self.worker, last, self.watch, hooks)
-            except ConnectionLostError:
-                raise  # what is committed is for the history to say
-            except (GateError, *NOTHING_LEFT):
-                settlement.tell(start_up_to)
-                settlement.rolled_back()
-                raise
-            except BaseException:  # a signal: what is committed is flushed soon
-                settlement.tell(start_up_to)
-                raise
+        try:
+            with self._flushed_at_failure(tasks):
+                for message in before:
+                    exchange(self.worker, message, self.watch)
+                exchange(self.worker, last, self.watch, hooks)
+        except ConnectionLostError:
+            raise  # what is committed is for the history to say
+        except (GateError, *NOTHING_LEFT):
             settlement.tell(start_up_to)
+            settlement.rolled_back()
+            raise
+        except BaseException:  # a signal: what is committed is flushed soon
+            settlement.tell(start_up_to)
+            raise
+        settlement.tell(start_up_to)
 
     @contextmanager
     def _flushed_at_failure(self, tasks: Sequence[Task]) -> Iterator[None]:
@@ -311,25 +304,3 @@ def _to_applied(task: Task, row: Row) -> AppliedMigration:
         applied_at=applied_at or "",
         duration_ms=int(duration_ms or 0),
     )
-
-
-@contextmanager
-def _notices_logged(
-    conn: psycopg.Connection[Any], current_script: Callable[[], Script], log: Log
-) -> Iterator[None]:
-    """Pass on what the files' statements raise as notices."""
-
-    def report(notice: psycopg.errors.Diagnostic) -> None:
-        # Notices come in the order of the answers, between which they stand.
-        log.emit(
-            MIGRATION_NOTICE,
-            version=current_script().migration.version,
-            severity=notice.severity_nonlocalized or notice.severity,
-            notice=notice.message_primary,
-        )
-
-    conn.add_notice_handler(report)
-    try:
-        yield
-    finally:
-        conn.remove_notice_handler(report)

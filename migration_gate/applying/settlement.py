@@ -44,13 +44,6 @@ class Settlement:
             start_up_to: Called with the place of each before it is told of, and of
                 what began behind the last.
         """
-        try:
-            self._tell(start_up_to)
-        except KeyboardInterrupt:  # a signal, of which there is one
-            self._tell(start_up_to)
-            raise
-
-    def _tell(self, start_up_to: Callable[[int], None]) -> None:
         while self._untold:
             start_up_to(self.committed_count - len(self._untold))
             task, row = self._untold.pop(0)

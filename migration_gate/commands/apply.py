@@ -22,6 +22,7 @@ from migration_gate.connection.connect import (
     open_second_connection,
 )
 from migration_gate.connection.wait import wait_for
+from migration_gate.connection.waits import interruptible
 from migration_gate.execution.ready import start_worker
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
@@ -63,7 +64,8 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     # In a file, a table of that name in another schema is not the history.
     history = held.settings.history_table._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history)
-    shelf.judge(plan.pending)
+    with interruptible():
+        shelf.judge(plan.pending)
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)
     with open_worker(held.settings, held, log) as worker:

@@ -14,12 +14,12 @@ from typing import Final
 
 from psycopg import pq
 
-from migration_gate.commands.signals import Stopped
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
     open_connection,
 )
+from migration_gate.connection.waits import Stopped, ending
 from migration_gate.files.migration import Migration
 from migration_gate.history.failures import (
     Failure,
@@ -86,7 +86,8 @@ def failures_kept(held: Session, tally: Tally) -> Iterator[None]:
         version = next(iter(tally.in_doubt), None)
         if version is not None and not held.is_pooled:
             why = str(stop.error)
-            _keep(held, Failure(version=version, message=why, hint=stop.error.hint))
+            with ending():
+                _keep(held, Failure(version=version, message=why, hint=stop.error.hint))
         raise
     table = held.seen.table
     if table is not None and table.has_failures and tally.applied:

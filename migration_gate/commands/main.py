@@ -12,19 +12,25 @@ import time
 import traceback
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from migration_gate import __version__
 from migration_gate.commands.calls import COMMANDS, DEFAULT, read_call
 from migration_gate.commands.signals import (
-    Stopped,
-    Stopping,
     ignore_signals,
     limit_time,
     stoppable,
 )
+from migration_gate.connection.waits import (
+    Sight,
+    Stopped,
+    report_waits,
+    wish_to_stop,
+)
 from migration_gate.report.errors import GateError
 from migration_gate.report.events import (
+    DATABASE_WAITING,
     GATE_CLOSED,
     GATE_FAILED,
     GATE_OPENED,
@@ -62,11 +68,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def run(step: Callable[[Tally], None], log: Log) -> Verdict:
     """Perform a step, turn whatever ends it into a verdict, and report that once."""
-    tally, ending, stopping = Tally(), _Ending(log), Stopping()
+    tally, ending = Tally(), _Ending(log)
     error: GateError | None = None
     is_done = False
     try:
-        with stoppable(stopping, lambda error: ending.leave(error, tally)):
+        with stoppable(lambda error: ending.leave(error, tally)):
             step(tally)
             is_done = True
     except GateError as closing_error:
@@ -76,7 +82,7 @@ def run(step: Callable[[Tally], None], log: Log) -> Verdict:
     except Exception as bug:  # noqa: BLE001  # a verdict for every end
         error = _internal(bug, log)
     # Cleaning up after a signal may have failed in its own way.
-    return ending.end(None if is_done else stopping.error or error, tally)
+    return ending.end(None if is_done else wish_to_stop() or error, tally)
 
 
 class _Ending:
@@ -133,9 +139,21 @@ def _perform(
     for name in empty_variables(environ):
         os.environ.pop(name, None)  # libpq would take the empty text for a value
     limit_time(settings.timeout_s)
+    report_waits(partial(_report_wait, log), settings.heartbeat_s)
     if settings.unknown_settings:
         log.emit(SETTINGS_UNKNOWN, names=list(settings.unknown_settings))
     call.command.load()(settings, log, tally, **call.options)
+
+
+def _report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
+    phase, blockers = sight
+    log.emit(
+        DATABASE_WAITING,
+        doing=doing,
+        waited_s=round(waited_s, 3),
+        phase=phase,
+        blockers=list(blockers),
+    )
 
 
 def _internal(bug: Exception, log: Log) -> GateError:

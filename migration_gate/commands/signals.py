@@ -1,5 +1,5 @@
 """
-Signals and GATE_TIMEOUT: both end a run by raising in the main thread.
+Signals and GATE_TIMEOUT: both ask a run to stop; where it waits, it does.
 
 As PID 1 a process ignores SIGTERM unless it has a handler: until there is one,
 ``entrypoint.py`` has signals blocked. A thread watches for what Python cannot act on:
@@ -19,6 +19,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from migration_gate.connection.waits import (
+    ask_to_stop,
+    check_stop,
+    expect_stop,
+    what_is_done,
+)
 from migration_gate.report.errors import DeadlineError, GateError, GateInterruptedError
 
 
@@ -34,26 +40,12 @@ ALARMS: Final = 2
 FIRST_PROCESS: Final = 1
 
 
-class Stopped(KeyboardInterrupt):  # not an error: it is a request
-    """A signal or the deadline wants the run to end; ``error`` says which."""
-
-    def __init__(self, error: GateError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Stopping:
-    """What wanted the run to end, once something did."""
-
-    error: GateError | None = None
-
-
 @contextmanager
-def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterator[None]:
+def stoppable(leave: Callable[[GateError], None]) -> Iterator[None]:
     """
-    Turn signals, and the end of the time, into Stopped; the first one only.
+    Let signals, and the end of the time, stop the block; the first one only.
 
-    A signal that was blocked since the start raises before the block begins.
+    A signal that was blocked since the start raises Stopped before the block begins.
 
     Handlers stay installed: what comes after the first signal, or after the block, is
     ignored while the run cleans up and writes its verdict. ``leave`` is called in
@@ -63,10 +55,10 @@ def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterato
     is_over = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if not is_over and stopping.error is None:
-            stopping.error = _error_for(number)
-            raise Stopped(stopping.error)
+        if not is_over:
+            ask_to_stop(_error_for(number))
 
+    expect_stop()
     _watch_signals(leave)
     for number in HANDLED:
         is_ignored = signal.getsignal(number) == signal.SIG_IGN
@@ -77,6 +69,7 @@ def stoppable(stopping: Stopping, leave: Callable[[GateError], None]) -> Iterato
             signal.signal(number, stop)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        check_stop()
         yield
     finally:
         is_over = True
@@ -138,9 +131,11 @@ def _handled(numbers: bytes) -> list[int]:
 
 def _error_for(number: int) -> GateError:
     if number == signal.SIGALRM:
+        doing = what_is_done()
         return DeadlineError(
             "GATE_TIMEOUT is over",
-            hint="The log above shows what took the time; raise GATE_TIMEOUT and the "
+            hint=(f"The gate was waiting to {doing}. " if doing else "")
+            + "The log above shows what took the time; raise GATE_TIMEOUT and the "
             "platform's own limit with it, or start the gate again.",
         )
     return GateInterruptedError(

@@ -11,6 +11,7 @@ from migration_gate import __version__
 from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
 from migration_gate.connection.connect import NotReadyError, current_parameters
 from migration_gate.connection.wait import Patience, wait_for
+from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import require_readable
@@ -42,7 +43,8 @@ T = TypeVar("T")
 
 def load(settings: Settings, log: Log, command: str) -> tuple[Migration, ...]:
     """Read the migrations folder, say what starts, and what is odd about the folder."""
-    migrations = read_folder(settings.migrations, allow_empty=settings.allow_empty)
+    with interruptible():
+        migrations = read_folder(settings.migrations, allow_empty=settings.allow_empty)
     log_start(settings, log, command, migration_count=len(migrations))
     shared = find_shared_numbers(migrations)
     if shared:
@@ -106,7 +108,8 @@ def wait_for_history(
     patience = new_patience(settings, log, settings.wait_timeout_s)
 
     def refuse_texts() -> None:
-        check_texts(settings.migrations, migrations)
+        with interruptible():
+            check_texts(settings.migrations, migrations)
 
     def start() -> Session:
         session = start_session(

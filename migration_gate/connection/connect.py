@@ -7,15 +7,18 @@ Opens connections; reads nothing but the files that hold the settings of one.
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
+
+from psycopg import pq
 
 from migration_gate import __version__
 from migration_gate.connection.causes import (
@@ -35,6 +38,16 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
+from migration_gate.connection.waits import (
+    NoAnswerError,
+    Steps,
+    Stopped,
+    T,
+    awaiting,
+    awaiting_an_answer,
+    drive,
+    ending,
+)
 from migration_gate.report.errors import GateError, ServerRefusedError
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.settings.database import (
@@ -49,7 +62,9 @@ ANSWER_TIMEOUT_S: Final = 10.0
 # What an attempt at the very end of a wait has, and a query on what has let us in.
 CONNECT_TIMEOUT_MIN_S: Final = 1.0
 ANSWER_TIMEOUT_MIN_S: Final = 5.0
+# Together less than signals.UNWIND_S.
 CANCEL_TIMEOUT_S: Final = 1.0
+LAST_ANSWER_TIMEOUT_S: Final = 1.0
 # A silent drop is noticed within a minute, idle or not.
 CONNECTION_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -68,8 +83,6 @@ APPLICATION_NAME: Final = f"migration-gate/{__version__}"
 # psycopg warns through logging, which writes to stderr where nobody listens.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-T = TypeVar("T")
-
 
 class LimitedConnection(psycopg.Connection[Any]):
     """
@@ -78,12 +91,38 @@ class LimitedConnection(psycopg.Connection[Any]):
     ``until_s`` is when the wait ends that it was made in; None where that has no end.
     """
 
-    answer_timeout_s: float | None = None
+    answer_timeout_s: float = math.inf
     until_s: float | None = None
 
-    def wait(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # psycopg's own
-        """Wait as psycopg does, not longer than the limit."""
-        return super().wait(*args, **{"timeout": self.answer_timeout_s, **kwargs})
+    def wait(
+        self,
+        gen: Steps[T],
+        interval: float = 0.0,  # noqa: ARG002  # psycopg's, who looks for signals so
+        timeout: float | None = None,
+    ) -> T:
+        """
+        Wait as the gate does; what is not waited for any more is cancelled.
+
+        Raises:
+            NoAnswerError: It took longer than the limit.
+            Stopped: The run is to stop.
+        """
+        limit_s = self.answer_timeout_s if timeout is None else timeout
+        try:
+            with awaiting_an_answer():
+                return drive(gen, self.pgconn.socket, limit_s=limit_s)
+        except (NoAnswerError, Stopped):
+            self._give_up(gen)
+            raise
+
+    def _give_up(self, gen: Steps[T]) -> None:
+        """Let the server end what nobody waits for any more, if it can be reached."""
+        limit_s = LAST_ANSWER_TIMEOUT_S
+        with suppress(psycopg.Error), ending():
+            self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+            drive(gen, self.pgconn.socket, limit_s=limit_s)
+        if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            self.close()
 
 
 class NotReadyError(Exception):
@@ -116,6 +155,23 @@ class NotReadyError(Exception):
         """Return the SQLSTATE with which the server refused; None where none came."""
         refusal = self.error
         return refusal.sqlstate if isinstance(refusal, ServerRefusedError) else None
+
+
+@contextmanager
+def limited(
+    conn: LimitedConnection, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Iterator[None]:
+    """
+    Wait for an answer no longer than this.
+
+    Raises:
+        NoAnswerError: It took longer, and is cancelled.
+    """
+    before, conn.answer_timeout_s = conn.answer_timeout_s, timeout_s
+    try:
+        yield
+    finally:
+        conn.answer_timeout_s = before
 
 
 def read_secret_file(path: str) -> str:
@@ -272,7 +328,7 @@ def looking(
     conn: LimitedConnection,
     doing: str,
     *,
-    timeout_s: float | None = ANSWER_TIMEOUT_S,
+    timeout_s: float = ANSWER_TIMEOUT_S,
     full: bool = False,
 ) -> Iterator[None]:
     """
@@ -286,23 +342,16 @@ def looking(
         doing: What is asked for, as in "could not ...".
         full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
     """
-    started_s = time.monotonic()
-    if timeout_s is not None and conn.until_s is not None:
-        left_s = max(conn.until_s - started_s, ANSWER_TIMEOUT_MIN_S)
+    if conn.until_s is not None:
+        left_s = max(conn.until_s - time.monotonic(), ANSWER_TIMEOUT_MIN_S)
         timeout_s = min(timeout_s, left_s)
-    conn.answer_timeout_s = timeout_s
     try:
-        yield
+        with limited(conn, timeout_s), awaiting(lambda: doing):
+            yield
+    except NoAnswerError as error:
+        raise NotReadyError(NO_ANSWER, f"logged in, but {error}") from error
     except psycopg.Error as error:
-        waited_s = time.monotonic() - started_s
-        is_late = timeout_s is not None and waited_s >= timeout_s
-        if error.sqlstate is None and is_late and not conn.broken:
-            _cancel(conn)
-            text = f"logged in, but no answer within {timeout_s:.0f} s"
-            raise NotReadyError(NO_ANSWER, text) from error
         raise _to_no_answer(conn, to_outcome(doing, error, full=full)) from error
-    finally:
-        conn.answer_timeout_s = None
 
 
 def _to_no_answer(conn: LimitedConnection, outcome: Exception) -> Exception:
@@ -318,12 +367,6 @@ def _to_no_answer(conn: LimitedConnection, outcome: Exception) -> Exception:
         cause = NO_RIGHT if outcome.sqlstate == "42501" else STATEMENT_REFUSED
         return NotReadyError(cause, outcome.message, outcome)
     return outcome
-
-
-def _cancel(conn: LimitedConnection) -> None:
-    """Let the server give up what nobody waits for any more, if it can be reached."""
-    with suppress(psycopg.Error):
-        conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
 
 
 def name_place(parameters: Mapping[str, str]) -> str:

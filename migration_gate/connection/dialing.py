@@ -7,7 +7,6 @@ each address anew.
 
 from __future__ import annotations
 
-import select
 import time
 
 from collections.abc import Mapping
@@ -16,6 +15,9 @@ import psycopg
 
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
+from psycopg.waiting import Wait
+
+from migration_gate.connection.waits import is_ready
 
 
 class DialError(Exception):
@@ -71,18 +73,10 @@ def _connect(pgconn: pq.abc.PGconn, until_s: float) -> None:
         if state == pq.PollingStatus.FAILED:
             break
         reading = state == pq.PollingStatus.READING
-        if not _wait(
-            pgconn.socket, select.POLLIN if reading else select.POLLOUT, until_s
-        ):
+        wanted = Wait.R if reading else Wait.W
+        if not is_ready(pgconn.socket, wanted, until_s - time.monotonic()):
             raise DialError("connection timeout expired", address_of(pgconn))
     raise DialError(pgconn.get_error_message(), address_of(pgconn))
-
-
-def _wait(fd: int, wanted: int, until_s: float) -> bool:
-    """Wait until the socket can be read or written; False where it is too late."""
-    poll = select.poll()
-    poll.register(fd, wanted)
-    return bool(poll.poll(max(0.0, until_s - time.monotonic()) * 1000))
 
 
 def address_of(pgconn: pq.abc.PGconn) -> dict[str, str]:

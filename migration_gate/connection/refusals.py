@@ -12,6 +12,7 @@ from typing import Final
 
 import psycopg
 
+from migration_gate.connection.waits import awaiting
 from migration_gate.report.errors import ServerRefusedError, SqlFailure
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 
@@ -47,7 +48,8 @@ def translated(doing: str, *, full: bool = False) -> Iterator[None]:
         ServerRefusedError: Refused.
     """
     try:
-        yield
+        with awaiting(lambda: doing):
+            yield
     except psycopg.Error as error:
         raise to_outcome(doing, error, full=full) from error
 

@@ -1,32 +1,45 @@
 """
-Send one message of the simple protocol and keep every answer.
+Talk to PostgreSQL in messages of the simple protocol: send one, take each answer.
 
 psycopg's Cursor.execute drops the answers that came before an error; the gate counts
-them to know which statement failed. A signal cancels the statement on the server.
+them to know which statement failed. Rows are let go as they come. A wish to stop
+cancels the statement on the server.
 """
 
 from __future__ import annotations
 
-import select
+import math
 import time
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
 
 from psycopg import pq
+from psycopg.waiting import Ready, Wait
 
+from migration_gate.connection.waits import (
+    Clock,
+    Steps,
+    Stopped,
+    T,
+    awaiting_an_answer,
+    drive,
+    ending,
+    heartbeat,
+    is_ready,
+)
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import SqlFailure
 from migration_gate.report.outcomes import ConnectionLostError
 
 
-# Together less than stop.UNWIND_S.
+# Together less than signals.UNWIND_S.
 CANCEL_TIMEOUT_S: Final = 1.5
 DRAIN_TIMEOUT_S: Final = 1.0
-TICK_S: Final = 0.5
 FIELDS: Final = {
     "sqlstate": pq.DiagnosticField.SQLSTATE,
     "message": pq.DiagnosticField.MESSAGE_PRIMARY,
@@ -39,93 +52,228 @@ FIELDS: Final = {
     "severity": pq.DiagnosticField.SEVERITY_NONLOCALIZED,
     "position": pq.DiagnosticField.STATEMENT_POSITION,
 }
+ROW: Final = pq.ExecStatus.SINGLE_TUPLE
+OTHER_COPY_STATES: Final = frozenset({pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
+COPY_STATES: Final = OTHER_COPY_STATES | {pq.ExecStatus.COPY_IN}
+
+Row: TypeAlias = tuple[str | None, ...]
 
 
-@dataclass(slots=True)
-class Answers:
-    """What a message was answered with: results in order, then perhaps an error."""
+class Notice(NamedTuple):
+    """What a statement says while it works, as its author wrote it."""
 
-    on_answer: Callable[[Answers], None]
-    results: list[pq.abc.PGresult] = field(default_factory=list)
-    failure: SqlFailure | None = None
-
-    def take(self, result: pq.abc.PGresult) -> None:
-        """Keep a result: each statement gives one, but what a rule shows beside it."""
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            self.failure = self.failure or result_to_failure(result)
-        elif result.command_status:  # DO ALSO SELECT of a rule comes without a tag
-            if result.ntuples > 1:  # a file's, that nobody reads: let the memory go
-                result.clear()
-            self.results.append(result)
-            self.on_answer(self)
-
-    def rows(self, index: int) -> tuple[tuple[str | None, ...], ...]:
-        """Return the rows of one result, values as text."""
-        result = self.results[index]
-        return tuple(
-            tuple(
-                _text(result.get_value(row, column)) for column in range(result.nfields)
-            )
-            for row in range(result.ntuples)
-        )
+    severity: str | None
+    text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticks:
-    """What to call while PostgreSQL works, and how long after the last answer."""
-
-    call: Callable[[], None]
-    interval_s: Callable[[], float]
-
-
-NO_TICKS: Final = Ticks(lambda: None, lambda: TICK_S)
-
-
-def no_data(_answered: int) -> Iterator[bytes | memoryview]:
-    """Give no data to a COPY: there is none in the message."""
-    text = "PostgreSQL asks for data that nobody has"
-    raise AssertionError(text)
-
-
-def nobody_listens(_answers: Answers) -> None:
-    """Let the answers that have come so far go by."""
-
-
-def send_message(  # noqa: PLR0913  # what is called meanwhile, by name
-    conn: psycopg.Connection[Any],
-    message: bytes,
-    *,
-    ticks: Ticks = NO_TICKS,
-    copy_data: Callable[[int], Iterable[bytes | memoryview]] = no_data,
-    on_answer: Callable[[Answers], None] = nobody_listens,
-    on_sent: Callable[[], None] = lambda: None,
-) -> Answers:
+class Answer(NamedTuple):
     """
-    Send a message and wait for all of its answers.
+    What PostgreSQL answers to one statement: that it is done, or a wish for data.
+
+    Only the first row is kept of what it returns.
+    """
+
+    result: pq.abc.PGresult
+    first: pq.abc.PGresult | None
+
+    @property
+    def wants_data(self) -> bool:
+        """Return whether the statement is a COPY FROM STDIN that waits for its data."""
+        return self.result.status == pq.ExecStatus.COPY_IN
+
+    @property
+    def row(self) -> Row:
+        """Return the first row, values as text; empty where there is none."""
+        first = self.first
+        if first is None:
+            return ()
+        return tuple(_text(first.get_value(0, at)) for at in range(first.nfields))
+
+
+class Answers(NamedTuple):
+    """All that a message was answered with: in order, then perhaps an error."""
+
+    done: tuple[Answer, ...]
+    failure: SqlFailure | None
+
+
+class Conversation:
+    """
+    A message and its answers, each as it comes; ``failure`` is the error at its end.
+
+    When the run is to stop, what runs is cancelled, and the answers that are under way
+    are taken still: a commit among them has happened.
+    """
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        clock: Clock,
+        on_notice: Callable[[Notice], None],
+    ) -> None:
+        self.failure: SqlFailure | None = None
+        # What has come, in its order. Notices come in the driver's callback, where an
+        # exception would be lost: there they are noted, and acted on in their turn.
+        self._news: deque[Answer | Notice] = deque()
+        self._conn = conn
+        self._pgconn = conn.pgconn
+        self._work = clock
+        self._on_notice = on_notice
+        self._first: pq.abc.PGresult | None = None
+        self._stopped: Stopped | None = None
+        self._drained_s = 0.0
+        self._last_words = ""
+
+    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Note a notice, of which nothing is left after the driver's callback."""
+        severity = notice.severity_nonlocalized or notice.severity
+        self._news.append(Notice(severity, notice.message_primary))
+
+    def send(self, message: bytes) -> None:
+        """Send a message; PostgreSQL then works at it."""
+        self._pgconn.send_query(message)
+        self._pgconn.set_single_row_mode()
+        self._run(_flush(self._pgconn))
+
+    def answers(self) -> Iterator[Answer]:
+        """
+        Yield what each statement is answered with; a wish for data has to be met.
+
+        Raises:
+            Stopped: The run is to stop, and all that came has been yielded.
+            psycopg.OperationalError: The connection is lost.
+        """
+        is_over = False
+        while not is_over:
+            is_over = self._run(self._take())
+            while self._news:
+                news = self._news.popleft()
+                if not isinstance(news, Answer):
+                    self._on_notice(news)
+                elif self._is_answer(news):
+                    yield news
+        self.require_wanted()
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise psycopg.OperationalError(self._last_words)
+
+    def send_data(self, blocks: Iterable[bytes]) -> None:
+        """Send the data of one COPY; an error of the server's comes as its answer."""
+        self._run(_send_data(self._pgconn, blocks, lambda: self._stopped is not None))
+
+    def require_wanted(self) -> None:
+        """Raise Stopped where the run is to stop."""
+        if self._stopped is not None:
+            raise self._stopped
+
+    def _run(self, steps: Steps[T]) -> T:
+        """Take steps to their end; cancel what runs, once, when the run is to stop."""
+        socket = self._pgconn.socket
+        if self._stopped is None:
+            try:
+                return drive(steps, socket, self._clock)
+            except Stopped as stopped:
+                self._stopped = stopped
+                self._conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+                self._drained_s = time.monotonic() + DRAIN_TIMEOUT_S
+        left_s = self._drained_s - time.monotonic()
+        with ending():
+            return drive(steps, socket, self._clock, limit_s=left_s)
+
+    def _clock(self) -> float:
+        """Tell of notices, however many come, and do what is due."""
+        while self._news:
+            news = self._news[0]
+            if isinstance(news, Answer):
+                break
+            self._news.popleft()
+            self._on_notice(news)
+        return self._work() if self._stopped is None else math.inf
+
+    def _is_answer(self, answer: Answer) -> bool:
+        """Tell the answer to a statement from an error, and from what a rule shows."""
+        result = answer.result
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            self._last_words = result.error_message.decode("utf-8", "replace")
+            self.failure = self.failure or result_to_failure(result)
+            return False
+        if result.status in OTHER_COPY_STATES:
+            text = "PostgreSQL sends the data of a COPY"
+            raise AssertionError(text)
+        # DO ALSO SELECT of a rule comes without a tag.
+        return answer.wants_data or bool(result.command_status)
+
+    def _take(self) -> Steps[bool]:
+        """Take what comes at once; True at the end of the message."""
+        pgconn, taken = self._pgconn, len(self._news)
+        while True:
+            while pgconn.is_busy():
+                if len(self._news) > taken:
+                    return False
+                while not (yield Wait.R):
+                    pass
+                pgconn.consume_input()
+                while pgconn.notifies():  # LISTEN's: nothing here waits for them
+                    pass
+            result = pgconn.get_result()
+            if result is None:
+                return True
+            if result.status == ROW:
+                self._first = self._first or result
+                continue
+            self._news.append(Answer(result, self._first))
+            self._first = None
+            if result.status in COPY_STATES:
+                return False
+
+
+@contextmanager
+def conversation(
+    conn: psycopg.Connection[Any],
+    clock: Clock = heartbeat,
+    on_notice: Callable[[Notice], None] = lambda _: None,
+) -> Iterator[Conversation]:
+    """
+    Talk to PostgreSQL in a block; one that ends early leaves nothing running.
 
     Args:
-        ticks: What to call now and then while PostgreSQL works.
-        copy_data: Gives the data for a COPY FROM STDIN, told how many answers came
-            before it.
-        on_sent: Called once while PostgreSQL works, before any answer is taken.
-        on_answer: Called at each answer, with those that have come so far; also for
-            those that come while a signal ends the run.
+        clock: Called at each turn.
+        on_notice: Called in the loop, in the order in which notices and answers come.
+
+    Raises:
+        ConnectionLostError: Whether the rest of the message took effect is not known.
+        Stopped: The run is to stop, and the connection is closed.
+    """
+    talk = Conversation(conn, clock, on_notice)
+    conn.add_notice_handler(talk.hear)
+    try:
+        yield talk
+    except psycopg.Error as error:
+        conn.close()  # client_connection_check_interval ends what still runs there
+        talk.require_wanted()
+        if not isinstance(error, psycopg.OperationalError):
+            raise
+        raise _to_loss(talk.failure, error) from error
+    except BaseException:
+        if conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+        conn.close()
+        raise
+    finally:
+        conn.remove_notice_handler(talk.hear)
+
+
+def send_message(conn: psycopg.Connection[Any], message: bytes) -> Answers:
+    """
+    Send a message of a few statements, and keep what each is answered with.
 
     Raises:
         ConnectionLostError: Whether the rest of the message took effect is not known.
     """
-    pgconn, answers = conn.pgconn, Answers(on_answer)
-    try:
-        pgconn.send_query(message)
-        _flush(pgconn)
-        on_sent()
-        _collect(pgconn, answers, ticks, copy_data)
-    except psycopg.OperationalError as error:
-        raise _to_loss(answers.failure, error) from error
-    except BaseException:
-        _cancel(conn, answers)
-        raise
-    return answers
+    with awaiting_an_answer(), conversation(conn) as talk:
+        talk.send(message)
+        done = tuple(talk.answers())
+    return Answers(done, talk.failure)
 
 
 def _to_loss(
@@ -148,7 +296,7 @@ def is_alive(conn: psycopg.Connection[Any]) -> bool:
     pgconn = conn.pgconn
     if pgconn.status != pq.ConnStatus.OK:
         return False
-    if not _wait(pgconn, select.POLLIN, 0):
+    if not is_ready(pgconn.socket):
         return True
     last_words: list[str | None] = []
 
@@ -166,63 +314,6 @@ def is_alive(conn: psycopg.Connection[Any]) -> bool:
     return pgconn.status == pq.ConnStatus.OK and "FATAL" not in last_words
 
 
-def _flush(pgconn: pq.abc.PGconn) -> None:
-    while pgconn.flush():
-        events = _wait(pgconn, select.POLLIN | select.POLLOUT, TICK_S)
-        if events & select.POLLIN:
-            pgconn.consume_input()
-
-
-def _collect(
-    pgconn: pq.abc.PGconn,
-    answers: Answers,
-    ticks: Ticks,
-    copy_data: Callable[[int], Iterable[bytes | memoryview]],
-) -> None:
-    last_error = b""
-    while True:
-        while pgconn.is_busy():
-            if _wait(pgconn, select.POLLIN, ticks.interval_s()):
-                pgconn.consume_input()
-            else:
-                ticks.call()
-            _deliver_notices(pgconn)
-        result = pgconn.get_result()
-        if result is None:
-            break
-        if result.status == pq.ExecStatus.COPY_IN:
-            _send_data(pgconn, copy_data(len(answers.results)))
-        elif result.status in OTHER_COPY_STATES:
-            text = "PostgreSQL sends the data of a COPY"
-            raise AssertionError(text)
-        else:
-            last_error = result.error_message
-            answers.take(result)
-    if pgconn.status != pq.ConnStatus.OK:
-        raise psycopg.OperationalError(last_error.decode("utf-8", "replace"))
-
-
-OTHER_COPY_STATES: Final = frozenset({pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
-ALL_COPY_STATES: Final = OTHER_COPY_STATES | {pq.ExecStatus.COPY_IN}
-
-
-def _send_data(pgconn: pq.abc.PGconn, data: Iterable[bytes | memoryview]) -> None:
-    """Stream the data of one COPY; an error of the server's comes as its answer."""
-    for block in data:
-        while pgconn.put_copy_data(block) == 0:  # the buffer is full
-            _flush(pgconn)
-        _flush(pgconn)
-    while pgconn.put_copy_end() == 0:
-        _flush(pgconn)
-    _flush(pgconn)
-
-
-def _deliver_notices(pgconn: pq.abc.PGconn) -> None:
-    """Let LISTEN's notifications go: nothing here waits for them."""
-    while pgconn.notifies():
-        pass
-
-
 def result_to_failure(result: pq.abc.PGresult) -> SqlFailure:
     """Return the fields of an error, as PostgreSQL gave them."""
     said = {name: _text(result.error_field(f)) for name, f in FIELDS.items()}
@@ -230,38 +321,29 @@ def result_to_failure(result: pq.abc.PGresult) -> SqlFailure:
     return SqlFailure(**said, position=int(position) if position else None)
 
 
+def _flush(pgconn: pq.abc.PGconn) -> Steps[None]:
+    while pgconn.flush():
+        while not (ready := (yield Wait.RW)):
+            pass
+        if ready & Ready.R:
+            pgconn.consume_input()
+
+
+def _send_data(
+    pgconn: pq.abc.PGconn, blocks: Iterable[bytes], is_stopping: Callable[[], bool]
+) -> Steps[None]:
+    for block in blocks:
+        while pgconn.put_copy_data(block) == 0:  # the buffer is full
+            yield from _flush(pgconn)
+        yield from _flush(pgconn)
+        yield Wait.W  # a turn for the clock, though the server takes all at once
+        if is_stopping():
+            break
+    why = b"the gate is to stop" if is_stopping() else None
+    while pgconn.put_copy_end(why) == 0:
+        yield from _flush(pgconn)
+    yield from _flush(pgconn)
+
+
 def _text(value: bytes | memoryview | None) -> str | None:
     return None if value is None else bytes(value).decode("utf-8", "replace")
-
-
-def _cancel(conn: psycopg.Connection[Any], answers: Answers) -> None:
-    """Cancel what runs, and wait a little for its end, so that nothing is left."""
-    try:
-        conn.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-        _drain(conn.pgconn, answers)
-    except psycopg.Error:
-        return  # unreachable: client_connection_check_interval ends it there
-    finally:
-        conn.close()
-
-
-def _drain(pgconn: pq.abc.PGconn, answers: Answers) -> None:
-    """Take the answers that were under way, until the server has rolled back."""
-    deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        if pgconn.is_busy():
-            if _wait(pgconn, select.POLLIN, left_s):
-                pgconn.consume_input()
-            continue
-        result = pgconn.get_result()
-        if result is None or result.status in ALL_COPY_STATES:
-            return
-        answers.take(result)
-
-
-def _wait(pgconn: pq.abc.PGconn, events: int, timeout_s: float) -> int:
-    """Wait for the socket; return the events that came, 0 for none."""
-    poll = select.poll()
-    poll.register(pgconn.socket, events)
-    ready = poll.poll(timeout_s * 1000)
-    return ready[0][1] if ready else 0

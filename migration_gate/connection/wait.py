@@ -30,6 +30,7 @@ from migration_gate.connection.connect import (
     name_place,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
+from migration_gate.connection.waits import pause
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -222,6 +223,7 @@ def _keep_trying(
         wait=lambda _: patience.next_wait_s(),
         stop=lambda state: patience.is_over(state.upcoming_sleep),
         before_sleep=report,
+        sleep=pause,
         reraise=True,
     )
     for turn in retrying:

@@ -5,6 +5,7 @@ Send a message of migrations and judge its answers; nothing is left open by an e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,12 +14,20 @@ import psycopg
 from psycopg import pq
 
 from migration_gate.connection.refusals import translated
-from migration_gate.connection.simple_query import Answers, send_message
+from migration_gate.connection.simple_query import (
+    Answer,
+    Notice,
+    Row,
+    conversation,
+)
+from migration_gate.connection.waits import Stopped, awaiting
 from migration_gate.execution.failure import describe_failure, judge_failure
 from migration_gate.execution.frame import keep_calls, select
-from migration_gate.execution.message import Message, Share, find_own
+from migration_gate.execution.message import Message, Own, Share
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
+from migration_gate.report.errors import SqlFailure
+from migration_gate.report.events import MIGRATION_NOTICE
 from migration_gate.report.outcomes import LocksNotFreeError
 from migration_gate.statements import blocks
 
@@ -29,8 +38,6 @@ ROLL_BACK: Final = (
     b"ROLLBACK; DEALLOCATE ALL; DISCARD SEQUENCES; "
     b"SELECT pg_catalog.pg_advisory_unlock_all()"
 )
-
-Row = tuple[str | None, ...]
 
 
 class UnparsedError(Exception):
@@ -86,63 +93,81 @@ def exchange(
         UnparsedError: Nothing of a message of several migrations was done.
         ConnectionLostError: What has not been told of as committed may be.
     """
-
-    def copy_data(answered: int) -> Iterator[bytes]:
-        share, (start, end) = message.copy_data(answered)
-        content = share.task.script.content
-        for _, block in blocks(content, start, end, COPY_BLOCK_BYTES):
-            yield block
-
     watch.start(message, blocks_queries=blocks_queries, on_place=hooks.on_place)
-    commits = _Commits(message, hooks.on_commit)
-    answers = send_message(
-        worker.conn,
-        message.encode(),
-        ticks=watch.ticks,
-        copy_data=copy_data,
-        on_answer=commits.take,
-        on_sent=hooks.on_sent,
-    )
-    if answers.failure is not None:
+    course = _Course(message, watch, hooks)
+    with (
+        awaiting(watch.describe, reports=False),
+        conversation(worker.conn, watch.clock, course.tell) as talk,
+    ):
+        talk.send(message.encode())
+        with suppress(Stopped):  # the conversation sees it too
+            hooks.on_sent()
+        for answer in talk.answers():
+            if answer.wants_data:
+                talk.send_data(course.copy_data())
+            else:
+                course.take(answer)
+    if talk.failure is not None:
         roll_back(worker.conn)
-        raise _judge(worker, message, answers, watch)
-    if len(answers.results) != message.answer_count:
+        raise _judge(worker, message, talk.failure, course.answered, watch)
+    if course.answered != message.answer_count:
         text = "PostgreSQL gave another number of answers than there are statements"
         raise AssertionError(text)
 
 
-class _Commits:
-    """Tells of each migration whose last answer has come."""
+class _Course:
+    """The course of a message: what has been answered, and whose turn it is."""
 
-    def __init__(
-        self, message: Message, on_commit: Callable[[Share, Row], None] | None
-    ) -> None:
-        self._shares = iter(message.shares if on_commit is not None else ())
-        self._on_commit = on_commit
-        self._start = self._end = 0
-        self._share: Share | None = None
-        self._next()
+    def __init__(self, message: Message, watch: Watch, hooks: Hooks) -> None:
+        self.answered = 0
+        self._message = message
+        self._log = watch.log
+        self._hooks = hooks
+        self._place = 0
+        self._share = message.shares[0]
+        self._share_answered = 0
+        self._finish: Row = ()
 
-    def take(self, answers: Answers) -> None:
-        if self._share is None or len(answers.results) < self._end:
-            return
-        share, finish = self._share, find_own(self._share.parts, "finish")
-        row = answers.rows(self._start + finish)[0]
-        self._next()
-        if self._on_commit is not None:
-            self._on_commit(share, row)
+    def take(self, answer: Answer) -> None:
+        """Count an answer; tell of a migration when its last one has come."""
+        parts = self._share.parts
+        part = parts[self._share_answered]
+        self.answered += 1
+        self._share_answered += 1
+        if isinstance(part, Own) and part.name == "finish":
+            self._finish = answer.row
+        if self._share_answered == len(parts):
+            if self._hooks.on_commit is not None:
+                self._hooks.on_commit(self._share, self._finish)
+            self._next_share()
 
-    def _next(self) -> None:
-        self._share = next(self._shares, None)
-        self._start = self._end
-        self._end += 0 if self._share is None else len(self._share.parts)
+    def copy_data(self) -> Iterator[bytes]:
+        """Yield the data that a COPY asks for, block by block."""
+        share, (start, end) = self._message.copy_data(self.answered)
+        content = share.task.script.content
+        for _, block in blocks(content, start, end, COPY_BLOCK_BYTES):
+            yield block
+
+    def tell(self, notice: Notice) -> None:
+        """Pass on what the file's statements raise as a notice."""
+        self._hooks.on_place(self._place)
+        self._log.emit(
+            MIGRATION_NOTICE,
+            version=self._share.task.script.migration.version,
+            severity=notice.severity,
+            notice=notice.text,
+        )
+
+    def _next_share(self) -> None:
+        shares = self._message.shares
+        if self._place + 1 < len(shares):
+            self._place += 1
+            self._share, self._share_answered = shares[self._place], 0
 
 
 def _judge(
-    worker: Worker, message: Message, answers: Answers, watch: Watch
+    worker: Worker, message: Message, failure: SqlFailure, answered: int, watch: Watch
 ) -> Exception:
-    failure, answered = answers.failure, len(answers.results)
-    assert failure is not None  # noqa: S101  # the caller has looked
     encoding = worker.conn.pgconn.parameter_status(b"server_encoding")
     found = message.locate(failure.position, in_bytes=encoding == b"SQL_ASCII")
     if not answered and len(message.shares) > 1:

@@ -174,13 +174,3 @@ def part_start(part: Part, script: Script) -> int:
 def part_end(statement: Statement) -> int:
     """Return where a statement's text ends in the file: COPY data is not a part."""
     return statement.copy_data[0] if statement.copy_data else statement.end
-
-
-def find_own(parts: Sequence[Part], name: OwnName) -> int:
-    """Return the index of the last of the gate's own statements of that name."""
-    for index in range(len(parts) - 1, -1, -1):
-        part = parts[index]
-        if isinstance(part, Own) and part.name == name:
-            return index
-    text = "there is no such statement"
-    raise AssertionError(text)

@@ -10,6 +10,7 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.connect import LimitedConnection
 from migration_gate.connection.refusals import refuse
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back
@@ -28,9 +29,7 @@ TIMEOUTS: Final = (
 )
 
 
-def start_worker(
-    conn: psycopg.Connection[Any], held: Session, table: HistoryTable
-) -> Worker:
+def start_worker(conn: LimitedConnection, held: Session, table: HistoryTable) -> Worker:
     """
     Make a connection ready to run files.
 
@@ -40,7 +39,7 @@ def start_worker(
         held: The session that holds the lock.
     """
     answers = _ask(conn)
-    (defaults, strings, idle_timeout, *timeouts), *_ = answers.rows(0)
+    defaults, strings, idle_timeout, *timeouts = answers.done[0].row
     unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
     kept = {}
     if strings != "on":
@@ -78,7 +77,7 @@ def _ask(conn: psycopg.Connection[Any]) -> Answers:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
     answers = send_message(conn, query)
-    if answers.failure is not None and not answers.results:
+    if answers.failure is not None and not answers.done:
         raise refuse("ask for the defaults of the session", answers.failure)
     roll_back(conn)
     return answers

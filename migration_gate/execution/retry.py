@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from migration_gate.connection.waits import pause
 from migration_gate.execution.watch import Watch
 from migration_gate.report.errors import MigrationBlockedError
 from migration_gate.report.events import MIGRATION_RETRY_SCHEDULED
@@ -67,7 +68,7 @@ def retry_while_locked(
             reason=blocked.error.error_message,
             blockers=list(blockers),
         )
-        time.sleep(pause_s)
+        pause(pause_s)
         blocked = None
         number += 1
 

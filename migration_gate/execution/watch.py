@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from migration_gate.connection.connect import limited
 from migration_gate.connection.refusals import NO_ANSWER
-from migration_gate.connection.simple_query import Ticks
 from migration_gate.execution.message import Message, Share
 from migration_gate.execution.worker import Worker
 from migration_gate.report.events import MIGRATION_PROGRESS
@@ -47,13 +47,15 @@ class Attempt:
 
     ``waited_s`` is the sum of its waits for locks that are over, ``waiting_s`` the wait
     that goes on. ``blockers`` are the sessions last seen in its way, each as one short
-    text; ``was_cancelled`` tells that its waits, taken together, were too long.
+    text, asked for again when the wait has lasted until ``ask_at_s``; ``was_cancelled``
+    tells that its waits, taken together, were too long.
     """
 
     started_s: float
     waited_s: float = 0.0
     waiting_s: float = 0.0
     blockers: tuple[str, ...] = ()
+    ask_at_s: float = 0.0
     was_cancelled: bool = False
 
 
@@ -74,10 +76,19 @@ class Watch:
     _reported_s: float = 0.0
     _pid: int | None = None
 
-    @property
-    def ticks(self) -> Ticks:
-        """Return what to call, and how often, while PostgreSQL works."""
-        return Ticks(self.tick, self._interval_s)
+    def clock(self) -> float:
+        """Look when it is time to; return how long to wait before the next look."""
+        if time.monotonic() >= self._ticked_s + self._interval_s():
+            self._tick()
+        return self._ticked_s + self._interval_s() - time.monotonic()
+
+    def describe(self) -> str:
+        """Say what is waited for, as in "waiting to ..."."""
+        if self._message is None:
+            return ""
+        version = self._message.shares[self._place].task.script.migration.version
+        at = f" at statement {self._number}" if self._number else ""
+        return f"apply {version}{at}"
 
     def start(
         self,
@@ -111,26 +122,36 @@ class Watch:
         pooled = self.held.is_pooled
         self._pid = None if pooled else self.worker.conn.info.backend_pid
 
-    def tick(self) -> None:
+    def _tick(self) -> None:
         """
         Look once; cancel what has waited too long, report what takes long.
 
         That the lock is lost is for ``start`` to say: what runs may come to its end.
         """
+        now = time.monotonic()
+        passed_s, self._ticked_s = now - self._ticked_s, now
         if not self.held.is_alive or self._message is None:
             return
-        with suppress(*NO_ANSWER), self.held.translated("watch the run"):
-            self._look(self._message, time.monotonic())
+        with (
+            suppress(*NO_ANSWER),
+            self.held.translated("watch the run"),
+            limited(self.held.conn),
+        ):
+            self._look(self._message, now, passed_s)
 
-    def _look(self, message: Message, now: float) -> None:
+    def _look(self, message: Message, now: float, passed_s: float) -> None:
         conn = self.held.conn
-        passed_s, self._ticked_s = now - self._ticked_s, now
         if self._pid is None:
             pids = find_workers(conn, self.worker.work_key, pooled=True)
             self._pid = pids[0] if pids else None
         if self._pid is None:
             return
-        seen = observe(conn, self._pid, pooled=self.held.is_pooled)
+        seen = observe(
+            conn,
+            self._pid,
+            pooled=self.held.is_pooled,
+            times_waits=self._blocks_queries,
+        )
         share, number = self._find_place(message, seen, now)
         self._judge_wait(self._pid, seen, share, passed_s)
         if now - self._reported_s >= self.held.settings.heartbeat_s:
@@ -163,17 +184,24 @@ class Watch:
             waiting_s = seen.lock_wait_s or attempt.waiting_s + passed_s
         if waiting_s < attempt.waiting_s:
             attempt.waited_s += attempt.waiting_s
+            attempt.ask_at_s = 0.0
         attempt.waiting_s = waiting_s
-        if not waiting_s:
+        if not waiting_s or not self._blocks_queries:
             return
-        attempt.blockers = find_blockers(conn, pid) or attempt.blockers
+        # Each such question holds up all who take or release a lock.
+        if waiting_s >= attempt.ask_at_s:
+            attempt.ask_at_s = 2 * waiting_s
+            attempt.blockers = find_blockers(conn, pid) or attempt.blockers
         total_s = attempt.waited_s + waiting_s
         if attempt.waited_s:
             total_s += self._interval_s()
-        if self._blocks_queries and total_s >= self._limit_s(share):
+        if total_s >= self._limit_s(share):
             attempt.was_cancelled = cancel(conn, pid)
 
     def _interval_s(self) -> float:
+        """Return how long to wait between looks; what is not cancelled can wait."""
+        if not self._blocks_queries:
+            return self.held.settings.heartbeat_s
         limit_s = self.held.settings.ddl_lock_timeout_s
         is_waiting = self.attempt.waiting_s > 0
         ticks = TICKS_PER_LIMIT_WAITING if is_waiting else TICKS_PER_LIMIT
@@ -203,5 +231,5 @@ class Watch:
             elapsed_s=round(now - self.attempt.started_s, 3),
             phase=phase,
             percent=percent,
-            blockers=list(find_blockers(conn, pid)),
+            blockers=list(find_blockers(conn, pid)) if seen.waits_for_lock else [],
         )

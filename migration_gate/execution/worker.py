@@ -7,12 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.connect import LimitedConnection
 from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Own, OwnName
 from migration_gate.history.table import HistoryTable
@@ -32,7 +30,7 @@ class Worker:
     ``defaults`` is the hash of the defaults of role and database that it began with.
     """
 
-    conn: psycopg.Connection[Any]
+    conn: LimitedConnection
     settings: Settings
     table: HistoryTable
     login_role: str

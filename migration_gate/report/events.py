@@ -63,6 +63,12 @@ DATABASE_STANDBY = Event(
     "A hot standby, where every migration is applied: nothing is written here",
     (),
 )
+DATABASE_WAITING = Event(
+    "database.waiting",
+    "info",
+    "Waiting to {doing}, {waited_s} s so far",
+    ("doing", "waited_s", "phase", "blockers"),
+)
 DATABASE_CREATED = Event(
     "database.created", "info", "Created database {database}", ("database",)
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import select
+import threading
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal
@@ -55,8 +56,9 @@ class Log:
         self._level = LEVELS[level]
         # wrap_logger() would load defaults, among them the renderer for people; so
         # would each of structlog.processors.
+        self._descriptor = _Descriptor(fd)
         self._logger = _Logger(
-            _Descriptor(fd),
+            self._descriptor,
             processors=[
                 _arrange,
                 partial(_fit, termination_log),
@@ -70,6 +72,8 @@ class Log:
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
             message = event.message.format_map(_Words(fields))
+            if event in VERDICTS:  # worth to be waited for once more
+                self._descriptor.is_read = True
             self._logger.write(event.level, event.name, message=message, **ordered)
 
 
@@ -91,28 +95,62 @@ class _Words(dict[str, Any]):
 
 
 class _Descriptor:
-    """A structlog logger that writes lines to a file descriptor and never raises."""
+    """
+    A structlog logger that writes lines to a file descriptor and never raises.
+
+    A thread that reports for one that is stuck in the middle of a line begins a new
+    one; the other's rest is left out. ``is_read`` tells that the last line found its
+    reader in time.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._is_whole = True
+        self.is_read = True
+        self._lines = 0
+        self._writing = threading.Lock()
 
     def msg(self, line: str) -> None:
-        if self._is_whole:
-            self._is_whole = write_line(self._fd, line)
-        else:  # nobody has read for long: do not wait again for each line
-            self._is_whole = write_line(self._fd, "\n" + line, timeout_s=0)
+        with self._writing:
+            self._lines += 1
+            number, before = self._lines, "" if self._is_whole else "\n"
+        # Where nobody has read for long, do not wait again for each line.
+        timeout_s = READER_TIMEOUT_S if self.is_read else 0
+        self.is_read = write_line(
+            self._fd, before + line, timeout_s, lambda part: self._write(part, number)
+        )
+        with self._writing:
+            if self.is_read and number == self._lines:
+                self._is_whole = True
 
     debug = info = warning = error = msg
 
+    def _write(self, part: bytes, number: int) -> int:
+        with self._writing:
+            if number != self._lines:
+                text = "another line has begun"
+                raise BrokenPipeError(text)
+            if not _takes_more(self._fd, 0):
+                return 0
+            self._is_whole = False
+            return os.write(self._fd, part)
 
-def write_line(fd: int, line: str, timeout_s: float = READER_TIMEOUT_S) -> bool:
+
+def write_line(
+    fd: int,
+    line: str,
+    timeout_s: float = READER_TIMEOUT_S,
+    write: Callable[[bytes], int] | None = None,
+) -> bool:
     """
     Write a whole line; give up silently where it cannot be written.
 
     A pipe that nobody reads is waited for, but not for long. A line that ends with a
     carriage return is one that the next overwrites. False where the line, or its end,
     is lost.
+
+    Args:
+        write: Writes what it can of a part, in place of os.write().
     """
     end = "" if line.endswith("\r") else "\n"
     rest = (line + end).encode(errors="backslashreplace")
@@ -121,7 +159,8 @@ def write_line(fd: int, line: str, timeout_s: float = READER_TIMEOUT_S) -> bool:
             if not _takes_more(fd, timeout_s):
                 return False
             # A pipe that takes anything takes this much at once.
-            rest = rest[os.write(fd, rest[: select.PIPE_BUF]) :]
+            part = rest[: select.PIPE_BUF]
+            rest = rest[write(part) if write else os.write(fd, part) :]
     except OSError:  # a closed pipe or a full disk changes no verdict
         return False
     return True

@@ -113,12 +113,20 @@ class Activity:
     mark: tuple[int, int] | None
 
 
-def observe(conn: Conn, pid: int, *, pooled: bool) -> Activity:
-    """Look what a backend does at this moment."""
+def observe(
+    conn: Conn, pid: int, *, pooled: bool, times_waits: bool = False
+) -> Activity:
+    """
+    Look what a backend does at this moment.
+
+    Args:
+        times_waits: Tell how long it has waited for a lock, which costs a look at all
+            of the server's.
+    """
     if pooled:
         conn.execute(FORGET_SNAPSHOT)
-    keeps_waits = conn.info.server_version >= WAITSTART_MIN_VERSION
-    lock_wait_s = LOCK_WAIT_S.format(pid=pid) if keeps_waits else sql.SQL("NULL")
+    is_asked = times_waits and conn.info.server_version >= WAITSTART_MIN_VERSION
+    lock_wait_s = LOCK_WAIT_S.format(pid=pid) if is_asked else sql.SQL("NULL")
     query = OBSERVE.format(pid=pid, lock_wait_s=lock_wait_s)
     row = conn.execute(query).fetchone() or (False, None, None, None, None)
     return Activity(

@@ -6,6 +6,8 @@ Goes through a database that every server has; many gates may do it at once.
 
 from __future__ import annotations
 
+import math
+
 from contextlib import closing
 from typing import Final
 
@@ -80,7 +82,7 @@ def create_database(
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         try:
             doing = f'create database "{name}"'
-            with looking(conn, doing, timeout_s=None):  # it copies a whole database
+            with looking(conn, doing, timeout_s=math.inf):  # it copies a whole database
                 try:
                     conn.execute(statement)
                 except MADE_MEANWHILE:

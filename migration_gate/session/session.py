@@ -4,12 +4,10 @@ A connection and what the last look through it showed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from psycopg import pq
 
@@ -17,16 +15,19 @@ from migration_gate.connection.causes import READ_ONLY, STANDBY
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
+    limited,
     looking,
     use_first,
 )
 from migration_gate.connection.dialing import address_of
-from migration_gate.connection.refusals import translated
+from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
+from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
+from migration_gate.session.activity import find_blockers, observe
 from migration_gate.session.lock import (
     Holder,
     Keys,
@@ -78,9 +79,13 @@ class Session:
         """Turn the driver's errors into ours; see ``connection.refusals``."""
         return translated(doing, full=self.settings.log_detail == "full")
 
+    @property
+    def _is_idle(self) -> bool:
+        return self.conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE
+
     def look_again(self) -> Look:
         """Look at the history as it is at this moment. Reads only."""
-        with self.translated(LOOKING):
+        with self.translated(LOOKING), limited(self.conn):
             name, role = self.settings.history_table, self.settings.role
             self.seen = look(self.conn, name, role)
         return self.seen
@@ -113,6 +118,24 @@ class Session:
         """Return who holds the gates' lock. Reads only."""
         with self.translated("ask who holds the gates' lock"):
             return find_holder(self.conn, self.keys())
+
+    @contextmanager
+    def overseeing(self, conn: LimitedConnection) -> Iterator[None]:
+        """See what another connection waits for, where that is reported."""
+        # Through a pooler each transaction may have another backend.
+        pid = None if self.is_pooled else conn.info.backend_pid
+
+        def look() -> Sight:
+            if pid is None or not self._is_idle:
+                return None, ()
+            with suppress(*NO_ANSWER), self.translated("watch"), limited(self.conn):
+                seen = observe(self.conn, pid, pooled=False)
+                blockers = find_blockers(self.conn, pid) if seen.waits_for_lock else ()
+                return seen.waits_for, blockers
+            return None, ()
+
+        with seen_by(look):
+            yield
 
     def close(self) -> None:
         """Close the connection; a lock or transaction of its session ends with it."""
@@ -180,13 +203,14 @@ def not_writable(*, is_standby: bool) -> NotReadyError:
 
 
 def make_history(
-    conn: psycopg.Connection[Any], session: Session
+    conn: LimitedConnection, session: Session
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
     settings = session.settings
-    return ensure_history(
-        conn,
-        session.seen,
-        settings.history_table,
-        full=settings.log_detail == "full",
-    )
+    with session.overseeing(conn):
+        return ensure_history(
+            conn,
+            session.seen,
+            settings.history_table,
+            full=settings.log_detail == "full",
+        )

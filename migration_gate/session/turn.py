@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from migration_gate.connection.wait import Patience, wait_for
+from migration_gate.connection.waits import pause
 from migration_gate.history.look import Look
 from migration_gate.report.errors import LockTimeoutError
 from migration_gate.report.events import LOCK_ACQUIRED, LOCK_WAITING
@@ -171,10 +172,10 @@ class _Queue:
         pause_s = pause_before_next_try(self.waited_s, self._tried_for_s)
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         if pause_s <= KEEP_CONNECTION_S:
-            time.sleep(pause_s)
+            pause(pause_s)
             return None
         self.session.close()
-        time.sleep(pause_s)
+        pause(pause_s)
         settings = self._settings
         patience = Patience(
             database=settings.database,
@@ -222,7 +223,7 @@ def wait_for_orphans(held: Session, log: Log) -> None:
             if now - logged_s >= held.settings.heartbeat_s:
                 logged_s = now
                 _report_orphan(held, pids[0], now - started_s, log)
-            time.sleep(ORPHAN_POLL_S)
+            pause(ORPHAN_POLL_S)
             if not held.is_alive:
                 text = "the lock's connection was lost"
                 raise ConnectionLostError(text)

@@ -14,13 +14,13 @@ import signal
 
 from pathlib import Path
 
-import pytest
-
 from dev.postgres import Server
 from migration_gate.applying.settlement import Settlement
+from migration_gate.connection.waits import ask_to_stop, expect_stop, wish_to_stop
 from migration_gate.execution.message import Task
 from migration_gate.files.folder import read_folder, read_scripts
 from migration_gate.files.migration import AppliedMigration
+from migration_gate.report.errors import GateInterruptedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import HistoryTableName
@@ -191,14 +191,14 @@ def test_a_signal_while_the_log_is_written_loses_no_line(tmp_path: Path) -> None
             version = script.migration.version
             row = AppliedMigration(version=version)
             settlement.committed(Task(script=script, version=version), row)
-        signals = [KeyboardInterrupt()]
 
         def stop_at(place: int) -> None:
-            if place == 2 and signals:
-                raise signals.pop()
+            if place == 2:
+                ask_to_stop(GateInterruptedError("stopped"))
 
-        with pytest.raises(KeyboardInterrupt):
-            settlement.tell(stop_at)
+        settlement.tell(stop_at)
+        assert wish_to_stop() is not None
+        expect_stop()
         file.seek(0)
         assert [json.loads(line)["version"] for line in file] == list(FILES)
     assert tally.applied == list(FILES)

@@ -239,9 +239,12 @@ def test_nothing_opens_a_socket_or_starts_a_process() -> None:
 
 
 def test_only_the_log_writes() -> None:
-    """To stdout, stderr and the termination log; ``stop`` tells its own thread."""
+    """To stdout, stderr and the termination log; ``waits`` wakes who waits."""
     assert files_that(call=r"print|sys\.std(out|err)\.write") == set()
-    assert files_that(call=r"os\.write") == {"migration_gate/report/log.py"}
+    assert files_that(call=r"os\.write") == {
+        "migration_gate/report/log.py",
+        "migration_gate/connection/waits.py",
+    }
 
 
 def test_there_is_one_thread_beside_the_main_one() -> None:
