@@ -2,10 +2,9 @@
 Run real projects' folders by the gate and by psql, and compare what they leave.
 
 `python -m tests.real_projects FOLDER...` takes folders of migrations, each as its
-project ships it; one of folders with `up.sql` or `migration.sql` in them is laid flat
-first. Each folder goes through parsing, through the gate, and file by file through
-psql, on an embedded server, and pg_dump says whether the two schemas are equal. Of a
-file with both directions psql gets what the gate takes for the part that goes up.
+project ships it. Each folder goes through parsing, through the gate, and file by file
+through psql, on an embedded server, and pg_dump says whether the two schemas are equal.
+Of a file with both directions psql gets what the gate takes for the part that goes up.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 
 from collections import Counter
 from collections.abc import Iterator
@@ -37,7 +34,6 @@ from migration_gate.settings.settings import HistoryTableName
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HISTORY: Final = HistoryTableName(schema="public", table="schema_migrations")
-INSIDE: Final = ("up.sql", "migration.sql")
 SHOWN: Final = 8
 TIMEOUT_S: Final = 300
 
@@ -60,18 +56,6 @@ class Outcome:
             f"{self.name}: {self.files} files, {self.read} read, gate {self.gate}, "
             f"psql {self.psql}, {equal}"
         )
-
-
-def lay_flat(folder: Path, made: Path) -> Path:
-    """Copy a folder; one that holds a folder for each migration is laid flat."""
-    made.mkdir(parents=True)
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            shutil.copy(path, made / path.name)
-        for name in INSIDE:
-            if path.is_dir() and (path / name).exists():
-                shutil.copy(path / name, made / f"{path.name}.sql")
-    return made
 
 
 def parse(folder: Path, outcome: Outcome) -> tuple[Migration, ...]:
@@ -182,17 +166,16 @@ def make_database(server: Server, name: str) -> str:
     return name
 
 
-def compare(server: Server, folder: Path, work: Path) -> Outcome:
+def compare(server: Server, folder: Path) -> Outcome:
     """Take one folder through parsing, the gate and psql."""
     outcome = Outcome(folder.name)
-    flat = lay_flat(folder, work / folder.name)
-    migrations = parse(flat, outcome)
+    migrations = parse(folder, outcome)
     if outcome.faults or not migrations:
         return outcome
     by_gate = make_database(server, f"gate_{folder.name}")
     by_psql = make_database(server, f"psql_{folder.name}")
-    outcome.gate = run_gate(server, by_gate, flat)
-    outcome.psql = run_psql(server, by_psql, up_parts(flat, migrations))
+    outcome.gate = run_gate(server, by_gate, folder)
+    outcome.psql = run_psql(server, by_psql, up_parts(folder, migrations))
     if outcome.gate == outcome.psql == "opened":
         outcome.is_equal = dump(server, by_gate) == dump(server, by_psql)
     return outcome
@@ -200,9 +183,9 @@ def compare(server: Server, folder: Path, work: Path) -> Outcome:
 
 def main(folders: list[Path]) -> None:
     """Print a line for each folder, and what was refused."""
-    with tempfile.TemporaryDirectory() as made, Server("real-projects") as server:
+    with Server("real-projects") as server:
         for folder in folders:
-            outcome = compare(server, folder, Path(made))
+            outcome = compare(server, folder)
             print(outcome)  # noqa: T201 - a report for a person
             problems = Counter(fault.problem for fault in outcome.faults)
             first = {f.problem: f for f in reversed(outcome.faults)}

@@ -93,7 +93,7 @@ def read_liquibase(content: Content) -> UpPart:
     Raises:
         ScriptError: The file has no change set, or statements before the first.
     """
-    lines = list(iter_matches(content, LINE))
+    lines = list(iter_matches(content, LINE, lambda _: True))
     ignored = list(_find_ignored(content, lines))
     starts = [(at, match) for at, match in lines if not _is_in(at, ignored)]
     change_sets = list(_read_change_sets(content, starts))

@@ -32,6 +32,7 @@ Direction = Literal["up", "down", "transaction", "begin", "end"]
 
 # What no mark is without, in lower case: a file is looked at closer only for these.
 TRACES: Final = (b"migrat", b"+goose", b"rambler", b"!ups", b"!downs", b"@undo")
+IN_DATA: Final = frozenset({b"migrat", b"rambler"})
 TERN_TRACE: Final = b"drop below"
 
 # In any case and with any number of dashes: what looks like a mark, and is none to its
@@ -179,7 +180,10 @@ def _cut_tern(content: Content, separator: tuple[int, bytes]) -> UpPart:
 def _find_separator(content: Content) -> tuple[int, bytes] | None:
     if not has_any(content, TERN_TRACE):
         return None
-    return next(((at, match[0]) for at, match in iter_matches(content, TERN)), None)
+    return next(
+        ((at, match[0]) for at, match in iter_matches(content, TERN, _may_separate)),
+        None,
+    )
 
 
 def _read_header(content: Content) -> Literal["outside"] | None:
@@ -194,7 +198,7 @@ def _read_header(content: Content) -> Literal["outside"] | None:
 def _find_marks(content: Content) -> Iterator[Mark]:
     """Yield the marks of all tools, in order; StatementBegin and its end must pair."""
     opened: int | None = None
-    for at, match in iter_matches(content, MARK):
+    for at, match in iter_matches(content, MARK, _may_mark):
         mark = _read_mark(match, at)
         if mark is None:
             continue
@@ -211,6 +215,17 @@ def _find_marks(content: Content) -> Iterator[Mark]:
             yield mark
     if opened is not None:
         raise ScriptError(opened, "StatementBegin without StatementEnd", REMEDY)
+
+
+def _may_mark(text: bytes) -> bool:
+    has_comment = b"--" in text
+    return any(
+        trace in text and (has_comment or trace not in IN_DATA) for trace in TRACES
+    )
+
+
+def _may_separate(text: bytes) -> bool:
+    return TERN_TRACE in text
 
 
 def _read_mark(match: re.Match[bytes], at: int) -> Mark | None:

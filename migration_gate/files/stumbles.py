@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -18,6 +19,7 @@ from migration_gate.files.migration import Content
 from migration_gate.statements import (
     ScriptError,
     Statement,
+    Surroundings,
     string_syntax_set,
     surroundings,
 )
@@ -27,18 +29,29 @@ from migration_gate.statements import (
 STUMBLE_MAX_BYTES: Final = 1 << 20
 SHOWN: Final = 10
 
+DIRECTIVE: Final = re.compile(
+    rb"(?P<directive> (?: -- | /\* ) [ \t]* gate: )", re.VERBOSE | re.IGNORECASE
+)
+# Comments and what is quoted are passed at one go, as far as a pattern tells them:
+# what is found behind them is looked at closer.
 STUMBLE: Final = re.compile(
     rb"""
-    (?P<directive> (?: -- | /\* ) [ \t]* gate: )
-  | (?P<variable> (?<!:) : (?= [A-Za-z_] | '[A-Za-z_]\w*' | "[A-Za-z_]\w*" )
-        (?P<name> ['"]? \w++ )? )
-  | (?P<placeholder> \$?\{ [{]? )
-  | (?P<blank> \xc2\xa0 | \xe1\x9a\x80 | \xe2\x80[\x80-\x8b\xa8\xa9\xaf]
-        | \xe2\x81[\x9f\xa0] | \xe3\x80\x80 )
-  | (?P<mark> \xef\xbb\xbf )
-  | (?P<quote> \xe2\x80[\x98\x99\x9c\x9d] )
+    (?> (?: [^:'"$/{\-\x80-\xff]++ | ::++ | -- [^\n\r]*+ | -(?!-)
+          | /\* (?> (?: [^*]++ | \*(?!/) )* ) \*/ | /(?!\*)
+          | ' [^']*+ ' | " [^"]*+ "
+          | \$ (?P<tag> [A-Za-z_0-9\x80-\xff]*+ ) \$ .*? \$(?P=tag)\$
+        )* )
+    (?: (?P<variable> : (?= [A-Za-z_] | '[A-Za-z_]\w*' | "[A-Za-z_]\w*" )
+            (?: ['"]? \w++ ['"]? )? )
+      | (?P<placeholder> \$?\{ [{]? )
+      | (?P<blank> \xc2\xa0 | \xe1\x9a\x80 | \xe2\x80[\x80-\x8b\xa8\xa9\xaf]
+            | \xe2\x81[\x9f\xa0] | \xe3\x80\x80 )
+      | (?P<mark> \xef\xbb\xbf )
+      | (?P<quote> \xe2\x80[\x98\x99\x9c\x9d] )
+      | . | \Z
+    )
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE | re.DOTALL,
 )
 # JSON_OBJECT('key': value), where what stands after the ":" is an expression.
 KEYED: Final = re.compile(rb"json_object", re.IGNORECASE)
@@ -53,80 +66,95 @@ def find_stumbles(
     yield from islice(_find_all(content, pieces), SHOWN)
 
 
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """What may be a stumble: where, of what kind, and its text."""
+
+    at: int
+    kind: str
+    text: bytes
+
+
+def _find_hits(content: Content) -> list[_Hit]:
+    hits = [
+        _Hit(match.start(match.lastgroup), match.lastgroup, match[match.lastgroup])
+        for pattern in (STUMBLE, DIRECTIVE)
+        for match in pattern.finditer(content)
+        if match.lastgroup is not None and match.lastgroup != "tag"
+    ]
+    return sorted(hits, key=lambda hit: hit.at)
+
+
 def _find_all(content: Content, pieces: Sequence[Statement]) -> Iterator[ScriptError]:
-    matches = list(STUMBLE.finditer(content))
+    hits = _find_hits(content)
     first = pieces[0].first if pieces else len(content)
     index = 0
-    for piece in pieces:
+    for piece in pieces if hits else ():
         found = {}
-        while index < len(matches) and matches[index].start() < piece.end:
-            found[matches[index].start()] = matches[index]
+        while index < len(hits) and hits[index].at < piece.end:
+            found[hits[index].at] = hits[index]
             index += 1
         if piece.number == 0:  # what psql reads is for psql to read
-            found = {at: match for at, match in found.items() if at < piece.first}
+            found = {at: hit for at, hit in found.items() if at < piece.first}
         for at, around in surroundings(content, piece, found) if found else ():
-            match = found[at]
-            if around.kind == "comment":
-                yield from _judge_comment(match, is_late=at > first)
-            elif around.kind == "code" and not (
-                match["directive"] or (match["variable"] and around.brackets)
-            ):
-                yield from _judge_code(match, content, piece)
-    for match in matches[index:]:
-        yield from _judge_comment(match, is_late=match.start() > first)
+            hit = found[at]
+            if around.kind == "comment" and hit.kind == "directive":
+                yield from _judge_directive(hit, is_late=at > first)
+            elif around.kind == "code" and not _is_taken(hit, around, content, piece):
+                yield _describe(hit)
+    for hit in hits[index:]:
+        if hit.kind == "directive":
+            yield from _judge_directive(hit, is_late=hit.at > first)
 
 
-def _judge_comment(match: re.Match[bytes], *, is_late: bool) -> Iterator[ScriptError]:
-    if match["directive"] is None:
-        return
-    if match["directive"].startswith(b"/*"):
+def _judge_directive(hit: _Hit, *, is_late: bool) -> Iterator[ScriptError]:
+    if hit.text.startswith(b"/*"):
         problem = "directive in a block comment"
-        yield ScriptError(match.start(), problem, 'Write it after "--".')
+        yield ScriptError(hit.at, problem, 'Write it after "--".')
     elif is_late:
         yield ScriptError(
-            match.start(),
+            hit.at,
             "directive after the first statement",
             "Move it above the first statement.",
         )
 
 
-def _judge_code(
-    match: re.Match[bytes], content: Content, piece: Statement
-) -> Iterator[ScriptError]:
-    is_keyed = match["variable"] and KEYED.search(content, piece.first, piece.end)
-    if not is_keyed:
-        yield _describe(match)
+def _is_taken(
+    hit: _Hit, around: Surroundings, content: Content, piece: Statement
+) -> bool:
+    """Tell what PostgreSQL takes: a bound of a slice, the value after a key."""
+    if hit.kind == "directive":
+        return True
+    is_keyed = KEYED.search(content, piece.first, piece.end) is not None
+    return hit.kind == "variable" and (around.brackets > 0 or is_keyed)
 
 
-def _describe(match: re.Match[bytes]) -> ScriptError:
-    at = match.start()
-    if match["variable"]:
-        name = (match["name"] or b"").decode(errors="replace")
-        quote = name[:1] if name[:1] in {"'", '"'} else ""
+def _describe(hit: _Hit) -> ScriptError:
+    if hit.kind == "variable":
         return ScriptError(
-            at,
-            f"variable :{name}{quote}, which psql would fill in",
+            hit.at,
+            f"variable {hit.text.decode(errors='replace')}, which psql would fill in",
             "Write its value; in a list of bounds, put a blank after the colon.",
         )
-    if match["placeholder"]:
+    if hit.kind == "placeholder":
         return ScriptError(
-            at,
-            f'placeholder that begins with "{match["placeholder"].decode()}", which '
-            "another program would fill in",
+            hit.at,
+            f'placeholder that begins with "{hit.text.decode()}", which another '
+            "program would fill in",
             "Write what it stands for.",
         )
-    if match["mark"]:
+    if hit.kind == "mark":
         return ScriptError(
-            at,
+            hit.at,
             "byte order mark (U+FEFF) inside the text",
             "Take it out: files that were joined leave it.",
         )
-    sign = match[0].decode()
+    sign = hit.text.decode()
     name = f"{unicodedata.name(sign, 'sign').lower()} (U+{ord(sign):04X})"
-    if match["quote"]:
-        return ScriptError(at, f"{name} in place of a quote", "Write ' or \".")
+    if hit.kind == "quote":
+        return ScriptError(hit.at, f"{name} in place of a quote", "Write ' or \".")
     return ScriptError(
-        at,
+        hit.at,
         f"{name} outside quotes, which PostgreSQL takes for a letter",
         "Write a plain blank, or nothing.",
     )

@@ -47,7 +47,7 @@ def find_ways_back(
     if not pieces or not has_any(content, *TRACES):
         return
     index = 0
-    for at, match in iter_matches(content, MARK):
+    for at, match in iter_matches(content, MARK, _may_mark):
         while index < len(pieces) and pieces[index].end <= at:
             index += 1
         if index == len(pieces):
@@ -60,6 +60,11 @@ def find_ways_back(
                 'Take out what goes back, or say "-- gate: one-way" in a comment '
                 "before the first statement where the whole file is meant.",
             )
+
+
+def _may_mark(text: bytes) -> bool:
+    has_comment = b"--" in text or b"/*" in text
+    return has_comment and any(trace in text for trace in TRACES)
 
 
 def _separates(content: Content, piece: Statement, at: int, comment: bytes) -> bool:

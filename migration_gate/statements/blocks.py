@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from migration_gate.statements.forms import ScriptBytes
@@ -56,17 +56,21 @@ def has_any(data: ScriptBytes, *wanted: bytes) -> bool:
 
 
 def iter_matches(
-    data: ScriptBytes, pattern: re.Pattern[bytes]
+    data: ScriptBytes,
+    pattern: re.Pattern[bytes],
+    may_match: Callable[[bytes], bool],
 ) -> Iterator[tuple[int, re.Match[bytes]]]:
     """
     Yield offset and match of a pattern of lines, none longer than `REACH_BYTES`.
 
     The places of the match itself are those of a window.
+
+    Args:
+        data: The script.
+        pattern: What is looked for.
+        may_match: Tells, of a window in lower case, whether to look closer at all: a
+            pattern of lines takes as long as splitting does.
     """
-    if isinstance(data, bytes):
-        for match in pattern.finditer(data):
-            yield match.start(), match
-        return
     before, size = b"", len(data)
     for position, block in blocks(data, 0, size):
         window = before + block
@@ -74,7 +78,9 @@ def iter_matches(
         is_last = position + len(block) == size
         limit = len(window) if is_last else max(len(window) - REACH_BYTES, 1)
         # From 1: the first byte is there for what a pattern looks back at.
-        for match in pattern.finditer(window, 1 if before else 0):
+        start = 1 if before else 0
+        found = pattern.finditer(window, start) if may_match(window.lower()) else ()
+        for match in found:
             if match.start() >= limit:
                 break
             yield base + match.start(), match
