@@ -63,8 +63,9 @@ STATES: Final = (
     *("XX000", "XX001"),
 )
 FATAL: Final = frozenset({"57P01", "57P05", "XX001"})
-# A name that is there already has somebody else's work in it: looked at again.
-MEANWHILE: Final = frozenset({"23505", "42P07"})
+# What is there already is somebody else's work, and what is gone was removed: they
+# have stories of their own, where the gate asks for it.
+EXPLAINED: Final = frozenset({"22012", "23505", "42704", "42P01", "42P07"})
 OF_FILE: Final = "/* file */"
 FAILS: Final = b"SELECT 1/0"
 RUN_TIMEOUT_S: Final = 30.0
@@ -353,6 +354,7 @@ def judge_story(refusal: Refusal, ended: Ended) -> None:
     verdict, sqlstate = ended.verdict, refusal.sqlstate
     reason = verdict.get("reason")
     message = str(verdict.get("error_message", ""))
+    is_named = sqlstate in message or verdict.get("sqlstate") == sqlstate
     story = None
     if ended.exit_code not in {0, 1} or not verdict:
         story = "it has no verdict"
@@ -366,7 +368,7 @@ def judge_story(refusal: Refusal, ended: Ended) -> None:
         story = "it tells of a loss"
     elif "lacks" in message or "may not" in message:
         story = "it tells of a right that is there"
-    elif sqlstate not in message and sqlstate not in MEANWHILE:
+    elif not is_named and sqlstate not in EXPLAINED:
         story = "it does not name what was refused"
     elif reason == "migration_failed" and not refusal.point.is_file:
         is_commit = refusal.point.text.strip().startswith(COMMIT_WORDS)

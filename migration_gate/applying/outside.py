@@ -30,6 +30,7 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.connection.simple_query import Row
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
+    NO_HOOKS,
     Hooks,
     exchange,
     keep_settings,
@@ -45,7 +46,7 @@ from migration_gate.execution.frame import (
     session_limits,
     set_config,
 )
-from migration_gate.execution.message import Own, Task, single
+from migration_gate.execution.message import Message, Own, Task, single
 from migration_gate.execution.retry import retry_while_locked
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker, own
@@ -114,7 +115,7 @@ def apply_outside(
     """
     run = _Run(worker, task, held, watch, log)
     if task.checks_defaults:
-        exchange(worker, single(task, [require_defaults(worker)]), watch)
+        _exchange(run, single(task, [require_defaults(worker)]))
     full = worker.settings.log_detail == "full"
     ensure_progress(worker.conn, worker.table, worker.login_role, full=full)
     with worker.translated("read the progress of files"):
@@ -372,11 +373,22 @@ def _forget_session(worker: Worker) -> None:
     keep_settings(worker)
 
 
+def _exchange(run: _Run, message: Message, hooks: Hooks = NO_HOOKS) -> None:
+    """Send statements of the gate's own, again while their locks are not free."""
+
+    def attempt(_number: int) -> None:
+        exchange(run.worker, message, run.watch, hooks)
+
+    retry_while_locked(run.file, run.watch, run.log, attempt)
+
+
 def _settle(run: _Run, unit: Unit, row: Progress) -> None:
     """Judge a statement whose end was not seen, and finish what it left."""
     worker, held, version = run.worker, run.held, run.task.version
     unit = alone(unit)
-    _prepare_session(run, unit)
+    retry_while_locked(
+        run.file, run.watch, run.log, lambda _: _prepare_session(run, unit)
+    )
     with _clearing(run):
         is_done = judge(worker.conn, run.task.script, unit, row.before)
     if is_done:
@@ -413,7 +425,7 @@ def _record(run: _Run) -> AppliedMigration:
     )
     rows: list[Row] = []
     hooks = Hooks(on_commit=lambda _, row: rows.append(row))
-    exchange(worker, message, run.watch, hooks)
+    _exchange(run, message, hooks)
     ((duration_ms, applied_at),) = rows
     return AppliedMigration(
         version=task.version,

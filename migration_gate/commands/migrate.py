@@ -38,7 +38,12 @@ from migration_gate.settings.settings import Settings
 
 
 LOSSES_MAX: Final = 3
-STARTS_ANEW: Final = (ConnectionLostError, RefusedForNowError, AlreadyAppliedError)
+STARTS_ANEW: Final = (
+    ConnectionLostError,
+    RefusedForNowError,
+    AlreadyAppliedError,
+    DefaultsChangedError,
+)
 
 
 def migrate(settings: Settings, log: Log, tally: Tally) -> None:
@@ -67,8 +72,6 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
         applied_before = len(tally.applied)
         try:
             bring_up_to_date(settings, migrations, log, tally)
-        except DefaultsChangedError:
-            continue
         except STARTS_ANEW as error:
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
@@ -115,9 +118,7 @@ def _check_standby(migrations: Sequence[Migration]) -> Callable[[Session], objec
     return lambda session: require_applied(session, migrations)
 
 
-def _in_vain(
-    error: ConnectionLostError | RefusedForNowError | AlreadyAppliedError, tally: Tally
-) -> GateError:
+def _in_vain(error: Exception, tally: Tally) -> GateError:
     """Say what kept the run from going on, however often it began anew."""
     if isinstance(error, RefusedForNowError):
         return error.refusal.noted(f"{LOSSES_MAX + 1} times in a row")
@@ -127,6 +128,12 @@ def _in_vain(
             f'constraint "{error.constraint}", but the history has no such row',
             hint="The sequence of column id may be behind its rows, as after a restore "
             "of the data alone: set it with setval() to the highest id.",
+        )
+    if isinstance(error, DefaultsChangedError):
+        return DatabaseUnreachableError(
+            f"the defaults of a session changed {LOSSES_MAX + 1} times in a row",
+            hint="Somebody alters role or database at this moment, or a pooler "
+            "leads to servers that differ: look at ALTER ROLE and DATABASE … SET.",
         )
     versions = tuple(tally.in_doubt)
     during = f' while applying "{versions[0]}"' if versions else ""

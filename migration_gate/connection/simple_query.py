@@ -32,7 +32,6 @@ from migration_gate.connection.waits import (
     heartbeat,
     is_ready,
 )
-from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import SqlFailure
 from migration_gate.report.outcomes import ConnectionLostError
 
@@ -282,6 +281,10 @@ def _to_loss(
     """Return the loss with the server's last word, where it said one."""
     if failure is None or not failure.ends_session:
         return ConnectionLostError(" ".join(str(error).split()))
+    from migration_gate.report.cleaning import (  # noqa: PLC0415  # most lose nothing
+        clean_failure,
+    )
+
     words = clean_failure(failure, full=False)["error_message"] or ""
     return ConnectionLostError(words, failure.sqlstate)
 

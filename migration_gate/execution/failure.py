@@ -46,9 +46,14 @@ from migration_gate.statements import Statement, place
 SYNTAX_ERROR: Final = "42601"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
-# No such table or column; nothing was recorded, in this session or this transaction;
-# division by the number of rows.
-ROW_GONE: Final = frozenset({"42P01", "42703", "42704", "22P02", "22012"})
+# No such table or column; division by the number of rows. Nothing was recorded, in this
+# session or this transaction.
+ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
+    {
+        "finish": frozenset({"42P01", "42703", "22012"}),
+        "finished": frozenset({"42704", "22P02"}),
+    }
+)
 NO_ROLE: Final = frozenset({"22023", "42704"})
 WRITES_HISTORY: Final = frozenset({"row", "finish", "finished"})
 DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
@@ -153,7 +158,7 @@ def _find_outcome(
         return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
-    if part.name in {"finish", "finished"} and _is_row_gone(failure):
+    if _is_row_gone(part, failure):
         return _judge_removal(worker, task)
     return None
 
@@ -190,9 +195,9 @@ def _judge_removal(worker: Worker, task: Task) -> GateError:
     )
 
 
-def _is_row_gone(failure: SqlFailure) -> bool:
+def _is_row_gone(part: Own, failure: SqlFailure) -> bool:
     """Tell the row's end from an error inside a trigger, which has a context."""
-    return failure.sqlstate in ROW_GONE and not failure.context
+    return failure.sqlstate in ROW_GONE.get(part.name, ()) and not failure.context
 
 
 def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError | None:

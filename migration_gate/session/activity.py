@@ -51,8 +51,14 @@ BLOCKERS: Final = qualified(
     """
 SELECT blocker.pid, a.usename, a.application_name, a.state, extract(
     epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start)
-)::pg_catalog.int4
-FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%s)) AS blocker (pid)
+)::pg_catalog.int4, (
+    SELECT pg_catalog.concat(n.nspname, '.', c.relname)
+    FROM pg_catalog.pg_locks w
+    JOIN pg_catalog.pg_class c ON c.oid = w.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE w.pid = %(pid)s AND (NOT w.granted OR w.locktype = 'tuple')
+    ORDER BY w.granted LIMIT 1)
+FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocker (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocker.pid
 ORDER BY 1
 """
@@ -158,9 +164,13 @@ def find_workers(conn: Conn, work_key: int, *, pooled: bool) -> list[int]:
 
 
 def find_blockers(conn: Conn, pid: int) -> tuple[str, ...]:
-    """Return who is in a backend's way, each as one short text."""
-    rows = conn.execute(BLOCKERS, (pid,)).fetchall()
-    found = [_describe(*row) for row in rows if row[0] != 0]
+    """Return who is in a backend's way, and at which table, each as one short text."""
+    rows = conn.execute(BLOCKERS, {"pid": pid}).fetchall()
+    found = [
+        _describe(*who) + (f', at table "{table}"' if table else "")
+        for *who, table in rows
+        if who[0] != 0
+    ]
     if len(found) < len(rows):
         prepared = conn.execute(PREPARED_BLOCKERS, (pid,)).fetchall()
         found += [_describe_prepared(*row) for row in prepared] or [f"a {PREPARED}"]

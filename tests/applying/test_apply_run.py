@@ -145,6 +145,7 @@ def test_a_migration_that_gets_no_locks_is_tried_again_and_the_rest_follows(
         run = process.wait()
     assert (retried["version"], retried["attempt"]) == ("003_x.sql", 1)
     assert retried["blockers"][0].startswith(in_the_way)
+    assert retried["blockers"][0].endswith(', at table "public.busy"')
     assert run.verdict["applied"] == versions(database) == list(files)
     attempts = [
         event["attempt"]

@@ -86,7 +86,8 @@ def assert_blocker(retry: Event, pid: int, user: str) -> None:
     """Find the blocker named, with what a superuser may see of it."""
     (blocker,) = retry["blockers"]
     who = f"process {pid}, user {user}, application report"
-    assert re.fullmatch(rf"{who}, idle in transaction for \d+ s", blocker), retry
+    state = r"idle in transaction for \d+ s"
+    assert re.fullmatch(rf'{who}, {state}, at table "public\.\w+"', blocker), retry
 
 
 def test_pauses_grow_and_are_jittered(gate: Gate, database: Database) -> None:
@@ -220,4 +221,6 @@ def test_a_role_that_sees_little_names_what_it_sees(
         assert process.wait().exit_code == 0
     (named,) = retry["blockers"]
     words = [f"process {pid}", f"user {database.user}", "application report"]
-    assert named in {", ".join(words[:2]), ", ".join(words)}
+    who, _, table = named.partition(", at table ")
+    assert who in {", ".join(words[:2]), ", ".join(words)}
+    assert table.startswith('"public.')
