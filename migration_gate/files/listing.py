@@ -32,6 +32,7 @@ from migration_gate.report.errors import FileFault, MigrationFilesError
 INSIDE: Final = ("up.sql", "migration.sql")
 METADATA: Final = "metadata.toml"
 CONF: Final = ".conf"
+JOURNAL: Final = "meta/_journal.json"
 BACK_FOLDERS: Final = frozenset(
     {
         *("down", "downs", "undo", "undos", "revert", "reverts"),
@@ -74,6 +75,8 @@ def list_entries(folder: str | Path) -> Entries:
                 continue  # a link that leads back
             seen.add(real)
         start = f"{inside}/" if inside else ""
+        if "meta" in folders and os.path.isfile(f"{path}/{JOURNAL}"):  # noqa: PTH113 - as fast as the rest
+            files[start + JOURNAL] = Entry("", IGNORED)
         for name, entry in _read_names(path, inside, names):
             files[start + name] = entry
         waiting += [start + name for name in sorted(folders, reverse=True)]
@@ -194,6 +197,9 @@ def judge_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
             faults.append(_nothing_in(entries))
         faults += code
     faults += _find_duplicates(ups)
+    for path in entries.files:
+        if path.endswith(JOURNAL):
+            faults += _judge_journal(entries, path, ups)
     return faults
 
 
@@ -229,6 +235,51 @@ def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:
                 problem=f'the same migration as "{other}" {where}',
                 remedy="Keep one of the two files.",
             )
+
+
+def _judge_journal(
+    entries: Entries, path: str, ups: Mapping[str, Entry]
+) -> list[FileFault]:
+    """
+    Hold a folder's files to Drizzle's journal, by which Drizzle goes.
+
+    drizzle-orm/src/migrator.ts: readMigrationFiles.
+    """
+    import json
+
+    start = path.removesuffix(JOURNAL)
+    here = [p for p in ups if p.startswith(start) and "/" not in p.removeprefix(start)]
+    here.sort(key=lambda each: (ups[each].said.number, each.encode()))
+    try:
+        journal = json.loads(Path(entries.folder, path).read_text("utf-8"))
+        named = [f"{start}{entry['tag']}.sql" for entry in journal["entries"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        problem = "cannot be read as Drizzle's journal"
+        return [FileFault(file=path, problem=problem, remedy="Restore it.")]
+    faults = [
+        FileFault(
+            file=_shown(each),
+            problem="not in Drizzle's journal, so Drizzle leaves it out",
+            remedy=f"Add it to {path}, or take it away. {IGNORE}",
+        )
+        for each in here
+        if each not in named
+    ]
+    faults += [
+        FileFault(
+            file=_shown(each),
+            problem="in Drizzle's journal, and not in the folder",
+            remedy=f"Restore the file, or take it out of {path}.",
+        )
+        for each in named
+        if each not in here
+    ]
+    for each, other in zip(here, named, strict=False):
+        if not faults and each != other:
+            problem = f'before "{other}" by name, and after it in Drizzle\'s journal'
+            remedy = "Rename the files, in the journal too, so that both agree."
+            faults.append(FileFault(file=_shown(each), problem=problem, remedy=remedy))
+    return faults
 
 
 def _find_lone_ways_back(

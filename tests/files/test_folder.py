@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_what_is_no_migration_is_ignored(tmp_path: Path) -> None:
             "2_b.sql.swp": "",
         },
     )
-    write_migrations(tmp_path / "meta", {"_journal.json": "", "0_snapshot.json": ""})
+    write_migrations(tmp_path / "meta", {"0_snapshot.json": ""})
     write_migrations(tmp_path / "..data", {"9_x.sql": ""})
     write_migrations(tmp_path / "_old", {"9_x.sql": ""})
     (tmp_path / "4_folder.sql").mkdir()
@@ -187,6 +188,35 @@ def test_diesels_metadata_says_how_a_migration_runs(
     (migration,) = read_folder(tmp_path, allow_empty=False)
     (script,) = read_scripts(tmp_path, [migration], HISTORY)
     assert (migration.is_outside, script.in_transaction) == (is_outside, not is_outside)
+
+
+def journal(*tags: str) -> str:
+    """Return a journal as drizzle-kit writes it."""
+    entries = [{"idx": idx, "when": 1, "tag": tag} for idx, tag in enumerate(tags)]
+    return json.dumps({"version": "7", "dialect": "postgresql", "entries": entries})
+
+
+def test_drizzles_journal_must_name_the_same_files_in_the_same_order(
+    tmp_path: Path,
+) -> None:
+    """Drizzle goes by it, and by nothing else."""
+    write_migrations(tmp_path, {"0000_b.sql": "", "0001_a.sql": ""})
+    path = tmp_path / "meta" / "_journal.json"
+    write_migrations(path.parent, {path.name: journal("0000_b", "0001_a")})
+    assert versions(tmp_path) == ["0000_b.sql", "0001_a.sql"]
+    path.write_text(journal("0001_a", "0000_b"))
+    assert faults(tmp_path) == [
+        '0000_b.sql: before "0001_a.sql" by name, and after it in Drizzle\'s journal'
+    ]
+    path.write_text(journal("0000_b", "0002_c"))
+    assert faults(tmp_path) == [
+        "0001_a.sql: not in Drizzle's journal, so Drizzle leaves it out",
+        "0002_c.sql: in Drizzle's journal, and not in the folder",
+    ]
+    path.write_text("{}")
+    assert faults(tmp_path) == [
+        "meta/_journal.json: cannot be read as Drizzle's journal"
+    ]
 
 
 def test_flyways_conf_says_how_a_migration_runs(tmp_path: Path) -> None:
