@@ -48,7 +48,7 @@ def close(tmp_path: Path, environ: Mapping[str, str]) -> Bare:
         pytest.skip("root without setpriv reads everything")
     limits = {"GATE_WAIT_TIMEOUT": "60s", "GATE_AUTH_GRACE": "60s"}
     process = gate.start({**environ, **limits}, before=before)
-    assert end(process) == 1
+    assert end(process, timeout=20) == 1
     return gate
 
 
@@ -101,7 +101,7 @@ def test_what_the_hint_about_home_says_helps(
         "PGSSLCERTMODE": "disable",
     }
     process = Bare(tmp_path).start(environ, before=PLAIN)
-    assert end(process) == 0
+    assert end(process, timeout=20) == 0
 
 
 def test_where_tls_is_not_asked_for_a_home_does_not_matter(
@@ -113,7 +113,7 @@ def test_where_tls_is_not_asked_for_a_home_does_not_matter(
     lock_away(home)
     environ = encrypted.environ() | {"HOME": str(home)}
     process = Bare(tmp_path).start(environ, before=PLAIN)
-    assert end(process) == 0
+    assert end(process, timeout=20) == 0
 
 
 @pytest.mark.parametrize(
