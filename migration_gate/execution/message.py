@@ -6,13 +6,15 @@ The server answers each statement once, so that counting answers tells which one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from migration_gate.files.migration import BYTE_ORDER_MARK
 from migration_gate.files.script import Script
-from migration_gate.statements import Statement
+from migration_gate.statements import Statement, blocks
 
 
 OwnName = Literal[
@@ -68,15 +70,22 @@ class Share:
         """Return those of the file, in order."""
         return tuple(part for part in self.parts if isinstance(part, Statement))
 
-    def part_text(self, part: Part) -> bytes:
-        """Return what is sent for one statement, its semicolon included."""
+    def part_blocks(self, part: Part) -> Iterator[bytes]:
+        """Yield what is sent for one statement, its semicolon included."""
         if isinstance(part, Own):
-            return part.text + b";\n"
+            yield part.text
+            yield b";\n"
+            return
         script = self.task.script
-        text = script.content[part_start(part, script) : part_end(part)]
-        if part.copy_data is None and text[-1:] != b";":
-            return text + b"\n;\n"
-        return text
+        content, end = script.content, part_end(part)
+        for _, block in blocks(content, part_start(part, script), end):
+            yield block
+        if part.copy_data is None and content[end - 1 : end] != b";":
+            yield b"\n;\n"
+
+    def part_text(self, part: Part) -> bytes:
+        """Return what is sent for one statement as one text."""
+        return b"".join(self.part_blocks(part))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +115,12 @@ class Message:
         return sum(len(share.parts) for share in self.shares)
 
     def encode(self) -> bytes:
-        """Return the text that is sent."""
-        return b"".join(
-            share.part_text(part) for share in self.shares for part in share.parts
-        )
+        """Return the text that is sent, of which there is never a second copy."""
+        text = io.BytesIO()
+        for share in self.shares:
+            for part in share.parts:
+                text.writelines(share.part_blocks(part))
+        return text.getvalue()
 
     def part_after(self, answered: int) -> Place:
         """Return the statement that is being done after this many answers."""
