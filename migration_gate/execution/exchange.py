@@ -26,6 +26,7 @@ from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Own, Share
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
+from migration_gate.files.migration import unchanged
 from migration_gate.report.errors import SqlFailure
 from migration_gate.report.events import MIGRATION_NOTICE
 from migration_gate.report.outcomes import LocksNotFreeError
@@ -144,9 +145,10 @@ class _Course:
     def copy_data(self) -> Iterator[bytes]:
         """Yield the data that a COPY asks for, block by block."""
         share, (start, end) = self._message.copy_data(self.answered)
-        content = share.task.script.content
-        for _, block in blocks(content, start, end, COPY_BLOCK_BYTES):
-            yield block
+        script = share.task.script
+        with unchanged(script.migration.file):
+            for _, block in blocks(script.content, start, end, COPY_BLOCK_BYTES):
+                yield block
 
     def tell(self, notice: Notice) -> None:
         """Pass on what the file's statements raise as a notice."""

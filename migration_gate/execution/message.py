@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from migration_gate.files.migration import BYTE_ORDER_MARK
+from migration_gate.files.migration import BYTE_ORDER_MARK, unchanged
 from migration_gate.files.script import Script
 from migration_gate.statements import Statement, blocks
 
@@ -78,8 +78,9 @@ class Share:
             return
         script = self.task.script
         content, end = script.content, part_end(part)
-        for _, block in blocks(content, part_start(part, script), end):
-            yield block
+        with unchanged(script.migration.file):
+            for _, block in blocks(content, part_start(part, script), end):
+                yield block
         if part.copy_data is None and content[end - 1 : end] != b";":
             yield b"\n;\n"
 

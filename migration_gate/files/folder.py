@@ -17,7 +17,9 @@ from migration_gate.files.listing import error_words, judge_entries, list_entrie
 from migration_gate.files.migration import (
     Content,
     Migration,
+    changed,
     checksum,
+    unchanged,
     version_to_key,
 )
 from migration_gate.report.errors import FileFault, MigrationFilesError
@@ -53,12 +55,14 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
         except OSError as error:
             faults.append(_unreadable(path, error))
             continue
+        with unchanged(path):
+            found = checksum(content)
         migrations.append(
             Migration(
                 version=version,
                 number=said.number,
                 key=version_to_key(version),
-                checksum=checksum(content),
+                checksum=found,
                 path="" if path == version else path,
                 is_outside=is_outside,
             )
@@ -88,17 +92,12 @@ def read_scripts(
         except OSError as error:
             faults.append(_unreadable(migration.file, error))
             continue
-        if checksum(content) != migration.checksum:
-            faults.append(
-                FileFault(
-                    file=migration.file,
-                    problem="changed while the gate was running",
-                    remedy="Start the gate again.",
-                )
-            )
-            continue
         try:
-            scripts.append(parse_script(migration, content, history))
+            with unchanged(migration.file):
+                if checksum(content) != migration.checksum:
+                    faults.append(changed(migration.file))
+                    continue
+                scripts.append(parse_script(migration, content, history))
         except MigrationFilesError as error:
             faults.extend(error.faults)
     if faults:
@@ -118,7 +117,8 @@ def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
     faults: list[FileFault] = []
     for migration in migrations:
         try:
-            check_text(migration, _read(folder, migration.file))
+            with unchanged(migration.file):
+                check_text(migration, _read(folder, migration.file))
         except OSError as error:
             faults.append(_unreadable(migration.file, error))
         except MigrationFilesError as error:

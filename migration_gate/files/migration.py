@@ -10,14 +10,15 @@ import hashlib
 import mmap
 import re
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from migration_gate.files.names import Number
-from migration_gate.report.errors import FileFault
+from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.durations import parse_duration, parse_positive_duration
-from migration_gate.statements import blocks
+from migration_gate.statements import TextChangedError, blocks
 
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -85,6 +86,29 @@ def version_to_key(version: str) -> str:
     ``005_x``, ``005_x.sql``, ``005_x.up`` and ``005_x.up.sql`` are the same migration.
     """
     return version.removesuffix(".sql").removesuffix(".up")
+
+
+def changed(file: str) -> FileFault:
+    """Return the fault of a file that is not what it was when the run began."""
+    return FileFault(
+        file=file,
+        problem="changed while the gate was running",
+        remedy="Start the gate again.",
+    )
+
+
+@contextmanager
+def unchanged(file: str) -> Iterator[None]:
+    """
+    Read a file's content in the block.
+
+    Raises:
+        MigrationFilesError: The file was cut, or grew.
+    """
+    try:
+        yield
+    except TextChangedError as error:
+        raise MigrationFilesError([changed(file)]) from error
 
 
 def checksum(content: Content) -> str:

@@ -12,7 +12,13 @@ is and names.
 
 from __future__ import annotations
 
-from migration_gate.statements.blocks import blocks, find, has_any, iter_matches
+from migration_gate.statements.blocks import (
+    TextChangedError,
+    blocks,
+    find,
+    has_any,
+    iter_matches,
+)
 from migration_gate.statements.forms import ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
@@ -47,6 +53,7 @@ __all__ = [
     "SettingChange",
     "Statement",
     "Surroundings",
+    "TextChangedError",
     "TransactionControl",
     "blocks",
     "concurrent_index",

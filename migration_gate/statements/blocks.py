@@ -20,11 +20,21 @@ REACH_BYTES: Final = 1 << 12
 _NEIGHBOURS_BYTES: Final = 1 << 21
 
 
+class TextChangedError(Exception):
+    """The file behind a content is not what it was."""
+
+
 def blocks(
     data: ScriptBytes, start: int, end: int, size: int = BLOCK_BYTES
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield offset and bytes of each block from `start` to `end`."""
+    """
+    Yield offset and bytes of each block from `start` to `end`.
+
+    Raises:
+        TextChangedError: the file behind a map was cut, or grew.
+    """
     for position in range(start, end, size):
+        _require_whole(data)
         stop = min(position + size, end)
         yield position, data[position:stop]
         _let_go(data, position, stop)
@@ -85,6 +95,13 @@ def iter_matches(
                 break
             yield base + match.start(), match
         before = window[limit - 1 :]
+
+
+def _require_whole(data: ScriptBytes) -> None:
+    """Refuse a map of a file that was cut, whose pages end a process, or that grew."""
+    if isinstance(data, mmap.mmap) and data.size() != len(data):
+        text = "the file has another size than it had"
+        raise TextChangedError(text)
 
 
 def _let_go(data: ScriptBytes, start: int, end: int) -> None:

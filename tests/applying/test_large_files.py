@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.fix_gate import Gate
+from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
+from tests.polling import until
 
 
 pytestmark = pytest.mark.server
@@ -52,3 +55,39 @@ def test_copied_data_passes_through_a_little_memory(
     assert run.exit_code == 0, run.output
     assert database.fetch("SELECT count(*) FROM t") == [(2000 * count,)]
     assert most < MEMORY_MAX
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [MIB, 20 * MIB], ids=["cut", "grown"])
+def test_a_file_that_changes_while_it_is_sent_closes_the_gate(
+    gate: Gate, database: Database, tmp_path: Path, size: int
+) -> None:
+    """A checkout into the folder that is mounted: nothing of the file is left."""
+    file = write_migrations(tmp_path / "large", {}) / "001_large.sql"
+    rows = (b"x" * 999 + b"\n") * (18 * MIB // 1000)
+    file.write_bytes(b"COPY t FROM stdin;\n" + rows + b"\\.\n")
+    database.execute(
+        "CREATE TABLE busy (); CREATE TABLE t (line text);"
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN LOCK TABLE busy; RETURN NEW; END';"
+        "CREATE TRIGGER wait BEFORE INSERT ON t EXECUTE FUNCTION wait()"
+    )
+    with closing(database.connect()) as other:
+        other.execute("BEGIN; LOCK TABLE busy")
+        process = gate.start(
+            database=database,
+            migrations=file.parent,
+            env={"GATE_DDL_LOCK_TIMEOUT": "30s"},
+        )
+        waiting = (
+            "SELECT FROM pg_locks WHERE relation = 'busy'::regclass AND NOT granted"
+        )
+        until(lambda: database.fetch(waiting))
+        os.truncate(file, size)
+        other.execute("COMMIT")
+        run = process.wait()
+    assert run.exit_code == 1, run.output
+    assert run.verdict["reason"] == "files"
+    assert run.verdict["file"] == "001_large.sql"
+    assert run.verdict["error_message"].endswith("changed while the gate was running")
+    assert database.fetch("SELECT count(*) FROM t") == [(0,)]
