@@ -81,7 +81,7 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
     version: str,
     is_applied: bool,  # noqa: FBT001  # private, and named at its one call
 ) -> None:
-    plan = plan_for(migrations, held)
+    plan = plan_for(migrations, held, by_hand=True)
     key = version_to_key(version)
     with open_worker(settings, held, log) as worker:
         with worker.translated("read the progress of files"):

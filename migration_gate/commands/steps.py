@@ -225,9 +225,14 @@ def agree(
     return plan
 
 
-def plan_for(migrations: Sequence[Migration], session: Session) -> Plan:
+def plan_for(
+    migrations: Sequence[Migration], session: Session, *, by_hand: bool = False
+) -> Plan:
     """
     Plan by what a session has seen, where that is surely the history of these files.
+
+    Args:
+        by_hand: A person says what another tool has applied: its history is no matter.
 
     Raises:
         HistoryError: Another table may be the history.
@@ -236,4 +241,6 @@ def plan_for(migrations: Sequence[Migration], session: Session) -> Plan:
     require_readable(session.seen)
     plan = make_plan(migrations, session.seen.history)
     session.require_sole(plan.applied, plan.pending)
+    if not by_hand:
+        session.require_no_foreign(plan.pending)
     return plan

@@ -104,6 +104,17 @@ class Session:
             name = self.settings.history_table
             require_sole(self.conn, self.seen, name, applied, pending)
 
+    def require_no_foreign(self, pending: Sequence[Migration]) -> None:
+        """Refuse another tool's history where the gate has none of its own."""
+        if not pending or self.seen.history or self.settings.adopt == "none":
+            return
+        from migration_gate.history.foreign import (  # noqa: PLC0415  # rarely needed
+            require_no_foreign,
+        )
+
+        with self.translated("look for other tools' histories"):
+            require_no_foreign(self.conn)
+
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
         name = self.settings.history_table.table

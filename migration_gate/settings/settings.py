@@ -33,6 +33,7 @@ Changed = Literal["refuse", "warn"]
 OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
 Standby = Literal["wait", "check"]
+Adopt = Literal["refuse", "none"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
@@ -65,6 +66,7 @@ class Settings(NamedTuple):
     migrations: str
     allow_empty: bool
     history_table: HistoryTableName
+    adopt: Adopt
     timeout_s: float | None
     wait_timeout_s: float
     auth_grace_s: float
@@ -207,6 +209,12 @@ SETTINGS: Final = (
         "schema_migrations",
         _parse_history_table,
         "history table, table or schema.table",
+    ),
+    Setting(
+        "GATE_ADOPT",
+        "refuse",
+        _choice("refuse", "none"),
+        "another tool's history in the database: refuse, or none: not looked for",
     ),
     Setting("GATE_TIMEOUT", "none", _parse_limit, "all waiting and applying together"),
     Setting(

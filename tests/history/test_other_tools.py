@@ -1,0 +1,165 @@
+"""What another tool may have run is not run again: its history closes the gate."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from migration_gate.history.foreign import find_foreign
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.history_tables import TWO, tables, versions, why
+
+
+pytestmark = pytest.mark.server
+FOLDER = Path(__file__).parent / "tools"
+# The file of each table, as the tool has written it: its tool, table, rows and newest.
+HISTORIES = {
+    "alembic": ("Alembic", "alembic_version", 1),
+    "alembic-2": ("Alembic", "alembic_version", 2),
+    "atlas": ("Atlas", "atlas_schema_revisions", 3),
+    "atlas-partial": ("Atlas", "atlas_schema_revisions", 3),
+    "dbmate": ("dbmate or Rails", "schema_migrations", 3),
+    "dbmate-2": ("dbmate or Rails", "schema_migrations", 2),
+    "dbup": ("DbUp", "schemaversions", 2),
+    "diesel": ("Diesel", "__diesel_schema_migrations", 2),
+    "django": ("Django", "django_migrations", 1),
+    "doctrine": ("Doctrine", "doctrine_migration_versions", 1),
+    "drizzle": ("Drizzle", "__drizzle_migrations", 2),
+    "ecto": ("Ecto", "schema_migrations", 2),
+    "efcore": ("EF Core", "__EFMigrationsHistory", 1),
+    "evolve": ("Evolve", "changelog", 1),
+    "flyway": ("Flyway", "flyway_schema_history", 3),
+    "flyway-2": ("Flyway", "flyway_schema_history", 5),
+    "flyway-3": ("Flyway", "schema_version", 1),
+    "flyway-baseline": ("Flyway", "flyway_schema_history", 1),
+    "flyway-failed": ("Flyway", "flyway_schema_history", 2),
+    "golang-migrate": ("golang-migrate or Hasura", "schema_migrations", 1),
+    "golang-migrate-2": ("golang-migrate or Hasura", "schema_migrations", 1),
+    "golang-migrate-dirty": ("golang-migrate or Hasura", "schema_migrations", 1),
+    "goose": ("goose", "goose_db_version", 3),
+    "goose-2": ("goose", "goose_db_version", 2),
+    "goose-before-3.22": ("goose", "goose_db_version", 2),
+    "graphile-migrate": ("graphile-migrate", "migrations", 3),
+    "graphile-migrate-2": ("graphile-migrate", "migrations", 2),
+    "grate": ("grate", "ScriptsRun", 1),
+    "hasura": ("golang-migrate or Hasura", "schema_migrations", 2),
+    "knex": ("Knex", "knex_migrations", 2),
+    "kysely": ("Kysely", "kysely_migration", 2),
+    "laravel": ("Laravel", "migrations", 1),
+    "liquibase": ("Liquibase", "databasechangelog", 3),
+    "liquibase-2": ("Liquibase", "databasechangelog", 5),
+    "mikroorm": ("MikroORM", "mikro_orm_migrations", 2),
+    "mybatis": ("MyBatis", "changelog", 2),
+    "node-pg-migrate": ("node-pg-migrate or db-migrate", "pgmigrations", 3),
+    "node-pg-migrate-2": ("node-pg-migrate or db-migrate", "pgmigrations", 2),
+    "pgmigrate-peterldowns": ("pgmigrate", "pgmigrate_migrations", 2),
+    "pgmigrate-yandex": ("Yandex pgmigrate", "schema_version", 2),
+    "pgroll": ("pgroll", "migrations", 3),
+    "prisma": ("Prisma", "_prisma_migrations", 4),
+    "rails": ("dbmate or Rails", "schema_migrations", 2),
+    "refinery": ("refinery", "refinery_schema_history", 3),
+    "sequelize-umzug": ("Sequelize", "SequelizeMeta", 2),
+    "sqitch": ("Sqitch", "changes", 3),
+    "sqitch-2": ("Sqitch", "changes", 2),
+    "sql-migrate": ("sql-migrate", "gorp_migrations", 2),
+    "sqlx": ("sqlx", "_sqlx_migrations", 2),
+    "supabase": ("Supabase", "schema_migrations", 2),
+    "tern": ("tern", "schema_version", 1),
+    "tern-2": ("tern", "schema_version", 1),
+    "tern-2.3": ("tern", "schema_version", 1),
+    "typeorm": ("TypeORM", "migrations", 2),
+    "yoyo": ("yoyo", "_yoyo_migration", 3),
+    "yoyo-2": ("yoyo", "_yoyo_migration", 1),
+}
+
+
+def test_every_file_is_tried() -> None:
+    """None of the folder is left out."""
+    assert {path.stem for path in FOLDER.glob("*.sql")} == HISTORIES.keys()
+
+
+def test_the_history_of_each_tool_is_found(database: Database) -> None:
+    """By its columns, with the rows that may have run; empty, it is no matter."""
+    found, left = {}, {}
+    for name in HISTORIES:
+        with closing(database.connect()) as conn:
+            conn.execute("BEGIN")
+            conn.execute((FOLDER / f"{name}.sql").read_text("utf-8"))
+            conn.execute("RESET search_path")
+            seen = find_foreign(conn)
+            assert seen is not None, name
+            assert seen.newest, name
+            found[name] = (seen.tool, seen.table, seen.count)
+            conn.execute(f'TRUNCATE "{seen.schema}"."{seen.table}" CASCADE')
+            left[name] = find_foreign(conn)
+            conn.execute("ROLLBACK")
+    assert found == HISTORIES
+    assert left == dict.fromkeys(HISTORIES)
+
+
+@pytest.mark.parametrize("command", ["migrate", "check", "plan", "status"])
+def test_it_closes_the_gate_before_anything_is_written(
+    gate: Gate, database: Database, command: str
+) -> None:
+    """With tool, table, rows and the newest version; GATE_ADOPT=none opens it."""
+    database.execute((FOLDER / "goose.sql").read_text("utf-8"))
+    before = tables(database)
+    run = gate(command, database=database, migrations=TWO)
+    assert run.exit_code == 1
+    assert (
+        "goose has a history in this database, and the gate has none: table"
+        " public.goose_db_version has 3 rows, the newest 3"
+    ) in run.output
+    assert "GATE_ADOPT=none" in run.output
+    assert tables(database) == before
+    if command == "migrate":
+        env = {"GATE_ADOPT": "none"}
+        assert gate(database=database, migrations=TWO, env=env).exit_code == 0
+        assert gate(database=database, migrations=TWO).exit_code == 0
+
+
+def test_what_a_person_says_of_each_file_is_believed(
+    gate: Gate, database: Database
+) -> None:
+    """From the first row on, the gate's own history is what counts."""
+    database.execute((FOLDER / "flyway.sql").read_text("utf-8"))
+    run = gate("resolve", "1_a", "--applied", database=database, migrations=TWO)
+    assert run.exit_code == 0, run.output
+    assert gate(database=database, migrations=TWO).verdict["applied"] == ["2_b.sql"]
+    assert versions(database) == ["1_a.sql", "2_b.sql"]
+
+
+def test_a_history_that_cannot_be_read_closes_the_gate(
+    gate: Gate, database: Database
+) -> None:
+    """What is in it is not known."""
+    database.execute((FOLDER / "goose.sql").read_text("utf-8"))
+    role = database.role("migrator")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {role.user}")
+    run = gate(database=role, migrations=TWO)
+    assert why(run)[:2] == (1, "history")
+    assert "rows that the role may not read" in run.verdict["error_message"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "migrations (id serial PRIMARY KEY, name text, planned timestamp, who text)",
+        "changes (id int, version int8, description text, author text)",
+        "releases (version varchar PRIMARY KEY)",
+        "documents (id int, version int8, name varchar, checksum varchar)",
+        "schema_version (version int4, application text)",
+    ],
+)
+def test_a_table_of_the_applications_own_is_no_history(
+    gate: Gate, database: Database, table: str
+) -> None:
+    """It only looks a little like one."""
+    name = table.split(" ", maxsplit=1)[0]
+    database.execute(f"CREATE TABLE {table}")
+    values = "VALUES ('1')" if name == "releases" else "DEFAULT VALUES"
+    database.execute(f"INSERT INTO {name} {values}")
+    assert gate(database=database, migrations=TWO).exit_code == 0
