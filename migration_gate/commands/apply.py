@@ -55,7 +55,7 @@ def take_turn_and_apply(
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
-            with failures_kept(held, tally):
+            with failures_kept(held, plan, tally):
                 apply_pending(plan, held, log, tally)
 
 

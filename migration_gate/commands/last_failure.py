@@ -69,7 +69,7 @@ def incomplete(
 
 
 @contextmanager
-def failures_kept(held: Session, tally: Tally) -> Iterator[None]:
+def failures_kept(held: Session, plan: Plan, tally: Tally) -> Iterator[None]:
     """
     Write down what a block fails of, and forget what was written of what it applies.
 
@@ -78,7 +78,8 @@ def failures_kept(held: Session, tally: Tally) -> Iterator[None]:
     try:
         yield
     except GateError as error:
-        failure = to_failure(error)
+        versions = {migration.file: migration.version for migration in plan.pending}
+        failure = to_failure(error, versions)
         if failure is not None:
             _keep(held, failure)
         raise

@@ -35,3 +35,9 @@ def integers(numbers: Iterable[int]) -> sql.Composed:
     """Return an array of integers; psycopg's own names its type without a schema."""
     listed = ",".join(map(str, numbers))
     return sql.SQL("{}::pg_catalog.int8[]").format(f"{{{listed}}}")
+
+
+def names(words: Iterable[str]) -> sql.Composed:
+    """Return an array of names."""
+    listed = sql.SQL(", ").join(map(sql.Literal, words))
+    return sql.SQL("ARRAY[{}]::pg_catalog.name[]").format(listed)

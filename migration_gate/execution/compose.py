@@ -26,6 +26,7 @@ from migration_gate.history.rows import (
     finish_row,
     insert_row,
     lock_row,
+    rows_written,
 )
 from migration_gate.session.marks import to_mark
 from migration_gate.statements import Statement, string_syntax_set
@@ -95,10 +96,11 @@ def compose_flush(worker: Worker, task: Task) -> Message:
 @cache
 def _row_templates(worker: Worker) -> tuple[bytes, bytes]:
     """Return the statements that make and finish a row, with holes."""
-    version, checksum = sql.SQL(VERSION), sql.SQL(CHECKSUM)
+    table, version, checksum = worker.table, sql.SQL(VERSION), sql.SQL(CHECKSUM)
+    written = rows_written(table) if table.can_update else None
     return (
-        insert_row(worker.table, version, checksum).as_bytes(worker.conn),
-        finish_row(worker.table, version).as_bytes(worker.conn),
+        insert_row(table, version, checksum, written).as_bytes(worker.conn),
+        finish_row(table, version).as_bytes(worker.conn),
     )
 
 

@@ -20,6 +20,7 @@ from migration_gate.execution.stumble import missing_semicolon, name_token
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
+from migration_gate.history.trust import find_marked
 from migration_gate.history.writing import explain_write
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
@@ -50,6 +51,7 @@ DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # session or this transaction.
 ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
     {
+        "trusted": frozenset({"42P01", "22P02"}),
         "finish": frozenset({"42P01", "42703", "22012"}),
         "finished": frozenset({"42704", "22P02"}),
     }
@@ -66,6 +68,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "setting": 'bring back the settings of migration "{version}"',
         "mark": 'tell how far migration "{version}" is',
         "clean up": 'clear the session after migration "{version}"',
+        "trusted": 'clear the session after migration "{version}"',
         "forget": 'forget the progress of migration "{version}"',
         "finish": 'finish migration "{version}" in table "{table}"',
         "finished": 'finish migration "{version}" in table "{table}"',
@@ -159,7 +162,7 @@ def _find_outcome(
     if part.name == "role" and worker.settings.role is not None:
         return _judge_role(worker.settings.role, failure, worker.login_role)
     if _is_row_gone(part, failure):
-        return _judge_removal(worker, task)
+        return _judge_removal(worker, task, find_marked(failure.message))
     return None
 
 
@@ -178,18 +181,36 @@ def _refuse_own(
     return refusal
 
 
-def _judge_removal(worker: Worker, task: Task) -> GateError:
+def _judge_removal(worker: Worker, task: Task, left_with: str | None) -> GateError:
     script = task.script
     statements = [each for unit in script.units for each in unit.statements]
     removal = find_removal(script.content, statements, worker.table.name)
     line, column = place(script.content, removal.first) if removal else (None, None)
     file = script.migration.file
     at = f":{line}" if line else ""
+    name = worker.table.name
+    message = (
+        f"{file}{at}: the migration removes the history table, or writes rows of it"
+    )
+    hint = (
+        "Take that out of the file: the history is the gate's to write. Where an older "
+        "table of that name is meant, set GATE_HISTORY_TABLE to another."
+    )
+    if left_with is not None:
+        message = (
+            f"{file}{at}: the migration leaves the history table "
+            f'"{name}" with {left_with}'
+        )
+        hint = (
+            "No later start would trust it. Leave the gate's tables out of what the "
+            f"file does to all, e.g. WHERE relname NOT LIKE '{name}%', and of what an "
+            "event trigger does."
+        )
     return HistoryError(
-        f"{file}{at}: the migration removes the history table, or its own row",
-        hint="Take that out of the file: the history is the gate's to write. Where an "
-        "older table of that name is meant, set GATE_HISTORY_TABLE to another.",
-        file=script.migration.file,
+        message,
+        hint=f"{hint} Nothing of this file is left.",
+        version=task.version,
+        file=file,
         line=line,
         column=column,
     )

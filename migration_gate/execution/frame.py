@@ -15,6 +15,7 @@ from psycopg import sql
 from migration_gate.execution.message import Own
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
+from migration_gate.history.catalogue import still_trusted
 from migration_gate.session.lock import SERVER_KEEPALIVES
 from migration_gate.statements import Statement, string_syntax_set
 
@@ -125,12 +126,16 @@ def _clean_up(
             if name not in worker.unlimited
         ),
         *keep_calls(worker),
+        # Before the history is written: a trigger would run as the login role.
+        sql.SQL("{}::pg_catalog.bool").format(
+            still_trusted(worker.table.schema, worker.table.name, worker.table.owners)
+        ),
     ]
     if not flushes:
         calls.append(set_config("synchronous_commit", "off", is_local=True))
     return (
         *(Own("clean up", text.encode()) for text in CLEAN_UP),
-        own(worker, "clean up", select(calls)),
+        own(worker, "trusted", select(calls)),
         *(Own("clean up", text.encode()) for text in DISCARD),
     )
 

@@ -26,6 +26,7 @@ OwnName = Literal[
     "setting",
     "mark",
     "clean up",
+    "trusted",
     "forget",
     "finish",
     "finished",

@@ -11,7 +11,8 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.connection.qualified import qualified
+from migration_gate.connection.qualified import names, qualified
+from migration_gate.history.trust import Owners
 from migration_gate.settings.settings import HistoryTableName
 
 
@@ -24,6 +25,11 @@ WITH RECURSIVE login AS (
     WHERE rolname = ANY (ARRAY[session_user, current_user])
     UNION
     SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN login l ON m.member = l.oid
+), trusted AS (
+    SELECT oid, rolname FROM pg_catalog.pg_roles
+    WHERE rolname = {role} OR oid = (
+        SELECT datdba FROM pg_catalog.pg_database
+        WHERE datname = pg_catalog.current_database())
 ), candidate AS (
     SELECT c.*, n.nspname, owner.rolname AS owner,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
@@ -31,10 +37,9 @@ WITH RECURSIVE login AS (
            n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
                pg_catalog.current_setting('search_path'), '" ', ''), ',')
                ::pg_catalog.name[]) AS is_named,
-           c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR owner.rolsuper
-           OR owner.rolname = {role}
-           OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database
-                            WHERE datname = pg_catalog.current_database())
+           c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR EXISTS (
+               SELECT FROM trusted g
+               WHERE pg_catalog.pg_has_role(c.relowner, g.oid, 'MEMBER'))
                AS owner_is_trusted
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -59,17 +64,26 @@ SELECT pg_catalog.json_build_object(
     'login_role', session_user,
     'schema', coalesce({schema}, pg_catalog.current_schema()),
     'schema_exists', {schema} IS NULL OR EXISTS (
-        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema})
+        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
+    'owners', pg_catalog.json_build_object(
+        'roles', ARRAY(SELECT r.rolname FROM login l
+                       JOIN pg_catalog.pg_roles r ON r.oid = l.oid),
+        'groups', ARRAY(SELECT rolname FROM trusted))
 ), (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'oid', c.oid::pg_catalog.int8, 'schema', c.nspname, 'name', c.relname,
         'is_usable', c.is_usable, 'is_in_path', c.place IS NOT NULL,
         'is_named', c.is_named,
         'kind', c.relkind, 'persistence', c.relpersistence,
-        'has_rules', c.relhasrules, 'has_row_security', c.relrowsecurity,
-        'has_triggers', EXISTS (
-            SELECT FROM pg_catalog.pg_trigger t
+        'rules', ARRAY(
+            SELECT r.rulename FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid),
+        'triggers', ARRAY(
+            SELECT t.tgname FROM pg_catalog.pg_trigger t
             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+        'row_security',
+            CASE WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
+            THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
+        'gate_role', {role}::pg_catalog.text,
         'owner', c.owner, 'owner_is_trusted', c.owner_is_trusted,
         'login_role', session_user,
         'can_select', rights.can_select, 'can_insert', rights.can_insert,
@@ -99,6 +113,8 @@ SELECT pg_catalog.json_build_object(
                    'version', 'applied_at', 'checksum', 'gate_version'])) AS can_insert,
                pg_catalog.bool_and(
                    pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')
+                   AND (a.attname <> 'duration_ms' OR
+                        pg_catalog.has_column_privilege(c.oid, a.attnum, 'INSERT'))
                ) FILTER (WHERE a.attname = ANY (ARRAY[
                    'applied_at', 'duration_ms'])) AS can_update,
                pg_catalog.json_agg(pg_catalog.json_build_object(
@@ -135,6 +151,7 @@ class Facts(NamedTuple):
     login_role: str
     schema: str | None
     schema_exists: bool
+    owners: Owners
     tables: tuple[Mapping[str, Any], ...]
 
 
@@ -149,4 +166,53 @@ def ask_catalogue(
         limit=TABLES_MAX,
     )
     server, tables = conn.execute(query).fetchall()[0]
-    return Facts(**server, tables=tuple(tables or ()))
+    owners = Owners(**{who: tuple(names) for who, names in server["owners"].items()})
+    return Facts(
+        **{**server, "owners": owners},
+        tables=tuple({**table, "owners": owners} for table in tables or ()),
+    )
+
+
+# What follows a file, or the making of a table, asks only for a word: the session has
+# no place to keep more, and the row with the names would be looked for each time.
+STILL_TRUSTED: Final = qualified(
+    """(
+SELECT CASE
+    WHEN c.relkind <> 'r' OR c.relpersistence = 't' THEN 'gate:another kind'
+    WHEN c.relhastriggers AND EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) THEN 'gate:a trigger'
+    WHEN c.relhasrules AND EXISTS (
+        SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
+        THEN 'gate:a rule'
+    WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
+        THEN 'gate:row security'
+    WHEN {owner_is_trusted} THEN 'on'
+    ELSE 'gate:another owner' END
+FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
+)"""
+)
+
+
+def owner_is_trusted(owners: Owners) -> sql.Composed:
+    """Return the condition on the row ``c`` of pg_class."""
+    conditions = [
+        qualified("pg_catalog.pg_get_userbyid(c.relowner) = ANY ({})").format(
+            names(owners.roles)
+        ),
+        *(
+            sql.SQL(
+                "pg_catalog.pg_has_role(c.relowner, {}::pg_catalog.name, 'MEMBER')"
+            ).format(group)
+            for group in owners.groups
+        ),
+    ]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
+
+
+def still_trusted(schema: str, name: str, owners: Owners) -> sql.Composed:
+    """Return the expression that gives "on", or "gate:" and what is wrong."""
+    return STILL_TRUSTED.format(
+        owner_is_trusted=owner_is_trusted(owners),
+        table=sql.Literal(sql.Identifier(schema, name).as_string()),
+    )

@@ -15,7 +15,15 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
+from migration_gate.history.catalogue import owner_is_trusted, still_trusted
 from migration_gate.history.table import HistoryTable
+from migration_gate.history.trust import (
+    Fault,
+    find_faults,
+    find_marked,
+)
+from migration_gate.report.errors import HistoryError
+from migration_gate.report.quoting import quote_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +31,14 @@ class Companion:
     """
     What the catalogue says of a table beside the history, whether it is there or not.
 
-    ``can_create`` is the login role's right where ``maker`` is None; ``maker`` is the
-    owner of the history, where the login role may make a table in its name. ``readers``
-    are the roles that were granted SELECT on the history, "" for PUBLIC.
+    ``faults`` are why it cannot be trusted. ``can_create`` is the login role's right
+    where ``maker`` is None; ``maker`` is the owner of the history, where the login role
+    may make a table in its name. ``readers`` are the roles that were granted SELECT on
+    the history, "" for PUBLIC.
     """
 
     exists: bool
-    is_trusted: bool
+    faults: tuple[Fault, ...]
     can_read: bool
     can_write: bool
     can_create: bool
@@ -40,7 +49,7 @@ class Companion:
 # The history itself is not there.
 ABSENT: Final = Companion(
     exists=False,
-    is_trusted=False,
+    faults=(),
     can_read=False,
     can_write=False,
     can_create=False,
@@ -49,19 +58,22 @@ ABSENT: Final = Companion(
 )
 QUERY: Final = qualified(
     """
-SELECT c.oid IS NOT NULL,
-       coalesce(
-           c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relhasrules
-           AND NOT pg_catalog.row_security_active(c.oid)
-           AND NOT EXISTS (
-               SELECT FROM pg_catalog.pg_trigger t
-               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-           AND (c.relowner = h.relowner
-                OR pg_catalog.pg_has_role(c.relowner, h.relowner, 'MEMBER')
-                OR c.relowner = ANY (ARRAY(
-                    SELECT oid FROM pg_catalog.pg_roles
-                    WHERE rolname = ANY (ARRAY[session_user, current_user])))),
-           false),
+SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
+           'schema', n.nspname, 'name', c.relname,
+           'kind', c.relkind, 'persistence', c.relpersistence,
+           'rules', ARRAY(SELECT r.rulename FROM pg_catalog.pg_rewrite r
+                          WHERE r.ev_class = c.oid),
+           'triggers', ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
+                             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+           'row_security',
+               CASE WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
+               THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
+           'can_alter', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+           'owner', pg_catalog.pg_get_userbyid(c.relowner),
+           'owner_is_trusted',
+               pg_catalog.pg_has_role(c.relowner, h.relowner, 'MEMBER')
+               OR {owner_is_trusted},
+           'gate_role', pg_catalog.pg_get_userbyid(h.relowner)) END,
        coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
        coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT')
                 AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
@@ -90,6 +102,11 @@ WHERE n.nspname = {schema}
 SET_OPTION_MIN_VERSION: Final = 160000
 
 
+def right_to_become(conn: psycopg.Connection[Any]) -> str:
+    """Return what pg_has_role() calls the right to SET ROLE."""
+    return "SET" if conn.info.server_version >= SET_OPTION_MIN_VERSION else "MEMBER"
+
+
 def companion_name(table: HistoryTable, suffix: str) -> sql.Identifier:
     """Return the name of a table beside a history table."""
     return sql.Identifier(table.schema, table.name + suffix)
@@ -99,21 +116,21 @@ def look_beside(
     conn: psycopg.Connection[Any], table: HistoryTable, suffix: str
 ) -> Companion:
     """Look whether a table is there beside the history. Reads only the catalogue."""
-    can_set = conn.info.server_version >= SET_OPTION_MIN_VERSION
     row = conn.execute(
         QUERY.format(
             history=sql.Literal(table.name),
             schema=sql.Literal(table.schema),
             name=sql.Literal(table.name + suffix),
-            can_become=sql.Literal("SET" if can_set else "MEMBER"),
+            owner_is_trusted=owner_is_trusted(table.owners),
+            can_become=sql.Literal(right_to_become(conn)),
         )
     ).fetchone()
     if row is None:
         return ABSENT
-    exists, is_trusted, can_read, can_write, can_create, maker, readers = row
+    facts, can_read, can_write, can_create, maker, readers = row
     return Companion(
-        exists=exists,
-        is_trusted=is_trusted,
+        exists=facts is not None,
+        faults=() if facts is None else tuple(find_faults(facts)),
         can_read=can_read,
         can_write=can_write,
         can_create=can_create,
@@ -144,10 +161,32 @@ def create_beside(
     grants = (
         sql.SQL("GRANT SELECT ON {} TO {};").format(name, reader) for reader in readers
     )
-    return sql.SQL("{become} CREATE TABLE {name} ({columns}); {grants} {leave}").format(
+    return sql.SQL(
+        "{become} CREATE TABLE {name} ({columns}); {grants} {leave} "
+        "SELECT {still_trusted}::pg_catalog.bool;"
+    ).format(
         become=become,
         name=name,
         columns=columns,
         grants=sql.SQL(" ").join(grants),
         leave=leave,
+        still_trusted=still_trusted(table.schema, table.name + suffix, table.owners),
+    )
+
+
+def made_otherwise(
+    conn: psycopg.Connection[Any], name: str, error: psycopg.Error
+) -> HistoryError:
+    """Say who changes each new table: the one that was made is rolled back."""
+    conn.execute("ROLLBACK")
+    rows = conn.execute(
+        "SELECT evtname FROM pg_catalog.pg_event_trigger "
+        "WHERE evtenabled OPERATOR(pg_catalog.<>) 'D' ORDER BY 1"
+    ).fetchall()
+    names = ", ".join(quote_name(trigger) for (trigger,) in rows)
+    what = find_marked(str(error)) or "another form"
+    return HistoryError(
+        f'table "{name}" would be made with {what}, and no start would trust it',
+        hint=f"Event triggers of this database change each new table: {names}. Let "
+        f"them pass over the gate's tables, by their names: {name} and what begins so.",
     )

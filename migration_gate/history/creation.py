@@ -12,7 +12,10 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import names, qualified
 from migration_gate.connection.refusals import translated
+from migration_gate.history.catalogue import still_trusted
+from migration_gate.history.companions import made_otherwise, right_to_become
 from migration_gate.history.look import Look
 from migration_gate.history.making import making
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
@@ -36,32 +39,43 @@ class HistoryMadeError(AlreadyAppliedError):
 
 
 def ensure_history(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, *, full: bool
+    conn: psycopg.Connection[Any],
+    seen: Look,
+    name: HistoryTableName,
+    role: str | None,
+    *,
+    full: bool,
 ) -> tuple[HistoryTable, str | None]:
     """
-    Make the history table, or add our columns to it; needs the lock.
+    Make the history table, or make it ours: needs the lock.
 
+    It belongs to GATE_ROLE where it may: the next login role is another member of that.
     Returns the table and, where it stays without our columns, the reason.
 
     Args:
+        role: GATE_ROLE.
         full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
 
     Raises:
-        HistoryError: Another program's transaction keeps it from being made.
+        HistoryError: Something keeps it from being made, or changes it as it is.
         HistoryMadeError: Another program has just made it: look again.
         LoginRefusedError: The login role may not make it, or not insert into it.
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
     if seen.table is None:
-        return _create(conn, seen, name, full=full), None
+        return _create(conn, seen, name, role, full=full), None
     table = seen.table
     if not table.can_insert:
-        raise missing_right(
-            "SELECT, INSERT, UPDATE",
-            table.schema,
-            table.name,
-            {"login_role": seen.login_role},
-        )
+        facts = {
+            "login_role": seen.login_role,
+            "gate_role": role,
+            "owner": table.owner,
+        }
+        rights = "SELECT, INSERT, UPDATE"
+        raise missing_right(rights, table.schema, table.name, facts)
+    if role is not None and table.owner == seen.login_role != role:
+        with translated(f"let role {quote_name(role)} own the history", full=full):
+            _hand_over(conn, table, role)
     if table.is_complete:
         return table, None
     with translated(f'add columns to table "{table.schema}.{table.name}"', full=full):
@@ -69,28 +83,25 @@ def ensure_history(
 
 
 def _create(
-    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, *, full: bool
+    conn: psycopg.Connection[Any],
+    seen: Look,
+    name: HistoryTableName,
+    role: str | None,
+    *,
+    full: bool,
 ) -> HistoryTable:
     if seen.schema is None:
-        role = quote_name(seen.login_role)
+        login_role = quote_name(seen.login_role)
         raise LoginRefusedError(
-            f"the search path of role {role} names no schema that it may use",
-            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {role}; or set "
+            f"the search path of role {login_role} names no schema that it may use",
+            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {login_role}; or set "
             "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
         )
-    table = f"{seen.schema}.{name.table}"
-    with making(conn, seen.schema, name.table, seen.login_role, full=full):
-        try:
-            conn.execute(_creation(seen.schema, name.table, exists=seen.schema_exists))
-        except MADE_MEANWHILE as error:
-            raise HistoryMadeError(table) from error
-        except psycopg.errors.LockNotAvailable as error:
-            raise HistoryError(
-                f'could not make table "{table}" within {MAKE_LIMIT_S} s: '
-                f"another transaction is making it (SQLSTATE {error.sqlstate})",
-                hint="End that transaction, then start the gate again.",
-            ) from error
-    return HistoryTable(
+    maker = None
+    if role is not None:
+        with translated("ask what GATE_ROLE may own", full=full):
+            maker = role if _may_belong_to(conn, role, seen.schema) else None
+    table = HistoryTable(
         schema=seen.schema,
         name=name.table,
         our_columns=frozenset(OUR_COLUMNS),
@@ -98,17 +109,64 @@ def _create(
         can_insert=True,
         can_update=True,
         can_alter=True,
+        owners=seen.owners,
+        owner=maker or seen.login_role,
     )
+    shown = f"{table.schema}.{table.name}"
+    with making(conn, table.schema, table.name, table.owner, full=full):
+        try:
+            conn.execute(_creation(table, maker, exists=seen.schema_exists))
+        except MADE_MEANWHILE as error:
+            raise HistoryMadeError(shown) from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise HistoryError(
+                f'could not make table "{shown}" within {MAKE_LIMIT_S} s: '
+                f"another transaction is making it (SQLSTATE {error.sqlstate})",
+                hint="End that transaction, then start the gate again.",
+            ) from error
+        except psycopg.errors.InvalidTextRepresentation as error:
+            raise made_otherwise(conn, shown, error) from error
+    return table
 
 
-def _creation(schema: str, table: str, *, exists: bool) -> sql.Composed:
+BELONG: Final = qualified(
+    """
+SELECT pg_catalog.pg_has_role(r.oid, 'USAGE')
+       AND pg_catalog.pg_has_role(r.oid, {can_become})
+       AND coalesce(pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE'), true)
+FROM pg_catalog.pg_roles r
+LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = {schema}
+WHERE r.rolname = {role}
+"""
+)
+
+
+def _may_belong_to(conn: psycopg.Connection[Any], role: str, schema: str) -> bool:
+    """Tell whether a table there may be the role's, and be used by the login role."""
+    query = BELONG.format(can_become=right_to_become(conn), schema=schema, role=role)
+    row = conn.execute(query).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _creation(table: HistoryTable, maker: str | None, *, exists: bool) -> sql.Composed:
     """Return the statements that make the table, and its schema where it is to be."""
-    create_schema = sql.SQL("" if exists else "CREATE SCHEMA {};")
+    create_schema = become = leave = sql.Composed([])
+    if maker is not None:
+        become = sql.SQL("SET LOCAL ROLE {};").format(sql.Identifier(maker))
+        leave = sql.Composed([sql.SQL("SET LOCAL ROLE NONE;")])
+    if not exists:
+        create_schema = sql.SQL("CREATE SCHEMA {} {};").format(
+            sql.Identifier(table.schema),
+            sql.SQL("AUTHORIZATION {}").format(sql.Identifier(maker))
+            if maker
+            else sql.SQL(""),
+        )
     return sql.SQL(
         """
         BEGIN;
         SET LOCAL lock_timeout = '{limit_s}s';
         {create_schema}
+        {become}
         CREATE TABLE {table} (
             id serial PRIMARY KEY,
             version varchar(255) NOT NULL UNIQUE,
@@ -117,13 +175,50 @@ def _creation(schema: str, table: str, *, exists: bool) -> sql.Composed:
             duration_ms bigint,
             gate_version pg_catalog.text
         );
+        {leave}
+        SELECT {still_trusted}::pg_catalog.bool;
         COMMIT
         """
     ).format(
         limit_s=sql.SQL(str(MAKE_LIMIT_S)),
-        create_schema=create_schema.format(sql.Identifier(schema)),
-        table=sql.Identifier(schema, table),
+        create_schema=create_schema,
+        become=become,
+        leave=leave,
+        table=sql.Identifier(table.schema, table.name),
+        still_trusted=still_trusted(table.schema, table.name, table.owners),
     )
+
+
+def _hand_over(conn: psycopg.Connection[Any], table: HistoryTable, role: str) -> None:
+    """
+    Let the gate's tables belong to GATE_ROLE, unless something is in the way.
+
+    Left to the login role, they would be closed to the next one, and keep the first
+    from being dropped.
+    """
+    if not _may_belong_to(conn, role, table.schema):
+        return
+    own = [table.name, f"{table.name}_progress", f"{table.name}_failures"]
+    rows = conn.execute(
+        qualified(
+            "SELECT c.relname FROM pg_catalog.pg_class c "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN pg_catalog.pg_roles r ON r.oid = c.relowner "
+            "WHERE n.nspname = {} AND r.rolname = {} AND c.relkind = 'r' "
+            "AND c.relname = ANY ({})"
+        ).format(table.schema, table.owner, names(own))
+    ).fetchall()
+    changes = (
+        sql.SQL("ALTER TABLE {} OWNER TO {};").format(
+            sql.Identifier(table.schema, name), sql.Identifier(role)
+        )
+        for (name,) in rows
+    )
+    statement = sql.SQL("BEGIN; SET LOCAL lock_timeout = '2s'; {} COMMIT")
+    try:
+        conn.execute(statement.format(sql.SQL(" ").join(changes)))
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
+        conn.execute("ROLLBACK")
 
 
 def _add_columns(
@@ -152,15 +247,4 @@ def _add_columns(
     except psycopg.errors.LockNotAvailable:
         conn.execute("ROLLBACK")
         return table, f'other sessions hold table "{table.name}"'
-    return (
-        HistoryTable(
-            schema=table.schema,
-            name=table.name,
-            our_columns=frozenset(OUR_COLUMNS),
-            has_zone=table.has_zone,
-            can_insert=table.can_insert,
-            can_update=table.can_update,
-            can_alter=table.can_alter,
-        ),
-        None,
-    )
+    return table._replace(our_columns=frozenset(OUR_COLUMNS)), None

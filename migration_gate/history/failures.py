@@ -7,7 +7,7 @@ decides nothing: what cannot be written or read is left out, and nothing waits f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,12 +81,17 @@ class Failure:
         return f"{place}: {self.message}{code}"
 
 
-def to_failure(error: GateError) -> Failure | None:
-    """Return what is kept of an error; None where it is about no migration."""
+def to_failure(error: GateError, versions: Mapping[str, str]) -> Failure | None:
+    """
+    Return what is kept of an error; None where it is about no migration.
+
+    Args:
+        versions: Of what is pending, by its file.
+    """
     if isinstance(error, MigrationFailedError):
         told = error.error
         return Failure(
-            version=told.file,
+            version=told.version,
             message=clean_message(told.sqlstate, told.error_message),
             hint=error.hint,
             sqlstate=told.sqlstate,
@@ -96,7 +101,7 @@ def to_failure(error: GateError) -> Failure | None:
     if isinstance(error, MigrationFilesError):
         first = error.faults[0]
         return Failure(
-            version=first.file,
+            version=versions.get(first.file, first.file),
             message=first.problem,
             hint=first.remedy,
             line=first.line,
@@ -118,7 +123,7 @@ def keep_failure(
     try:
         with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
-            if seen.exists and not (seen.is_trusted and seen.can_write):
+            if seen.exists and (seen.faults or not seen.can_write):
                 return False
             if not seen.exists and not (seen.can_create or seen.maker):
                 return False
@@ -144,7 +149,7 @@ def read_failures(
     try:
         with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
-            if not (seen.exists and seen.is_trusted and seen.can_read):
+            if not seen.exists or seen.faults or not seen.can_read:
                 return ()
             rows = conn.execute(_select(table)).fetchall()
     except (NotReadyError, psycopg.Error):
@@ -179,7 +184,7 @@ def forget_failures(
     try:
         with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
-            if seen.exists and seen.is_trusted and seen.can_write:
+            if seen.exists and seen.can_write and not seen.faults:
                 conn.execute(LIMITS + delete)
     except (NotReadyError, psycopg.Error):
         return

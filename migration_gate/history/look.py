@@ -16,6 +16,7 @@ from migration_gate.history.catalogue import Facts, ask_catalogue
 from migration_gate.history.choice import Choice, choose_table
 from migration_gate.history.rows import read_rows
 from migration_gate.history.table import HistoryTable, judge_table
+from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.quoting import quote_name
@@ -43,7 +44,8 @@ class Look(NamedTuple):
     would be made; None where the search path names no schema that exists.
     ``hidden_schema`` is a schema that has the table but that the role may not use.
     ``is_elsewhere`` tells that the search path does not name the table's schema;
-    ``others`` are further tables of its name that could be the history.
+    ``others`` are further tables of its name that could be the history; ``owners`` are
+    whom the gate trusts with it.
     """
 
     backend_pid: int
@@ -56,6 +58,7 @@ class Look(NamedTuple):
     table: HistoryTable | None
     history: tuple[AppliedMigration, ...]
     is_elsewhere: bool
+    owners: Owners
     others: tuple[Mapping[str, Any], ...]
 
 
@@ -111,6 +114,7 @@ def _to_look(
         table=table,
         history=history,
         is_elsewhere=choice.is_elsewhere,
+        owners=facts.owners,
         others=choice.others,
     )
 

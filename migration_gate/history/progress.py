@@ -24,8 +24,10 @@ from migration_gate.history.companions import (
     companion_name,
     create_beside,
     look_beside,
+    made_otherwise,
 )
 from migration_gate.history.making import making
+from migration_gate.history.rows import rows_written
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.errors import HistoryError
 
@@ -86,18 +88,23 @@ def ensure_progress(
         seen = _look(conn, table)
     if not seen.exists:
         make = create_beside(table, SUFFIX, seen, COLUMNS)
-        with making(conn, table.schema, table.name + SUFFIX, role, full=full):
-            conn.execute(sql.SQL("BEGIN; {} COMMIT").format(make))
+        name = table.name + SUFFIX
+        with making(conn, table.schema, name, role, full=full):
+            try:
+                conn.execute(sql.SQL("BEGIN; {} COMMIT").format(make))
+            except psycopg.errors.InvalidTextRepresentation as error:
+                raise made_otherwise(conn, f"{table.schema}.{name}", error) from error
 
 
 def _look(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:
     seen = look_beside(conn, table, SUFFIX)
-    if seen.exists and not seen.is_trusted:
+    if seen.faults:
+        what = "; ".join(fault.what for fault in seen.faults)
+        remedies = " ".join(fault.remedy for fault in seen.faults)
+        name = f"{table.schema}.{table.name}{SUFFIX}"
         raise HistoryError(
-            f'table "{table.schema}.{table.name + SUFFIX}" cannot be trusted as '
-            "progress",
-            hint="It is not an ordinary table of the history's owner: drop it, and "
-            "start the gate again.",
+            f'table "{name}" cannot be trusted as progress: {what}',
+            hint=f"It tells what of files outside a transaction has run: {remedies}",
         )
     return seen
 
@@ -151,23 +158,26 @@ def insert_finished(
 ) -> sql.Composed:
     """Return the statement that records a unit in the transaction that does it."""
     return sql.SQL(
-        "INSERT INTO {} (version, statement, digest, state, changed_at) "
-        "VALUES ({}, {}, {}, 'finished', {})"
-    ).format(progress_table(table), version, number, digest, NOW)
+        "INSERT INTO {} (version, statement, digest, state, changed_at, duration_ms) "
+        "VALUES ({}, {}, {}, 'finished', {}, {})"
+    ).format(progress_table(table), version, number, digest, NOW, rows_written(table))
 
 
 def finish_finished(table: HistoryTable, version: str, number: int) -> sql.Composed:
     """
     Return the statement that fills in how long a unit took, before its COMMIT.
 
-    Divides by the number of rows, so that a file that removed its own row fails.
+    Divides by the number of rows, so that a file fails that removed its own row, or
+    wrote in the history.
     """
     return sql.SQL(
-        "WITH done AS (UPDATE {} SET duration_ms = {} WHERE {} RETURNING 1) SELECT {}"
+        "WITH done AS (UPDATE {} SET duration_ms = {} WHERE {} AND {} RETURNING 1) "
+        "SELECT {}"
     ).format(
         progress_table(table),
         TOOK,
         IS_UNIT.format(version, number),
+        qualified("{} - duration_ms <= 0").format(rows_written(table)),
         qualified("1 / (SELECT pg_catalog.count(*) FROM done)"),
     )
 

@@ -85,6 +85,22 @@ def lock_row(table: HistoryTable, version: str) -> sql.Composed:
     )
 
 
+# How many rows of the history this session has written since PostgreSQL last added them
+# up, which is never amid a transaction; 0 where it counts nothing (track_counts). The
+# number before the file waits in the row's duration_ms for the one after it.
+WRITTEN: Final = qualified(
+    "(pg_catalog.pg_stat_get_xact_tuples_inserted({table}::pg_catalog.regclass) + "
+    "pg_catalog.pg_stat_get_xact_tuples_updated({table}::pg_catalog.regclass) + "
+    "pg_catalog.pg_stat_get_xact_tuples_deleted({table}::pg_catalog.regclass))"
+)
+
+
+def rows_written(table: HistoryTable) -> sql.Composed:
+    """Return the expression that counts what was written in the history."""
+    name = sql.Identifier(table.schema, table.name).as_string()
+    return WRITTEN.format(table=sql.Literal(name))
+
+
 # Set by the statement that finds the row, and asked for by the next one: cheaper than
 # one statement that counts what it has changed.
 RECORDED: Final = "migration_gate.recorded"
@@ -96,7 +112,7 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
     Fill in when the migration ended and how long it took, and read both back.
 
     Its answer has the duration in ms and the time. Where the file has removed its own
-    row, REQUIRE_RECORDED fails behind it.
+    row, or written another one, REQUIRE_RECORDED fails behind it.
     """
     now = clock(has_zone=table.has_zone)
     took = qualified(
@@ -105,7 +121,8 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
     if "duration_ms" in table.our_columns and table.can_update:
         statement = sql.SQL(
             "UPDATE {table} SET applied_at = {now}, duration_ms = {took} "
-            "WHERE {is_row} RETURNING duration_ms, {time}, {recorded}"
+            "WHERE {is_row} AND {has_written_one} "
+            "RETURNING duration_ms, {time}, {recorded}"
         )
     else:
         statement = sql.SQL(
@@ -117,6 +134,7 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
         took=took,
         is_row=qualified("version = {}").format(version),
         time=to_text(has_zone=table.has_zone),
+        has_written_one=qualified("{} - duration_ms <= 1").format(rows_written(table)),
         recorded=sql.SQL("pg_catalog.set_config({}, 'on', true)").format(RECORDED),
     )
 

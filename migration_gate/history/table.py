@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from migration_gate.history.tools import CHARACTER_TYPES, Column, name_tool
+from migration_gate.history.trust import Fault, Owners, find_faults
 from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.quoting import quote_name
 
@@ -28,8 +29,9 @@ class HistoryTable(NamedTuple):
     A table that can serve as the history.
 
     ``our_columns`` are those of ours that it has; ``has_zone`` tells whether
-    applied_at is a timestamp with time zone; the rights are the login role's.
-    ``has_failures`` tells whether a table of failures stands beside it.
+    applied_at is a timestamp with time zone; the rights are the login role's, and
+    ``owners`` are whom it trusts with the table. ``has_failures`` tells whether a table
+    of failures stands beside it.
     """
 
     schema: str
@@ -39,6 +41,8 @@ class HistoryTable(NamedTuple):
     can_insert: bool
     can_update: bool
     can_alter: bool
+    owners: Owners
+    owner: str
     has_failures: bool = False
 
     @property
@@ -56,14 +60,12 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
         LoginRefusedError: The login role may not read it.
     """
     table = f'table "{facts["schema"]}.{facts["name"]}"'
-    faults = _find_trust_faults(facts)
+    faults = find_faults(facts)
     if faults:
         raise HistoryError(
-            f"{table} cannot be trusted as history: {'; '.join(faults)}",
-            hint="Drop it if it is not yours, or name another one in "
-            "GATE_HISTORY_TABLE; the history is an ordinary table without triggers, "
-            "rules or row security, owned by the login role, a role it is a member "
-            "of, GATE_ROLE, the database's owner or a superuser.",
+            f"{table} cannot be trusted as history: "
+            f"{'; '.join(fault.what for fault in faults)}",
+            hint=_how_to_trust(faults),
         )
     columns = [Column(**column) for column in facts["columns"]]
     fault = _find_form_fault(columns, is_unique=facts["version_is_unique"])
@@ -86,6 +88,8 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
         can_insert=facts["can_insert"],
         can_update=facts["can_update"],
         can_alter=facts["can_alter"],
+        owners=facts["owners"],
+        owner=facts["owner"],
         has_failures=facts["has_failures"],
     )
 
@@ -107,25 +111,26 @@ def missing_right(
     """Return the error for a right on the history table that the role lacks."""
     role = quote_name(str(facts["login_role"]))
     where = f"{quote_name(schema)}.{quote_name(name)}"
+    hint = f"GRANT {right} ON {where} TO {role};"
+    group, owner = facts.get("gate_role"), facts.get("owner")
+    if group is not None and owner not in {None, group}:
+        # Left by another login role: whoever comes next would lack the same.
+        hint = f"ALTER TABLE {where} OWNER TO {quote_name(str(group))};"
     return LoginRefusedError(
-        f'role {role} lacks {right} on table "{schema}.{name}"',
-        hint=f"GRANT {right} ON {where} TO {role};",
+        f'role {role} lacks {right} on table "{schema}.{name}"', hint=hint
     )
 
 
-def _find_trust_faults(facts: Mapping[str, Any]) -> list[str]:
-    faults = []
-    if facts["kind"] != "r" or facts["persistence"] == "t":
-        faults.append("it is not an ordinary table")
-    if facts["has_rules"]:
-        faults.append("it has rules")
-    if facts["has_triggers"]:
-        faults.append("it has triggers")
-    if facts["has_row_security"]:
-        faults.append("it has row security")
-    if not facts["owner_is_trusted"]:
-        faults.append(f'it is owned by role "{facts["owner"]}"')
-    return faults
+def _how_to_trust(faults: Sequence[Fault]) -> str:
+    """Say what mends a table; never to drop one that may have rows of the gate's."""
+    remedies = " ".join(fault.remedy for fault in faults if fault.remedy)
+    other = "name a table of the gate's own in GATE_HISTORY_TABLE."
+    if not remedies:
+        return f"{other[0].upper()}{other[1:]}"
+    return (
+        f"Where it is the history of these files, let its owner or a superuser run: "
+        f"{remedies} Where somebody else has put it there, {other}"
+    )
 
 
 def _find_form_fault(columns: Sequence[Column], *, is_unique: bool) -> str | None:

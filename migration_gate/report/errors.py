@@ -205,17 +205,18 @@ class HistoryError(GateError):
 
     reason = "history"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a place, by name
         self,
         message: str,
         *,
         hint: str = "",
+        version: str | None = None,
         file: str | None = None,
         line: int | None = None,
         column: int | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
-        self._place = {"file": file, "line": line, "column": column}
+        super().__init__(message, hint=hint, version=version)
+        self._place = {"version": version, "file": file, "line": line, "column": column}
 
     def fields(self) -> dict[str, object]:
         """Return the place in a file; None where it is about none."""

@@ -223,5 +223,6 @@ def make_history(
             conn,
             session.seen,
             settings.history_table,
+            settings.role,
             full=settings.log_detail == "full",
         )

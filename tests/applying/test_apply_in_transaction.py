@@ -159,7 +159,7 @@ def test_a_file_that_removes_its_own_row_fails_and_leaves_nothing(
     assert why(run) == (
         1,
         "history",
-        "2_b.sql:1: the migration removes the history table, or its own row",
+        "2_b.sql:1: the migration removes the history table, or writes rows of it",
     )
     assert (versions(database), tables(database)) == (["1_a.sql"], [])
 
@@ -207,10 +207,10 @@ def test_a_history_of_any_name_is_not_filled(
     assert "creates or fills the history table" in run.verdict["error_message"]
 
 
-def test_objects_belong_to_gate_role_and_the_history_to_the_login(
+def test_objects_and_the_history_belong_to_gate_role(
     gate: Gate, database: Database
 ) -> None:
-    """SET ROLE is for the files alone."""
+    """What is made as the login role, after RESET ROLE, belongs to that."""
     login = database.role("login")
     owner = database.role("owner", attributes="NOLOGIN")
     database.execute(
@@ -231,7 +231,7 @@ def test_objects_belong_to_gate_role_and_the_history_to_the_login(
         "a": owner.user,
         "b": login.user,
         "c": owner.user,
-        "schema_migrations": login.user,
+        "schema_migrations": owner.user,
     }
     assert database.fetch("TABLE a UNION ALL TABLE c") == [(owner.user,)] * 2
 

@@ -336,7 +336,7 @@ def test_a_partition_is_detached_concurrently_after_a_kill(
 def test_gate_role_owns_what_an_outside_file_makes(
     gate: Gate, database: Database
 ) -> None:
-    """Files run as GATE_ROLE; progress and history stay the login role's."""
+    """Files run as GATE_ROLE, and what the gate makes is the same role's."""
     owner = database.role("owner", attributes="NOLOGIN")
     database.execute(f"GRANT ALL ON SCHEMA public TO {owner.user}")
     script = "CREATE TABLE t (id integer);\n" + INDEX
@@ -351,7 +351,7 @@ def test_gate_role_owns_what_an_outside_file_makes(
         "SELECT relname, relowner::regrole::text FROM pg_class "
         "WHERE relname IN ('t', 't_id', 'schema_migrations_progress') ORDER BY 1"
     ) == [
-        ("schema_migrations_progress", database.user),
+        ("schema_migrations_progress", owner.user),
         ("t", owner.user),
         ("t_id", owner.user),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.fix_gate import Gate
@@ -32,7 +34,7 @@ PLANTED = {
             " SELECT 1 AS id, spy()::varchar(255) AS version,"
             " now()::timestamp AS applied_at;"
         ),
-        "it is not an ordinary table; it has rules",
+        "it is not an ordinary table",
     ),
     "materialized view": (
         (
@@ -40,7 +42,7 @@ PLANTED = {
             " '1_a.sql'::varchar(255) AS version, now()::timestamp AS applied_at;"
             "CREATE UNIQUE INDEX ON schema_migrations (version);"
         ),
-        "it is not an ordinary table; it has rules",
+        "it is not an ordinary table",
     ),
     "partitioned table": (
         (
@@ -63,21 +65,22 @@ PLANTED = {
             f"{PLAIN} CREATE TRIGGER t BEFORE INSERT ON schema_migrations FOR EACH ROW"
             " EXECUTE FUNCTION spy_trigger();"
         ),
-        "it has triggers",
+        'it has trigger "t"',
     ),
     "rule": (
         (
             f"{PLAIN} CREATE RULE r AS ON INSERT TO schema_migrations"
             " DO ALSO SELECT spy();"
         ),
-        "it has rules",
+        'it has rule "r"',
     ),
     "row security": (
         (
             f"{PLAIN} {ROW} ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY;"
+            "ALTER TABLE schema_migrations FORCE ROW LEVEL SECURITY;"
             "CREATE POLICY p ON schema_migrations USING (spy() IS NOT NULL);"
         ),
-        "it has row security",
+        "it has row security, which is forced on its owner too",
     ),
 }
 
@@ -88,15 +91,46 @@ def test_a_planted_table_is_refused_and_runs_nothing(
 ) -> None:
     """By its owner too: an ordinary table has no code of its own."""
     script, fault = PLANTED[kind]
-    database.execute(SPY + script)
-    run = gate(database=database, migrations=ONE)
+    owner = database.role("app")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.user}; {SPY}{script}")
+    if kind != "foreign table":
+        kinds = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW"}
+        database.execute(
+            f"ALTER {kinds.get(kind, 'TABLE')} schema_migrations"
+            f" OWNER TO {owner.user}; GRANT ALL ON spied TO PUBLIC"
+        )
+    run = gate(database=owner, migrations=ONE)
     assert why(run) == (
         1,
         "history",
         f'table "public.schema_migrations" cannot be trusted as history: {fault}',
     )
+    assert "drop it" not in run.verdict["hint"].lower()
     assert database.fetch("SELECT * FROM spied") == []
     assert "a" not in tables(database)
+
+
+MENDED = ["trigger", "rule", "row security"]
+
+
+@pytest.mark.parametrize("kind", MENDED)
+def test_the_hint_is_the_statement_that_mends_it(
+    gate: Gate, database: Database, kind: str
+) -> None:
+    """Run as it is by the owner, and the rows count."""
+    owner = database.role("app")
+    script, _ = PLANTED[kind]
+    # Planted after the row.
+    script = script.replace(ROW, "").replace(PLAIN, PLAIN + ROW)
+    database.execute(
+        f"GRANT CREATE ON SCHEMA public TO {owner.user}; {SPY}{script}"
+        f"ALTER TABLE schema_migrations OWNER TO {owner.user};"
+    )
+    hint = gate(database=owner, migrations=ONE).verdict["hint"]
+    (statement,) = re.findall(r"(?:DROP|ALTER) [^;]+;", hint)
+    owner.execute(statement)
+    run = gate(database=owner, migrations=ONE)
+    assert (run.exit_code, run.verdict["applied"]) == (0, []), run.output
 
 
 @pytest.mark.parametrize("login", ["superuser", "ordinary role"])
@@ -133,7 +167,7 @@ def test_a_table_of_a_foreign_owner_is_refused_and_runs_nothing(
     for command in ("migrate", "check", "status"):
         run = gate(command, database=logged_in, migrations=ONE)
         assert run.exit_code == 1
-        assert "it is not an ordinary table; it has rules; it is owned" in run.output
+        assert "it is not an ordinary table" in run.output
     assert database.fetch("SELECT * FROM spied") == []
 
 
