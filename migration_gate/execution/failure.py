@@ -47,6 +47,8 @@ from migration_gate.statements import Statement, place
 SYNTAX_ERROR: Final = "42601"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
+# A character that the database's encoding does not have; bytes that are none.
+UNCONVERTIBLE: Final = frozenset({"22P05", "22021"})
 # No such table or column; division by the number of rows. Nothing was recorded, in this
 # session or this transaction.
 ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
@@ -85,7 +87,7 @@ def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exceptio
     Args:
         found: Whose statement it is, and the byte that PostgreSQL points to.
     """
-    if isinstance(found.part, Own) and not _checks_deferred(found.part):
+    if isinstance(found.part, Own) and not _is_of_the_file(found.part, failure):
         return _judge_own(worker, found.share.task, found.part, failure)
     line, column = _find_place(found, failure)
     script = found.share.task.script
@@ -117,8 +119,14 @@ def _name_stumble(
     return error._replace(error_message=f"{said}{near} {token}"), began
 
 
-def _checks_deferred(part: Own) -> bool:
-    """Tell whether a statement of the gate's own may fail by what the file did."""
+def _is_of_the_file(part: Own, failure: SqlFailure) -> bool:
+    """
+    Tell whether a statement of the gate's own fails by what the file does or holds.
+
+    The server converts a message whole, before it begins with the first statement.
+    """
+    if part.name == "begin":
+        return failure.sqlstate in UNCONVERTIBLE
     return part.name == "commit" or part.text == DEFERRED
 
 

@@ -130,7 +130,7 @@ def looking(stage: Stage) -> Scene:
     stage.stack.callback(other.execute, "ROLLBACK")
     return Scene(
         environ=stage.database.environ(),
-        is_there=lambda: stage.does("%WITH RECURSIVE login%", "Lock"),
+        is_there=lambda: stage.does("%json_build_array%", "Lock"),
     )
 
 
