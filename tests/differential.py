@@ -323,7 +323,7 @@ def _one_line(text: bytes) -> bytes:
 REFUSALS = {
     "psql command inside a statement": r"\gset and the like, or MySQL's strings",
     "COPY data without end": "psql takes the end of the file for it",
-    "text behind COPY ... FROM STDIN on the same line": "psql runs it after the data",
+    "text after COPY ... FROM STDIN on the same line": "psql runs it after the data",
     "unterminated quoted string": "an error for PostgreSQL too",
     "not UTF-8": "a migration is UTF-8",
 }

@@ -20,11 +20,11 @@ from migration_gate.applying.unfinished import (
     REFUSED_INSIDE,
     alone,
     is_done_in_steps,
-    judge,
     note_before,
     require_valid,
     tidy,
     waits_harmlessly,
+    was_done,
 )
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.simple_query import Row
@@ -133,7 +133,7 @@ def apply_outside(
 
 def require_no_session(scripts: Iterable[Script]) -> None:
     """
-    Refuse, behind a pooler, statements that need a session of their own.
+    Refuse, through a pooler, statements that need a session of their own.
 
     Raises:
         MigrationFilesError: Lists every such statement.
@@ -390,7 +390,7 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
         run.file, run.watch, run.log, lambda _: _prepare_session(run, unit)
     )
     with _clearing(run):
-        is_done = judge(worker.conn, run.task.script, unit, row.before)
+        is_done = was_done(worker.conn, run.task.script, unit, row.before)
     if is_done:
         with held.translated("write the progress of files"):
             held.conn.execute(finish_unit(worker.table, version, unit.number))

@@ -59,7 +59,7 @@ class Run:
     """
     What is applied next: one pending migration, or several small ones at once.
 
-    ``end`` is the place among all that are pending of what comes after it. There are
+    ``end`` is the index, among all that are pending, of what comes after it. There are
     no messages for what runs outside a transaction.
     """
 
@@ -73,7 +73,7 @@ NOTHING_YET: Final = Run(tasks=(), messages=(), end=0)
 
 @dataclass(slots=True)
 class Applier:
-    """What it takes to apply migrations: the connections, and who is told of it."""
+    """What it takes to apply migrations: connections, scripts, and who reports."""
 
     worker: Worker
     held: Session
@@ -86,7 +86,7 @@ class Applier:
 
     def apply_all(self, plan: Plan) -> None:
         """
-        Apply what is pending, in order; each is told of once it is committed.
+        Apply what is pending, in order; each is reported once it is committed.
 
         Raises:
             MigrationFailedError: Nothing of a transactional migration is left, and all
@@ -109,7 +109,7 @@ class Applier:
 
     def _look_ahead(self, plan: Plan, run: Run) -> None:
         """Prepare the next run while PostgreSQL works at this one."""
-        # A file that changed meanwhile, or a lost connection, is told of at its turn.
+        # A file that changed meanwhile, or a lost connection, is reported in its turn.
         with suppress(MigrationFilesError, ConnectionLostError):
             self._next = self._prepare(plan, run)
 
@@ -148,18 +148,18 @@ class Applier:
         """
         Compose a message: each commits alone, and the last waits for the flush of all.
 
-        Nobody is told of one before. A run that ends in between flushes by the row of
+        None is reported before. A run that ends in between flushes by the row of
         one that is committed, which takes the right to update.
         """
         worker, last = self.worker, len(tasks) - 1
         each = [
             message
-            for place, task in enumerate(tasks)
+            for index, task in enumerate(tasks)
             for message in compose_transaction(
                 worker,
                 task,
-                place,
-                flushes=place == last or not worker.table.can_update,
+                index,
+                flushes=index == last or not worker.table.can_update,
             )
         ]
         return [join(each)] if len(tasks) > 1 else each
@@ -191,7 +191,7 @@ class Applier:
             if rest:
                 self._apply_run(rest, self._compose(rest))
         except UnparsedError as error:
-            cut = max(len(tasks) // 2 if error.place is None else error.place, 1)
+            cut = max(len(tasks) // 2 if error.index is None else error.index, 1)
             for part in (tasks[:cut], tasks[cut:]):
                 self._apply_run(part, self._compose(part))
 
@@ -213,8 +213,8 @@ class Applier:
     ) -> None:
         waiting, settlement = list(tasks), self.settlement
 
-        def start_up_to(place: int) -> None:
-            while waiting and len(tasks) - len(waiting) <= place:
+        def start_up_to(index: int) -> None:
+            while waiting and len(tasks) - len(waiting) <= index:
                 self._log_start(waiting.pop(0).script, attempt)
 
         def on_commit(share: Share, row: Row) -> None:
@@ -222,7 +222,7 @@ class Applier:
 
         settlement.sent(tasks)
         start_up_to(0)
-        hooks = Hooks(on_sent=on_sent, on_place=start_up_to, on_commit=on_commit)
+        hooks = Hooks(on_sent=on_sent, on_migration=start_up_to, on_commit=on_commit)
         *before, last = messages
         try:
             with self._flushed_at_failure(tasks):
@@ -243,7 +243,7 @@ class Applier:
     @contextmanager
     def _flushed_at_failure(self, tasks: Sequence[Task]) -> Iterator[None]:
         """
-        Wait for the flush of what is committed when something behind it fails.
+        Wait for the flush of what is committed when something after it fails.
 
         Where that cannot be, as when somebody has changed the history meanwhile, the
         server flushes by itself, in wal_writer_delay.

@@ -1,5 +1,5 @@
 """
-What was sent is in doubt until it is known to be committed: tallied, and told.
+Track which of the migrations just sent are known to be committed; report each once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from migration_gate.report.verdict import Tally
 
 @dataclass(slots=True)
 class Settlement:
-    """Settles, one by one and in order, the migrations that are sent together."""
+    """
+    Tracks the migrations that were sent together, in their order.
+
+    Each is in doubt until its COMMIT is answered, and is reported when it is flushed.
+    """
 
     tally: Tally
     log: Log
@@ -41,8 +45,8 @@ class Settlement:
         Report what is committed, in order.
 
         Args:
-            start_up_to: Called with the place of each before it is told of, and of
-                what began behind the last.
+            start_up_to: Called with the index of each before it is reported, and with
+                that of the one that began after the last.
         """
         while self._untold:
             start_up_to(self.committed_count - len(self._untold))

@@ -68,7 +68,7 @@ REFUSED_INSIDE: Final = frozenset({"25001", "2D000"})
 
 
 def waits_harmlessly(unit: Unit) -> bool:
-    """Tell whether no query queues behind the statement while it waits for locks."""
+    """Tell whether no query queues while the statement waits for its locks."""
     is_full = b"full" in unit.statements[0].tokens[:8]
     return any(word in unit.alone for word in HARMLESS) and not is_full
 
@@ -111,7 +111,7 @@ def note_before(conn: Conn, unit: Unit) -> dict[str, Any]:
     return {}
 
 
-def judge(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
+def was_done(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
     """
     Tell whether a statement whose end was not seen has been done.
 
@@ -122,7 +122,7 @@ def judge(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
     """
     index = concurrent_index(unit.statements[0])
     if index is not None and index.action == "create":
-        return _judge_created(conn, script, unit, before)
+        return _was_created(conn, script, unit, before)
     if index is not None and index.action == "drop":
         return before["oid"] is not None and not has_class(conn, before["oid"])
     if index is not None:
@@ -130,7 +130,7 @@ def judge(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
         oid = before["oid"]
         return oid is not None and not has_class(conn, oid)
     if "parent" in before:
-        return _judge_detached(conn, before)
+        return _was_detached(conn, before)
     named = _named_object(unit)
     if named is not None:
         creates = unit.statements[0].tokens[:1] == (b"create",)
@@ -193,7 +193,7 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
         )
 
 
-def _judge_created(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
+def _was_created(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
     found = new_indexes(conn, before)
     index = concurrent_index(unit.statements[0])
     if index is not None and index.name is None and len(found) > 1:
@@ -218,7 +218,7 @@ def _note_detach(conn: Conn, parent: Name, child: Name) -> dict[str, Any]:
     return {"parent": parent_oid, "child": child_oid, "is_attached": is_attached}
 
 
-def _judge_detached(conn: Conn, before: Facts) -> bool:
+def _was_detached(conn: Conn, before: Facts) -> bool:
     row = conn.execute(
         qualified(
             "SELECT inhdetachpending FROM pg_catalog.pg_inherits "

@@ -65,7 +65,7 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     history = held.settings.history_table._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history)
     with interruptible():
-        shelf.judge(plan.pending)
+        shelf.require_fit(plan.pending)
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)
     with open_worker(held.settings, held, log) as worker:

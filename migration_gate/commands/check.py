@@ -26,7 +26,7 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
-    looking,
+    asking,
     use_first,
 )
 from migration_gate.connection.wait import Patience, wait_for
@@ -62,7 +62,7 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     """
     migrations = load(settings, log, "check")
     patience = new_patience(settings, log, settings.wait_timeout_s)
-    looker = _Looker(settings, migrations, patience, log)
+    looker = _Checker(settings, migrations, patience, log)
     try:
         plan = wait_for(looker.look, patience)
     finally:
@@ -119,7 +119,7 @@ def require_applied(session: Session, migrations: Sequence[Migration]) -> Plan:
     return plan
 
 
-class _Looker:
+class _Checker:
     """Looks as often as it is asked to; reports the first answer of the database."""
 
     def __init__(
@@ -164,7 +164,7 @@ def _say_incomplete(session: Session, plan: Plan) -> GateError:
 
 
 def _ask(conn: LimitedConnection, patience: Patience, log: Log) -> None:
-    with closing(conn), looking(conn, "ask for the server's state"):
+    with closing(conn), asking(conn, "ask for the server's state"):
         is_standby, read_only, backend_pid = conn.execute(SERVER_STATE).fetchall()[0]
         if is_standby or read_only == "on":
             raise not_writable(is_standby=is_standby)

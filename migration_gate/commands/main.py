@@ -101,7 +101,7 @@ class _Ending:
 
     def end(self, error: GateError | None, tally: Tally) -> Verdict:
         """Report how the run ended."""
-        verdict = self._judge(error, tally)
+        verdict = self._make_verdict(error, tally)
         self._exit_code = verdict.exit_code
         self._reporting.acquire()
         _report(verdict, self._log)
@@ -111,11 +111,11 @@ class _Ending:
     def leave(self, error: GateError, tally: Tally) -> None:
         """Report for a main thread that is stuck, and end the process."""
         if self._reporting.acquire(blocking=False):
-            _report(self._judge(error, tally), self._log)
+            _report(self._make_verdict(error, tally), self._log)
             os._exit(1)
         os._exit(self._exit_code)
 
-    def _judge(self, error: GateError | None, tally: Tally) -> Verdict:
+    def _make_verdict(self, error: GateError | None, tally: Tally) -> Verdict:
         duration_ms = round((time.monotonic() - self._started_s) * 1000)
         if error is None:
             return opened(tally, duration_ms=duration_ms)

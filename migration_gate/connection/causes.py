@@ -515,13 +515,13 @@ def decide(failures: Sequence[tuple[Hashable, Cause]]) -> int:
     most.
     """
     answered = {host for host, cause in failures if cause not in NETWORK}
-    places = [
-        place
-        for place, (host, cause) in enumerate(failures)
+    indexes = [
+        index
+        for index, (host, cause) in enumerate(failures)
         if cause not in NETWORK or host not in answered
     ]
-    others = [place for place in places if failures[place][1] not in OTHER_KIND]
-    return min(others or places, key=lambda place: _helped(failures[place][1]))
+    others = [index for index in indexes if failures[index][1] not in OTHER_KIND]
+    return min(others or indexes, key=lambda index: _helped(failures[index][1]))
 
 
 def _helped(cause: Cause) -> tuple[int, bool]:

@@ -271,12 +271,12 @@ def _to_one(failures: Sequence[NotReadyError]) -> NotReadyError:
     """Return the failure that decides, with the words of all."""
     if len(failures) == 1:
         return failures[0]
-    places = [(f.address.get("host"), f.address.get("port")) for f in failures]
+    addresses = [(f.address.get("host"), f.address.get("port")) for f in failures]
     causes = [failure.cause for failure in failures]
-    chosen = failures[decide(list(zip(places, causes, strict=True)))]
+    chosen = failures[decide(list(zip(addresses, causes, strict=True)))]
     told = NotReadyError(
         chosen.cause,
-        "; ".join(dict.fromkeys(_with_place(failure) for failure in failures)),
+        "; ".join(dict.fromkeys(_with_address(failure) for failure in failures)),
         chosen.error,
         address=chosen.address,
     )
@@ -286,7 +286,7 @@ def _to_one(failures: Sequence[NotReadyError]) -> NotReadyError:
     return told
 
 
-def _with_place(failure: NotReadyError) -> str:
+def _with_address(failure: NotReadyError) -> str:
     """Say where it was, unless libpq did."""
     text, host = str(failure), failure.address.get("host")
     if host is None or text.startswith("connection to server"):
@@ -309,7 +309,7 @@ def open_second_connection(
     """
     conn = open_connection(database, until_s=until_s, **overrides)
     try:
-        with looking(conn, "use a second connection"):
+        with asking(conn, "use a second connection"):
             conn.execute("SELECT")
     except BaseException as error:
         conn.close()
@@ -324,7 +324,7 @@ def _waited_in_pool(error: NotReadyError) -> bool:
 
 
 @contextmanager
-def looking(
+def asking(
     conn: LimitedConnection,
     doing: str,
     *,
@@ -369,14 +369,14 @@ def _to_no_answer(conn: LimitedConnection, outcome: Exception) -> Exception:
     return outcome
 
 
-def name_place(parameters: Mapping[str, str]) -> str:
+def name_address(parameters: Mapping[str, str]) -> str:
     """Name where a connection leads, in quotes: each host with its port."""
-    place = shown(parameters)
-    if place["host"] is None:
+    address = shown(parameters)
+    if address["host"] is None:
         service = parameters.get("service")
         return f'service "{service}"' if service else "the local socket"
-    hosts = place["host"].split(",")
-    ports = (place["port"] or "5432").split(",")
+    hosts = address["host"].split(",")
+    ports = (address["port"] or "5432").split(",")
     if len(ports) < len(hosts):
         ports = ports * len(hosts)
     return ", ".join(

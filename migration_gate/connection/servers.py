@@ -48,11 +48,11 @@ def _each_host(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
         for keyword in ("host", "hostaddr", "port")
         if parameters.get(keyword)
     }
-    for place in range(max([1, *map(len, lists.values())])):
+    for index in range(max([1, *map(len, lists.values())])):
         yield {
             **parameters,
             **{
-                keyword: parts[place] if len(parts) > 1 else parts[0]
+                keyword: parts[index] if len(parts) > 1 else parts[0]
                 for keyword, parts in lists.items()
             },
         }

@@ -27,7 +27,7 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.connect import (
     NotReadyError,
     current_parameters,
-    name_place,
+    name_address,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
 from migration_gate.connection.waits import pause
@@ -67,7 +67,7 @@ class Patience:
     log: Log
     started_s: float = field(default_factory=time.monotonic)
     attempts: int = 0
-    place: str = ""
+    address: str = ""
     cause: Cause = UNKNOWN
     pace: Pace = DENSE
     refused_since_s: float | None = None
@@ -95,7 +95,9 @@ class Patience:
         """Count a failed attempt and find what it means."""
         self.attempts += 1
         with suppress(SettingsError):  # a file that is not there yet
-            self.place = self.place or name_place(current_parameters(self.database))
+            self.address = self.address or name_address(
+                current_parameters(self.database)
+            )
         self.cause, self.pace = error.cause, error.pace
         if error.cause is UNKNOWN and error.address:
             self.cause = self._label(str(error), error.address)
@@ -245,10 +247,10 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
         return error.error
     if error.error is not None:
         return error.error.noted(patience.tried)
-    cause, text, place = patience.cause, str(error), patience.place
+    cause, text, address = patience.cause, str(error), patience.address
     if cause.kind == "local" and cause.reason.startswith("certificate"):
         return DatabaseUnreachableError(
-            f"cannot trust PostgreSQL at {place}: {text}",
+            f"cannot trust PostgreSQL at {address}: {text}",
             hint=trust_remedy(error.address.get("host", "").split(",")),
         )
     if cause.kind == "local":
@@ -258,10 +260,11 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
         return SettingsError([fault])
     if cause.kind == "refused":
         return LoginRefusedError(
-            f"PostgreSQL at {place} refuses the connection ({patience.tried}): {text}",
+            f"PostgreSQL at {address} refuses the connection ({patience.tried}): "
+            f"{text}",
             hint=f"{_doubts(patience)} {cause.remedy}".lstrip(),
         )
     return DatabaseUnreachableError(
-        f"could not reach a usable PostgreSQL at {place} ({patience.tried}): {text}",
+        f"could not reach a usable PostgreSQL at {address} ({patience.tried}): {text}",
         hint=cause.remedy,
     )

@@ -40,7 +40,7 @@ CHECKSUM: Final = "\0checksum\0"
 
 
 def compose_transaction(
-    worker: Worker, task: Task, place: int = 0, *, flushes: bool = True
+    worker: Worker, task: Task, share_index: int = 0, *, flushes: bool = True
 ) -> list[Message]:
     """
     Return the messages that apply a script in one transaction: one, unless it is large.
@@ -50,8 +50,8 @@ def compose_transaction(
     end; COMMIT.
 
     Args:
-        place: The migration's among those of its message, from 0.
-        flushes: False where another one of the message commits behind it, and waits
+        share_index: The migration's among those of its message, from 0.
+        flushes: False where another one of the message commits after it, and waits
             for the flush of both.
     """
     (unit,) = task.script.units
@@ -62,7 +62,9 @@ def compose_transaction(
         worker,
         task,
         before=(
-            *begin(worker, task.script, unit.modes, mark=to_mark(place, unit.number)),
+            *begin(
+                worker, task.script, unit.modes, mark=to_mark(share_index, unit.number)
+            ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
             Own("row", _fill(row, {VERSION: version, CHECKSUM: checksum})),
             *become_role(worker),
@@ -74,7 +76,7 @@ def compose_transaction(
             Own("finished", REQUIRE_RECORDED.encode()),
             Own("commit", b"COMMIT"),
         ),
-        place=place,
+        share_index=share_index,
     )
 
 
@@ -123,7 +125,7 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     before: Sequence[Own],
     statements: Sequence[Statement],
     after: Sequence[Own],
-    place: int = 0,
+    share_index: int = 0,
 ) -> list[Message]:
     """
     Spread statements over as many messages as they need.
@@ -135,8 +137,8 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     """
     first, *others = list(_cut(statements)) or [()]
     groups: list[list[Part]] = [
-        [*before, *first[:1], *_mark(worker, first[1:], place)],
-        *([*_mark(worker, group, place)] for group in others),
+        [*before, *first[:1], *_mark(worker, first[1:], share_index)],
+        *([*_mark(worker, group, share_index)] for group in others),
     ]
     for parts, cut in zip(groups, (first, *others), strict=True):
         parts.extend(restore(worker, cut))
@@ -163,7 +165,7 @@ def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
 
 
 def _mark(
-    worker: Worker, statements: Sequence[Statement], place: int
+    worker: Worker, statements: Sequence[Statement], share_index: int
 ) -> Iterator[Part]:
     """
     Put marks between statements, by which others see how far the message is.
@@ -174,6 +176,6 @@ def _mark(
     step = max(1, len(statements) // MARKS_MAX)
     for index, statement in enumerate(statements):
         if index % step == 0:
-            mark = literal(worker, to_mark(place, statement.number))
+            mark = literal(worker, to_mark(share_index, statement.number))
             yield Own("mark", b"SET LOCAL application_name = " + mark)
         yield statement

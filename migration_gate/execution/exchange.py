@@ -21,7 +21,7 @@ from migration_gate.connection.simple_query import (
     conversation,
 )
 from migration_gate.connection.waits import Stopped, awaiting
-from migration_gate.execution.failure import describe_failure, judge_failure
+from migration_gate.execution.failure import describe_failure, explain_failure
 from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Own, Share
 from migration_gate.execution.watch import Watch
@@ -45,12 +45,12 @@ class UnparsedError(Exception):
     """
     PostgreSQL could not read a message of several migrations, and has done none of it.
 
-    ``place`` is that of the migration at fault; None where PostgreSQL does not say.
+    ``index`` is that of the migration at fault; None where PostgreSQL does not say.
     """
 
-    def __init__(self, place: int | None) -> None:
+    def __init__(self, index: int | None) -> None:
         super().__init__("the message was not read")
-        self.place = place
+        self.index = index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +58,13 @@ class Hooks:
     """
     What is called while a message is under way.
 
-    ``on_sent`` once, while PostgreSQL works. ``on_place`` when the message is seen to
-    have come to a migration, with its place in it. ``on_commit`` for each migration as
-    soon as its COMMIT is answered, with the row that its "finish" gave.
+    ``on_sent`` once, while PostgreSQL works. ``on_migration`` when the message is seen
+    to have come to a migration, with its index in it. ``on_commit`` for each migration
+    as soon as its COMMIT is answered, with the row that its "finish" gave.
     """
 
     on_sent: Callable[[], None] = lambda: None
-    on_place: Callable[[int], None] = lambda _: None
+    on_migration: Callable[[int], None] = lambda _: None
     on_commit: Callable[[Share, Row], None] | None = None
 
 
@@ -83,8 +83,8 @@ def exchange(
     Send a message, while the lock is still held.
 
     Args:
-        blocks_queries: False for a statement behind whose lock waits nobody queues:
-            it may wait as long as it takes.
+        blocks_queries: False for statements such as CREATE INDEX CONCURRENTLY: no query
+            queues while they wait, so they may wait as long as it takes.
 
     Raises:
         MigrationFailedError: A statement failed, and its transaction is rolled back;
@@ -92,9 +92,9 @@ def exchange(
         LocksNotFreeError: The same, and it may be tried again.
         AlreadyAppliedError: The history had the row.
         UnparsedError: Nothing of a message of several migrations was done.
-        ConnectionLostError: What has not been told of as committed may be.
+        ConnectionLostError: What was not reported as committed may be committed.
     """
-    watch.start(message, blocks_queries=blocks_queries, on_place=hooks.on_place)
+    watch.start(message, blocks_queries=blocks_queries, on_migration=hooks.on_migration)
     course = _Course(message, watch, hooks)
     with (
         awaiting(watch.describe, reports=False),
@@ -110,7 +110,7 @@ def exchange(
                 course.take(answer)
     if talk.failure is not None:
         roll_back(worker.conn)
-        raise _judge(worker, message, talk.failure, course.answered, watch)
+        raise _explain(worker, message, talk.failure, course.answered, watch)
     if course.answered != message.answer_count:
         text = "PostgreSQL gave another number of answers than there are statements"
         raise AssertionError(text)
@@ -124,7 +124,7 @@ class _Course:
         self._message = message
         self._log = watch.log
         self._hooks = hooks
-        self._place = 0
+        self._index = 0
         self._share = message.shares[0]
         self._share_answered = 0
         self._finish: Row = ()
@@ -152,7 +152,7 @@ class _Course:
 
     def tell(self, notice: Notice) -> None:
         """Pass on what the file's statements raise as a notice."""
-        self._hooks.on_place(self._place)
+        self._hooks.on_migration(self._index)
         self._log.emit(
             MIGRATION_NOTICE,
             version=self._share.task.script.migration.version,
@@ -162,25 +162,25 @@ class _Course:
 
     def _next_share(self) -> None:
         shares = self._message.shares
-        if self._place + 1 < len(shares):
-            self._place += 1
-            self._share, self._share_answered = shares[self._place], 0
+        if self._index + 1 < len(shares):
+            self._index += 1
+            self._share, self._share_answered = shares[self._index], 0
 
 
-def _judge(
+def _explain(
     worker: Worker, message: Message, failure: SqlFailure, answered: int, watch: Watch
 ) -> Exception:
     encoding = worker.conn.pgconn.parameter_status(b"server_encoding")
     found = message.locate(failure.position, in_bytes=encoding == b"SQL_ASCII")
     if not answered and len(message.shares) > 1:
-        place = None if found is None else message.shares.index(found.share)
-        return UnparsedError(place)
+        index = None if found is None else message.shares.index(found.share)
+        return UnparsedError(index)
     found = found or message.part_after(answered)
     if failure.sqlstate == QUERY_CANCELED and watch.attempt.was_cancelled:
         error = describe_failure(worker, found.share.task.script, failure)
         words = "waited for its locks longer than GATE_DDL_LOCK_TIMEOUT"
         return LocksNotFreeError(error._replace(error_message=words))
-    return judge_failure(worker, found, failure)
+    return explain_failure(worker, found, failure)
 
 
 def roll_back(conn: psycopg.Connection[Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
-from migration_gate.execution.message import Own, OwnName, Place, Task
+from migration_gate.execution.message import Origin, Own, OwnName, Task
 from migration_gate.execution.stumble import missing_semicolon, name_token
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
@@ -80,7 +80,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
-def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exception:
+def explain_failure(worker: Worker, found: Origin, failure: SqlFailure) -> Exception:
     """
     Turn the error of a statement into the exception that says what to do.
 
@@ -88,7 +88,7 @@ def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exceptio
         found: Whose statement it is, and the byte that PostgreSQL points to.
     """
     if isinstance(found.part, Own) and not _is_of_the_file(found.part, failure):
-        return _judge_own(worker, found.share.task, found.part, failure)
+        return _explain_own(worker, found.share.task, found.part, failure)
     line, column = _find_place(found, failure)
     script = found.share.task.script
     error = describe_failure(worker, script, failure, line=line, column=column)
@@ -106,7 +106,7 @@ def judge_failure(worker: Worker, found: Place, failure: SqlFailure) -> Exceptio
 
 
 def _name_stumble(
-    statement: Statement, found: Place, failure: SqlFailure, error: SqlError
+    statement: Statement, found: Origin, failure: SqlFailure, error: SqlError
 ) -> tuple[SqlError, str]:
     """Say what PostgreSQL stumbled on, where it said so, and where that began."""
     content, said = found.share.task.script.content, error.error_message
@@ -151,7 +151,9 @@ def describe_failure(
     )
 
 
-def _judge_own(worker: Worker, task: Task, part: Own, failure: SqlFailure) -> Exception:
+def _explain_own(
+    worker: Worker, task: Task, part: Own, failure: SqlFailure
+) -> Exception:
     """Judge an error in a statement of the gate's own."""
     outcome = _find_outcome(worker, task, part, failure)
     return outcome or _refuse_own(worker, task, part, failure)
@@ -168,9 +170,9 @@ def _find_outcome(
     if part.name == "row" and failure.sqlstate == "23505":
         return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "role" and worker.settings.role is not None:
-        return _judge_role(worker.settings.role, failure, worker.login_role)
+        return _explain_role(worker.settings.role, failure, worker.login_role)
     if _is_row_gone(part, failure):
-        return _judge_removal(worker, task, find_marked(failure.message))
+        return _explain_removal(worker, task, find_marked(failure.message))
     return None
 
 
@@ -189,7 +191,7 @@ def _refuse_own(
     return refusal
 
 
-def _judge_removal(worker: Worker, task: Task, left_with: str | None) -> GateError:
+def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateError:
     script = task.script
     statements = [each for unit in script.units for each in unit.statements]
     removal = find_removal(script.content, statements, worker.table.name)
@@ -229,7 +231,7 @@ def _is_row_gone(part: Own, failure: SqlFailure) -> bool:
     return failure.sqlstate in ROW_GONE.get(part.name, ()) and not failure.context
 
 
-def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError | None:
+def _explain_role(role: str, failure: SqlFailure, login_role: str) -> GateError | None:
     if failure.sqlstate == "42501":
         return LoginRefusedError(
             f'role "{login_role}" may not become role "{role}" (GATE_ROLE)',
@@ -245,7 +247,7 @@ def _judge_role(role: str, failure: SqlFailure, login_role: str) -> GateError | 
     return SettingsError([fault])
 
 
-def _find_place(found: Place, failure: SqlFailure) -> tuple[int | None, int | None]:
+def _find_place(found: Origin, failure: SqlFailure) -> tuple[int | None, int | None]:
     """
     Return line and column in the file.
 

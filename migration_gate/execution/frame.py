@@ -1,5 +1,5 @@
 """
-What a file runs under: its limits and role before it, and behind it what clears up.
+What a file runs under: its limits and role before it, and after it what clears up.
 
 Touches no database: a connection only tells how to quote and which version it is.
 """

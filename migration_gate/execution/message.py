@@ -91,7 +91,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Origin:
     """A statement of a message, and the byte that PostgreSQL points to, or None."""
 
     share: Share
@@ -124,11 +124,11 @@ class Message:
                 text.writelines(share.part_blocks(part))
         return text.getvalue()
 
-    def part_after(self, answered: int) -> Place:
+    def part_after(self, answered: int) -> Origin:
         """Return the statement that is being done after this many answers."""
         for share in self.shares:
             if answered < len(share.parts):
-                return Place(share=share, part=share.parts[answered])
+                return Origin(share=share, part=share.parts[answered])
             answered -= len(share.parts)
         text = "PostgreSQL gave more answers than there are statements"
         raise AssertionError(text)
@@ -141,7 +141,7 @@ class Message:
             raise AssertionError(text)
         return place.share, place.part.copy_data
 
-    def locate(self, position: int | None, *, in_bytes: bool) -> Place | None:
+    def locate(self, position: int | None, *, in_bytes: bool) -> Origin | None:
         """
         Find what PostgreSQL's position points to: the statement, and the byte in it.
 
@@ -162,7 +162,7 @@ class Message:
                 if left < length:
                     before = left if in_bytes else len(sent.decode()[:left].encode())
                     start = part_start(part, share.task.script)
-                    return Place(share=share, part=part, offset=start + before)
+                    return Origin(share=share, part=part, offset=start + before)
                 left -= length
         return None
 

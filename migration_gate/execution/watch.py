@@ -69,8 +69,8 @@ class Watch:
     attempt: Attempt = field(default_factory=lambda: Attempt(time.monotonic()))
     _message: Message | None = None
     _blocks_queries: bool = True
-    _on_place: Callable[[int], None] = lambda _: None
-    _place: int = 0
+    _on_migration: Callable[[int], None] = lambda _: None
+    _index: int = 0
     _number: int | None = None
     _ticked_s: float = 0.0
     _reported_s: float = 0.0
@@ -86,7 +86,7 @@ class Watch:
         """Say what is waited for, as in "waiting to ..."."""
         if self._message is None:
             return ""
-        version = self._message.shares[self._place].task.script.migration.version
+        version = self._message.shares[self._index].task.script.migration.version
         at = f" at statement {self._number}" if self._number else ""
         return f"apply {version}{at}"
 
@@ -95,16 +95,16 @@ class Watch:
         message: Message,
         *,
         blocks_queries: bool,
-        on_place: Callable[[int], None] = lambda _: None,
+        on_migration: Callable[[int], None] = lambda _: None,
     ) -> None:
         """
         Note what is about to be sent, while the lock is still ours.
 
         Args:
-            blocks_queries: False where nobody queues behind what waits for locks: it
-                may then wait as long as it takes.
-            on_place: Called when the message is seen to have come to a migration, with
-                that one's place in it.
+            blocks_queries: False where no query queues while the statement waits for
+                its locks: it may then wait as long as it takes.
+            on_migration: Called when the message is seen to have come to a migration,
+                with its index in it.
 
         Raises:
             ConnectionLostError: The lock's connection is gone, and the lock with it.
@@ -116,8 +116,8 @@ class Watch:
         if message.begins:
             self.attempt, self._reported_s = Attempt(now), now
         self._message, self._blocks_queries = message, blocks_queries
-        self._on_place = on_place
-        self._place, self._number, self._ticked_s = 0, None, now
+        self._on_migration = on_migration
+        self._index, self._number, self._ticked_s = 0, None, now
         # Through a pooler each transaction may have another backend.
         pooled = self.held.is_pooled
         self._pid = None if pooled else self.worker.conn.info.backend_pid
@@ -153,7 +153,7 @@ class Watch:
             times_waits=self._blocks_queries,
         )
         share, number = self._find_place(message, seen, now)
-        self._judge_wait(self._pid, seen, share, passed_s)
+        self._end_long_wait(self._pid, seen, share, passed_s)
         if now - self._reported_s >= self.held.settings.heartbeat_s:
             self._reported_s = now
             self._report(self._pid, seen, share, number, now)
@@ -164,12 +164,12 @@ class Watch:
         """Return the migration that the message is at, and the statement if known."""
         if seen.mark is not None:  # there is none while the session is cleared
             index, self._number = seen.mark
-            if self._place < index < len(message.shares):
-                self._place, self.attempt = index, Attempt(now)
-                self._on_place(index)
-        return message.shares[self._place], self._number
+            if self._index < index < len(message.shares):
+                self._index, self.attempt = index, Attempt(now)
+                self._on_migration(index)
+        return message.shares[self._index], self._number
 
-    def _judge_wait(
+    def _end_long_wait(
         self, pid: int, seen: Activity, share: Share, passed_s: float
     ) -> None:
         """

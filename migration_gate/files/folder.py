@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from migration_gate.files.listing import error_words, judge_entries, list_entries
+from migration_gate.files.listing import error_words, list_entries, read_entries
 from migration_gate.files.migration import (
     Content,
     Migration,
@@ -45,7 +45,7 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
             that could be meant and is not read; lists every fault.
     """
     entries = list_entries(folder)
-    faults = judge_entries(entries, allow_empty=allow_empty)
+    faults = read_entries(entries, allow_empty=allow_empty)
     migrations = []
     for path, (version, said, is_outside) in entries.files.items():
         if said.kind != "up":

@@ -32,7 +32,7 @@ class Shelf:
     history: HistoryTableName
     _kept: dict[str, Script] = field(default_factory=dict)
 
-    def judge(self, migrations: Iterable[Migration]) -> None:
+    def require_fit(self, migrations: Iterable[Migration]) -> None:
         """
         Read and split files.
 

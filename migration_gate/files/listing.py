@@ -186,7 +186,7 @@ def _with_conf(path: str, name: str, said: Name) -> Entry:
     return Entry(name, said, is_outside=any(v.lower() == "false" for _, v in pairs))
 
 
-def judge_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
+def read_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
     """Return what of a folder could be meant and is not read."""
     ups = {path: e for path, e in entries.files.items() if e.said.kind == "up"}
     faults = _find_kind(entries, "refused")
@@ -199,7 +199,7 @@ def judge_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
     faults += _find_duplicates(ups)
     for path in entries.files:
         if path.endswith(JOURNAL):
-            faults += _judge_journal(entries, path, ups)
+            faults += _require_journal(entries, path, ups)
     return faults
 
 
@@ -237,7 +237,7 @@ def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:
             )
 
 
-def _judge_journal(
+def _require_journal(
     entries: Entries, path: str, ups: Mapping[str, Entry]
 ) -> list[FileFault]:
     """

@@ -33,7 +33,7 @@ DIRECTIVE: Final = re.compile(
     rb"(?P<directive> (?: -- | /\* ) [ \t]* gate: )", re.VERBOSE | re.IGNORECASE
 )
 # Comments and what is quoted are passed at one go, as far as a pattern tells them:
-# what is found behind them is looked at closer.
+# what is found after them is looked at closer.
 STUMBLE: Final = re.compile(
     rb"""
     (?> (?: [^:'"$/{\-\x80-\xff]++ | ::++ | -- [^\n\r]*+ | -(?!-)

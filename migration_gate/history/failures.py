@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate import __version__
-from migration_gate.connection.connect import LimitedConnection, NotReadyError, looking
+from migration_gate.connection.connect import LimitedConnection, NotReadyError, asking
 from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import version_to_key
 from migration_gate.history.companions import (
@@ -121,7 +121,7 @@ def keep_failure(
     Never raises for what the server says, and ends within LIMIT_S a statement.
     """
     try:
-        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
+        with asking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and (seen.faults or not seen.can_write):
                 return False
@@ -147,7 +147,7 @@ def read_failures(
     """
     keys = {version_to_key(version) for version in pending}
     try:
-        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
+        with asking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if not seen.exists or seen.faults or not seen.can_read:
                 return ()
@@ -182,7 +182,7 @@ def forget_failures(
         sql.SQL(", ").join(map(sql.Literal, versions)),
     )
     try:
-        with looking(conn, "look at the last failures", timeout_s=LIMIT_S):
+        with asking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and seen.can_write and not seen.faults:
                 conn.execute(LIMITS + delete)

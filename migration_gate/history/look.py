@@ -15,7 +15,7 @@ from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue
 from migration_gate.history.choice import Choice, choose_table
 from migration_gate.history.rows import read_rows
-from migration_gate.history.table import HistoryTable, judge_table
+from migration_gate.history.table import HistoryTable, recognise_table
 from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.outcomes import ConnectionLostError
@@ -85,7 +85,7 @@ def look(
         choice = choose_table(facts, name)
         if choice.table is None:
             return _to_look(facts, choice, None, ())
-        table = judge_table(choice.table)
+        table = recognise_table(choice.table)
         rows = ask_rows(conn, table, choice.table["oid"])
         if rows is not None:
             return _to_look(facts, choice, table, rows)

@@ -112,7 +112,7 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
     Fill in when the migration ended and how long it took, and read both back.
 
     Its answer has the duration in ms and the time. Where the file has removed its own
-    row, or written another one, REQUIRE_RECORDED fails behind it.
+    row, or written another one, REQUIRE_RECORDED fails after it.
     """
     now = clock(has_zone=table.has_zone)
     took = qualified(

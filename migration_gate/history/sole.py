@@ -12,7 +12,7 @@ import psycopg
 from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.history.choice import ways_out
 from migration_gate.history.look import Look, ask_rows
-from migration_gate.history.table import judge_table
+from migration_gate.history.table import recognise_table
 from migration_gate.report.errors import HistoryError
 from migration_gate.settings.settings import HistoryTableName
 
@@ -34,7 +34,7 @@ def require_sole(
     if seen.is_elsewhere and seen.history and not applied:
         raise _unrelated(seen, name)
     for facts in seen.others:
-        rows = ask_rows(conn, judge_table(facts), facts["oid"]) or ()
+        rows = ask_rows(conn, recognise_table(facts), facts["oid"]) or ()
         checksums = {version_to_key(row.version): row.checksum for row in rows}
         for migration in pending:
             checksum = checksums.get(migration.key, "")

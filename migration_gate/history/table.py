@@ -51,7 +51,7 @@ class HistoryTable(NamedTuple):
         return len(self.our_columns) == len(OUR_COLUMNS)
 
 
-def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
+def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
     """
     Turn the catalogue's facts into a history table.
 
@@ -97,7 +97,7 @@ def judge_table(facts: Mapping[str, Any]) -> HistoryTable:
 def is_history(facts: Mapping[str, Any]) -> bool:
     """Tell whether a table would serve as the history, of a role that may read it."""
     try:
-        judge_table(facts)
+        recognise_table(facts)
     except HistoryError:
         return False
     except LoginRefusedError:

@@ -24,8 +24,8 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
+    asking,
     current_parameters,
-    looking,
     use_first,
 )
 from migration_gate.connection.qualified import qualified
@@ -73,7 +73,7 @@ def create_database(
     if name is None:  # only libpq knows, from a service
         return False
     with closing(_open_maintenance(settings, name, until_s)) as conn:
-        with looking(conn, f'ask whether database "{name}" exists'):
+        with asking(conn, f'ask whether database "{name}" exists'):
             exists, backend_pid = conn.execute(EXISTS, (name,)).fetchall()[0]
             if exists:
                 return False
@@ -82,7 +82,7 @@ def create_database(
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         try:
             doing = f'create database "{name}"'
-            with looking(conn, doing, timeout_s=math.inf):  # it copies a whole database
+            with asking(conn, doing, timeout_s=math.inf):  # it copies a whole database
                 try:
                     conn.execute(statement)
                 except MADE_MEANWHILE:
@@ -121,7 +121,7 @@ def _open_maintenance(
 
 def _require_primary(conn: LimitedConnection) -> LimitedConnection:
     try:
-        with looking(conn, "ask whether the server is a standby"):
+        with asking(conn, "ask whether the server is a standby"):
             is_standby = conn.execute(IS_STANDBY).fetchall() == [(True,)]
     except BaseException:
         conn.close()

@@ -16,15 +16,15 @@ from migration_gate.connection.connect import APPLICATION_NAME
 MARK: Final = re.compile(r" file (\d+) statement (\d+)$")
 
 
-def to_mark(place: int, statement: int) -> str:
+def to_mark(index: int, statement: int) -> str:
     """
     Return the name of a session that has come to a statement.
 
     Args:
-        place: The migration's among those of the message, from 0.
+        index: The migration's among those of the message, from 0.
         statement: The statement's number in its file.
     """
-    return f"{APPLICATION_NAME} file {place + 1} statement {statement}"
+    return f"{APPLICATION_NAME} file {index + 1} statement {statement}"
 
 
 def from_mark(name: str) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from migration_gate.connection.causes import READ_ONLY, STANDBY
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
+    asking,
     limited,
-    looking,
     use_first,
 )
 from migration_gate.connection.dialing import address_of
@@ -198,7 +198,7 @@ def start_session(
 
 def _start_on(conn: LimitedConnection, settings: Settings) -> Session:
     try:
-        with looking(conn, LOOKING, full=settings.log_detail == "full"):
+        with asking(conn, LOOKING, full=settings.log_detail == "full"):
             seen = look(conn, settings.history_table, settings.role)
     except BaseException:
         conn.close()

@@ -107,7 +107,7 @@ class _Queue:
                 self._looked_s = time.monotonic()
                 if self._is_done(self.session.look_again()):
                     return
-            self._judge_progress()
+            self._require_progress()
             seen = self._pause()
             if seen is not None and self._is_done(seen):
                 return
@@ -130,7 +130,7 @@ class _Queue:
             return True
         return time.monotonic() - self._looked_s >= self._ask_interval_s
 
-    def _judge_progress(self) -> None:
+    def _require_progress(self) -> None:
         """
         Report whom the gate waits for; give up when nothing has moved for long.
 

@@ -215,13 +215,13 @@ def _parse_query(query: str) -> dict[str, str]:
     unknown = []
     hidden = False
     pairs = query.removesuffix("&").split("&") if query else []
-    for place, pair in enumerate(pairs, start=1):
-        key, value = _parse_parameter(pair, place)
+    for ordinal, pair in enumerate(pairs, start=1):
+        key, value = _parse_parameter(pair, ordinal)
         if key in KEYWORDS:
             parameters[key] = value
         else:
-            at_behind = "@" in "&".join(pairs[place - 1 :])
-            unknown.append(_name_key(key, place, hidden=hidden or at_behind))
+            at_behind = "@" in "&".join(pairs[ordinal - 1 :])
+            unknown.append(_name_key(key, ordinal, hidden=hidden or at_behind))
         hidden = hidden or any(word in key.lower() for word in _SECRET_WORDS)
     if unknown:
         raise MalformedError(
@@ -232,10 +232,11 @@ def _parse_query(query: str) -> dict[str, str]:
     return parameters
 
 
-def _parse_parameter(pair: str, place: int) -> tuple[str, str]:
+def _parse_parameter(pair: str, ordinal: int) -> tuple[str, str]:
     if pair.count("=") != 1:
         raise MalformedError(
-            f'does not have exactly one "=" in its {_ordinal(place)} parameter', ENCODE
+            f'does not have exactly one "=" in its {_ordinal(ordinal)} parameter',
+            ENCODE,
         )
     key, value = (_percent_decode(side, "parameters") for side in pair.split("="))
     # Of JDBC: fe-connect.c, conninfo_uri_parse_params.
@@ -251,10 +252,10 @@ def _translate_requiressl(key: str, value: str) -> tuple[str, str]:
     return key, value
 
 
-def _name_key(key: str, place: int, *, hidden: bool) -> str:
-    """Name an unknown parameter, by its place where it may be a piece of a secret."""
+def _name_key(key: str, ordinal: int, *, hidden: bool) -> str:
+    """Name an unknown parameter, by its ordinal where it may be a piece of a secret."""
     if hidden or not re.fullmatch("[A-Za-z][A-Za-z0-9_.-]{0,39}", key):
-        return f"the {_ordinal(place)}"
+        return f"the {_ordinal(ordinal)}"
     return f'"{key}"'
 
 
@@ -263,13 +264,13 @@ def _parse_pairs(text: str) -> Iterator[tuple[str, str]]:
     if "=" not in text:
         raise MalformedError("is neither a URL nor a key=value string", FORM)
     unknown = []
-    at, place = 0, 0
+    at, ordinal = 0, 0
     while text[at:].strip(SPACE):
-        place += 1
-        key, value, at = _next_pair(text, at, place)
+        ordinal += 1
+        key, value, at = _next_pair(text, at, ordinal)
         key, value = _translate_requiressl(key, value)
         if key not in KEYWORDS:
-            unknown.append(_name_foreign(key, place))
+            unknown.append(_name_foreign(key, ordinal))
         yield key, value
     if unknown:
         raise MalformedError(
@@ -278,11 +279,11 @@ def _parse_pairs(text: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def _next_pair(text: str, at: int, place: int) -> tuple[str, str, int]:
+def _next_pair(text: str, at: int, ordinal: int) -> tuple[str, str, int]:
     key = re.compile(r"\s*([^=\s]*)\s*=\s*", re.ASCII).match(text, at)
     if key is None:
         raise MalformedError(
-            f'has no "=" in its {_ordinal(place)} key=value pair',
+            f'has no "=" in its {_ordinal(ordinal)} key=value pair',
             QUOTING,
         )
     quoted = text[key.end() : key.end() + 1] == "'"
@@ -297,11 +298,11 @@ def _next_pair(text: str, at: int, place: int) -> tuple[str, str, int]:
     return key[1], plain, value.end()
 
 
-def _name_foreign(key: str, place: int) -> str:
+def _name_foreign(key: str, ordinal: int) -> str:
     meant = _FOREIGN_KEYWORDS.get(key.lower()) or closest(key, sorted(KEYWORDS))
     if meant is None:
-        return f"the {_ordinal(place)}"
-    return f"the {_ordinal(place)} (libpq's word is {meant})"
+        return f"the {_ordinal(ordinal)}"
+    return f"the {_ordinal(ordinal)} (libpq's word is {meant})"
 
 
 def _ordinal(number: int) -> str:

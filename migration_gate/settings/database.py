@@ -1,5 +1,5 @@
 """
-Which database, and what libpq is told about it. Pure.
+Which database, and what libpq gets to know of it. Pure.
 
 environ ──database_settings──▶ DatabaseSettings     at the start, inline values judged
 DatabaseSettings ──connection_parameters──▶ {keyword: value}     at each attempt
@@ -397,7 +397,7 @@ def _read(
     of_service = "service" in reading.origins
     for keyword, name in PG_VARIABLES.items():
         reading.fill_in(keyword, name, only_file=of_service)
-    _judge(reading, database.way)
+    _find_fault(reading, database.way)
     return reading
 
 
@@ -450,13 +450,13 @@ def _unreadable(error: OSError | ValueError) -> MalformedError:
     return MalformedError("names a file that is not UTF-8 text", "Write it in UTF-8.")
 
 
-def _judge(reading: _Reading, way: Way) -> None:
+def _find_fault(reading: _Reading, way: Way) -> None:
     """Add the faults of the values, and of what is missing."""
     for keyword, text in reading.parameters.items():
         rule = broken_rule(keyword, text)
         if rule:
             _add_value_fault(reading, keyword, rule)
-    _judge_counts(reading)
+    _require_equal_counts(reading)
     # libpq knows a user of its own: the system's, or the service's.
     if way == "PG" or "service" in reading.origins:
         return
@@ -509,7 +509,7 @@ _PARTS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def _judge_counts(reading: _Reading) -> None:
+def _require_equal_counts(reading: _Reading) -> None:
     """Refuse lists of hosts and ports that do not fit, as libpq does."""
     if "service" in reading.origins or any(
         keyword in reading.origins and keyword not in reading.parameters

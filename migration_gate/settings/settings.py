@@ -354,7 +354,7 @@ def from_environ(
     if needs_database:
         database, faults = database_settings(environ)
         reader.faults.extend(faults)
-    unknown = _judge_unknown(reader)
+    unknown = _sort_unknown(reader)
     settings = Settings(
         database=database or DatabaseSettings(way="PG", sources=()),
         pod_fields=_pod_fields(environ),
@@ -385,7 +385,7 @@ def _pod_fields(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _judge_unknown(reader: _Reader) -> tuple[str, ...]:
+def _sort_unknown(reader: _Reader) -> tuple[str, ...]:
     """Return the unknown names; one that is a slip of the pen becomes a fault."""
     known = {setting.name.removeprefix(PREFIX) for setting in SETTINGS}
     unknown = []

@@ -35,7 +35,7 @@ def read_copy_data(
     data: ScriptBytes, first: int, end: int
 ) -> tuple[tuple[int, int], int]:
     r"""
-    Return the range of the data behind a COPY, and the offset behind its terminator.
+    Return the range of the data after a COPY, and the offset after its terminator.
 
     As in psql, a line that is `\.` ends the data, in CSV quotes too; unlike in psql,
     the end of the file does not, since a dump that was cut off would look whole.
@@ -53,7 +53,7 @@ def read_copy_data(
     if not rest and skip_blank(data, end) < len(data):
         raise ScriptError(
             end,
-            "text behind COPY ... FROM STDIN on the same line",
+            "text after COPY ... FROM STDIN on the same line",
             "Begin the data, and any other statement, on a line of its own.",
         )
     data_start = rest.end() if rest else len(data)

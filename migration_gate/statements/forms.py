@@ -42,7 +42,7 @@ _QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 _PLAIN: Final = rb"' [^']*+ (?>(?: ' (?>(?:%b)?) ' [^']*+ )*) '" % _JOINT
 _ESCAPED: Final = rb"' (?>(?: [^'\\]++ | \\. | ' (?>(?:%b)?) ' )*) '" % _JOINT
 
-# The next form behind what is blank: group 1 when it is an unquoted word, else group 2;
+# The next form after what is blank: group 1 when it is an unquoted word, else group 2;
 # neither at the end, and where a pattern is not enough. An operator counts byte by
 # byte: what ends one early is a comment.
 _FORM: Final = rb"""
@@ -147,7 +147,7 @@ class ScriptError(Exception):
 
 def skip_blank(data: ScriptBytes, position: int) -> int:
     """
-    Return the offset behind the white space and comments at `position`.
+    Return the offset after the white space and comments at `position`.
 
     Raises:
         ScriptError: a comment has no end.
@@ -161,7 +161,7 @@ def skip_blank(data: ScriptBytes, position: int) -> int:
 
 def skip_block_comment(data: ScriptBytes, position: int) -> int:
     """
-    Return the offset behind the block comment at `position`; such comments nest.
+    Return the offset after the block comment at `position`; such comments nest.
 
     Raises:
         ScriptError: the comment has no end.
@@ -183,7 +183,7 @@ def skip_run(data: ScriptBytes, position: int, reading: Reading) -> int:
 
 def end_of_form(data: ScriptBytes, position: int, reading: Reading) -> int:
     """
-    Return the offset behind the form at `position`, which is not blank.
+    Return the offset after the form at `position`, which is not blank.
 
     Raises:
         ScriptError: a quoted form has no end.

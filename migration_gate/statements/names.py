@@ -38,12 +38,12 @@ class TokenReader:
         self._position = 0
 
     def peek(self, ahead: int = 0) -> bytes:
-        """Return a token without taking it; b"" behind the last."""
+        """Return a token without taking it; b"" after the last."""
         position = self._position + ahead
         return self._tokens[position] if position < len(self._tokens) else b""
 
     def take(self) -> bytes:
-        """Take one token; b"" behind the last."""
+        """Take one token; b"" after the last."""
         token = self.peek()
         self._position += 1
         return token
@@ -131,7 +131,7 @@ def string_value(token: bytes) -> str:
     prefix, _, body = token.partition(b"'")
     text = _STRING_INSIDE.sub(
         lambda edge: b"'" if edge[0] == b"''" else b"",
-        # A backslash would hide the quote behind it from the pattern.
+        # A backslash would hide the quote after it from the pattern.
         body[:-1] if prefix.lower() != b"e" else _unescape_backslashes(body[:-1]),
     )
     if prefix.lower() == b"u&":

@@ -17,7 +17,7 @@ class Statement:
             command.
         start: the byte where the piece begins, which is where the one before it ended.
         first: the byte of its first token.
-        end: the byte behind its ";", behind the line that ends its COPY data, or behind
+        end: the byte after its ";", after the line that ends its COPY data, or after
             the line of the psql command.
         copy_data: the byte range of inline COPY data, without its terminator.
         tokens: the first tokens; never logged.

@@ -46,7 +46,7 @@ def read_tokens(
     Return the first tokens of the statement from `first` to `end`, up to its first ";".
 
     There are at most `TOKEN_LIMIT`, fewer where a few tell what it is, and more where
-    what matters may stand far behind.
+    what matters may stand far from its start.
 
     Unquoted words are lower-cased, everything else is as written; an operator is given
     byte by byte. A string is cut after `TOKEN_BYTES`.

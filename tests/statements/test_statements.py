@@ -200,7 +200,7 @@ FAULTS = (
     (
         b"COPY t FROM stdin; SELECT 1;\n\\.\n",
         18,
-        "text behind COPY ... FROM STDIN on the same line",
+        "text after COPY ... FROM STDIN on the same line",
     ),
     (b"SELECT 1 \\gset\n", 9, INSIDE),
     (b"SELECT 1\\; SELECT 2;", 8, INSIDE),
