@@ -1,5 +1,5 @@
 """
-What status and plan answer on stdout, for people and as JSON. Pure.
+What status and plan answer on stdout, for people and as JSON: values become text.
 """
 
 from __future__ import annotations
