@@ -17,10 +17,11 @@ from migration_gate.settings.settings import HistoryTableName
 
 
 TABLES_MAX: Final = 20
-# Types are told by their names in pg_type: format_type() quotes as parameters say.
-CATALOGUE: Final = qualified(
+# Whose tables the gate trusts: SQL for other questions too. Tables of anybody else may
+# run code as the login role when they are read.
+ROLES: Final = qualified(
     """
-WITH RECURSIVE login AS (
+login AS (
     SELECT oid FROM pg_catalog.pg_roles
     WHERE rolname = ANY (ARRAY[session_user, current_user])
     UNION
@@ -30,16 +31,27 @@ WITH RECURSIVE login AS (
     WHERE rolname = {role} OR oid = (
         SELECT datdba FROM pg_catalog.pg_database
         WHERE datname = pg_catalog.current_database())
-), candidate AS (
+)
+"""
+)
+OWNER_IS_TRUSTED: Final = qualified(
+    """
+(c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR EXISTS (
+    SELECT FROM trusted g
+    WHERE pg_catalog.pg_has_role(c.relowner, g.oid, 'MEMBER')))
+"""
+)
+# Types are told by their names in pg_type: format_type() quotes as parameters say.
+CATALOGUE: Final = qualified(
+    """
+WITH RECURSIVE {roles}, candidate AS (
     SELECT c.*, n.nspname, owner.rolname AS owner,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
            pg_catalog.array_position(path.names, n.nspname) AS place,
            n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
                pg_catalog.current_setting('search_path'), '" ', ''), ',')
                ::pg_catalog.name[]) AS is_named,
-           c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR EXISTS (
-               SELECT FROM trusted g
-               WHERE pg_catalog.pg_has_role(c.relowner, g.oid, 'MEMBER'))
+           {owner_is_trusted}
                AS owner_is_trusted
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -160,6 +172,8 @@ def ask_catalogue(
 ) -> Facts:
     """Ask for the facts. One round trip."""
     query = CATALOGUE.format(
+        roles=ROLES.format(role=role),
+        owner_is_trusted=OWNER_IS_TRUSTED,
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
         table=name.table,
         role=role,

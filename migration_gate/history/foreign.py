@@ -8,14 +8,19 @@ tool lets its table be named; where they are few, the name has to be the tool's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-
-import psycopg
+from dataclasses import dataclass, replace
+from typing import Final
 
 from psycopg import sql
 
+from migration_gate.connection.connect import (
+    ANSWER_TIMEOUT_S,
+    LimitedConnection,
+    limited,
+)
 from migration_gate.connection.qualified import qualified
+from migration_gate.connection.waits import NoAnswerError
+from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.quoting import quote_name
 
@@ -25,7 +30,8 @@ class Tool:
     """
     A tool and the form of its history.
 
-    ``columns`` are names and pg_type's names of types; ``newest`` is the version of the
+    ``columns`` are names and pg_type's names of types, those that are not PostgreSQL's
+    own with a dot before them; ``newest`` is the version of the
     row that comes last by ``order``; ``counts`` tells the rows that may have run.
     ``tables`` are the names that the table must have; any name where there are none.
     """
@@ -44,8 +50,8 @@ FLYWAY: Final = (
 TOOLS: Final = (
     Tool(
         "Flyway",
-        "installed_rank:int4 version:varchar description:varchar script:varchar "
-        "installed_by:varchar installed_on:timestamp success:bool",
+        "installed_rank:int4 version:varchar description:varchar type:varchar "
+        "script:varchar installed_by:varchar installed_on:timestamp success:bool",
         "coalesce(version, script)",
         "installed_rank",
         FLYWAY,
@@ -67,7 +73,7 @@ TOOLS: Final = (
     ),
     Tool(
         "Yandex pgmigrate",
-        "version:int8 description:text type:schema_version_type installed_by:text "
+        "version:int8 description:text type:.schema_version_type installed_by:text "
         "installed_on:timestamp",
         "version",
         "version",
@@ -82,7 +88,7 @@ TOOLS: Final = (
     Tool(
         "Prisma",
         "id:varchar checksum:varchar finished_at:timestamptz migration_name:varchar "
-        "rolled_back_at:timestamptz applied_steps_count:int4",
+        "rolled_back_at:timestamptz started_at:timestamptz applied_steps_count:int4",
         "migration_name",
         "started_at",
         "rolled_back_at IS NULL",
@@ -131,14 +137,15 @@ TOOLS: Final = (
     ),
     Tool(
         "pgroll",
-        "schema:name name:text migration:jsonb parent:text done:bool",
+        "schema:name name:text migration:jsonb created_at:timestamptz|timestamp "
+        "parent:text done:bool",
         "name",
         "created_at",
     ),
     Tool(
         "Evolve",
-        "id:int4 version:varchar description:varchar name:varchar checksum:varchar "
-        "installed_by:varchar installed_on:timestamp success:bool",
+        "id:int4 type:int2 version:varchar description:varchar name:varchar "
+        "checksum:varchar installed_by:varchar installed_on:timestamp success:bool",
         "coalesce(version, name)",
         "id",
         "success AND type = ANY (ARRAY[0, 3, 4]::pg_catalog.int2[])",
@@ -304,22 +311,28 @@ MARKS: Final = (
 )
 CANDIDATES: Final = qualified(
     """
-SELECT n.nspname, c.relname,
+WITH RECURSIVE {roles}
+SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner),
        pg_catalog.has_schema_privilege(n.oid, 'USAGE')
        AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-       pg_catalog.json_object_agg(a.attname, t.typname)
+       pg_catalog.row_security_active(c.oid),
+       {owner_is_trusted},
+       pg_catalog.json_object_agg(a.attname, CASE WHEN tn.nspname = 'pg_catalog'
+           THEN t.typname::pg_catalog.text ELSE pg_catalog.concat('.', t.typname) END)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relrowsecurity
-  AND NOT c.relhasrules AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+  AND a.attnum > 0 AND NOT a.attisdropped
   AND n.nspname = ANY (pg_catalog.current_schemas(false)
                        || ARRAY[{schemas}]::pg_catalog.name[])
   AND (c.relname = ANY (ARRAY[{tables}]) OR EXISTS (
       SELECT FROM pg_catalog.pg_attribute m
       WHERE m.attrelid = c.oid AND m.attname = ANY (ARRAY[{marks}])))
-GROUP BY n.nspname, c.relname, c.oid, n.oid ORDER BY n.nspname, c.relname
+GROUP BY n.nspname, c.relname, c.oid, c.relowner, n.oid
+ORDER BY n.nspname, c.relname
 """
 )
 ROWS: Final = sql.SQL(
@@ -335,13 +348,19 @@ MANY: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """Another tool's history; the number of rows is None where it cannot be read."""
+    """
+    Another tool's history.
+
+    ``unread`` says why its rows are not read; then how many they are is not known, and
+    ``count`` is None.
+    """
 
     tool: str
     schema: str
     table: str
-    count: int | None
-    newest: str | None
+    count: int | None = None
+    newest: str | None = None
+    unread: str = ""
 
 
 def find_tool(table: str, types: Mapping[str, str]) -> Tool | None:
@@ -357,38 +376,69 @@ def find_tool(table: str, types: Mapping[str, str]) -> Tool | None:
     return None
 
 
-def find_foreign(conn: psycopg.Connection[Any]) -> Foreign | None:
-    """Return the first history of another tool that has rows that may have run."""
+def find_foreign(
+    conn: LimitedConnection,
+    role: str | None = None,
+    *,
+    limit_s: float = ANSWER_TIMEOUT_S,
+) -> Foreign | None:
+    """
+    Return the first history of another tool that has rows that may have run.
+
+    Whoever owns a table can put a view in its place between two questions, and whoever
+    writes its policies has their functions run by the role that reads it: so only
+    those rows are read that the gate's own history could have.
+
+    Args:
+        role: GATE_ROLE, whose tables are trusted too.
+        limit_s: How long each table may be waited for.
+    """
     names = sorted({name for tool in TOOLS for name in tool.tables})
     query = CANDIDATES.format(
+        roles=ROLES.format(role=role),
+        owner_is_trusted=OWNER_IS_TRUSTED,
         schemas=_listed(("public", *OWN_SCHEMAS)),
         tables=_listed(names),
         marks=_listed(MARKS),
     )
-    for schema, table, can_read, types in conn.execute(query).fetchall():
+    for schema, table, *rights, types in conn.execute(query).fetchall():
         tool = find_tool(table, types)
         if tool is None:
             continue
-        count, newest = _ask(conn, tool, schema, table) if can_read else (None, None)
-        if count != 0:
-            return Foreign(
-                tool=tool.name, schema=schema, table=table, count=count, newest=newest
-            )
+        found = Foreign(
+            tool=tool.name, schema=schema, table=table, unread=_why_unread(*rights)
+        )
+        if not found.unread:
+            found = _count(conn, tool, found, limit_s)
+        if found.count != 0:
+            return found
     return None
 
 
-def require_no_foreign(conn: psycopg.Connection[Any]) -> None:
+def _why_unread(
+    owner: str, may_select: object, has_policies: object, is_trusted: object
+) -> str:
+    if not may_select:
+        return "rows that the role may not read"
+    if has_policies:
+        return "row security, which may hide its rows from the role"
+    if not is_trusted:
+        return f"an owner who is not trusted, {quote_name(owner)}: it is not read"
+    return ""
+
+
+def require_no_foreign(conn: LimitedConnection, role: str | None) -> None:
     """
     Refuse to run files where another tool has a history.
 
     Raises:
         HistoryError: It may have run them.
     """
-    found = find_foreign(conn)
+    found = find_foreign(conn, role)
     if found is None:
         return
     table = f"{quote_name(found.schema)}.{quote_name(found.table)}"
-    rows = "rows that the role may not read"
+    rows = found.unread
     if found.count is not None:
         rows = f"{found.count} row" + "s" * (found.count != 1)
         rows += f", the newest {found.newest}"
@@ -401,17 +451,22 @@ def require_no_foreign(conn: psycopg.Connection[Any]) -> None:
     )
 
 
-def _ask(
-    conn: psycopg.Connection[Any], tool: Tool, schema: str, table: str
-) -> tuple[int, str | None]:
+def _count(
+    conn: LimitedConnection, tool: Tool, found: Foreign, limit_s: float
+) -> Foreign:
+    """Count the rows that may have run, where no other session keeps the table."""
     query = ROWS.format(
         newest=sql.SQL(tool.newest),
         order=sql.SQL(tool.order),
-        table=sql.Identifier(schema, table),
+        table=sql.Identifier(found.schema, found.table),
         counts=qualified(tool.counts),
     )
-    count, newest = conn.execute(query).fetchall()[0]
-    return count, newest
+    try:
+        with limited(conn, limit_s):
+            count, newest = conn.execute(query).fetchall()[0]
+    except NoAnswerError:
+        return replace(found, unread="rows that another session keeps from being read")
+    return replace(found, count=count, newest=newest)
 
 
 def _listed(names: Iterable[str]) -> sql.Composed:

@@ -113,7 +113,7 @@ class Session:
         )
 
         with self.translated("look for other tools' histories"):
-            require_no_foreign(self.conn)
+            require_no_foreign(self.conn, self.settings.role)
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from migration_gate.connection.connect import LimitedConnection
 from migration_gate.history.foreign import find_foreign
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
@@ -74,6 +75,11 @@ HISTORIES = {
     "yoyo": ("yoyo", "_yoyo_migration", 3),
     "yoyo-2": ("yoyo", "_yoyo_migration", 1),
 }
+# As Flyway's, but for its type.
+UPLOADS = (
+    "uploads (installed_rank int4, version varchar, description varchar, "
+    "script varchar, installed_by varchar, installed_on timestamp, success bool)"
+)
 
 
 def test_every_file_is_tried() -> None:
@@ -85,7 +91,7 @@ def test_the_history_of_each_tool_is_found(database: Database) -> None:
     """By its columns, with the rows that may have run; empty, it is no matter."""
     found, left = {}, {}
     for name in HISTORIES:
-        with closing(database.connect()) as conn:
+        with closing(_connect(database)) as conn:
             conn.execute("BEGIN")
             conn.execute((FOLDER / f"{name}.sql").read_text("utf-8"))
             conn.execute("RESET search_path")
@@ -144,6 +150,67 @@ def test_a_history_that_cannot_be_read_closes_the_gate(
     assert "rows that the role may not read" in run.verdict["error_message"]
 
 
+def test_row_security_does_not_hide_a_history(gate: Gate, database: Database) -> None:
+    """Supabase's advice for each table: its owner reads on, others see no row."""
+    database.execute((FOLDER / "prisma.sql").read_text("utf-8"))
+    database.execute("ALTER TABLE public._prisma_migrations ENABLE ROW LEVEL SECURITY")
+    assert "has 4 rows" in why(gate(database=database, migrations=TWO))[2]
+    role = database.role("migrator")
+    database.execute(
+        f"GRANT SELECT ON public._prisma_migrations TO {role.user};"
+        f"GRANT CREATE ON SCHEMA public TO {role.user}"
+    )
+    run = gate(database=role, migrations=TWO)
+    assert "has row security, which may hide its rows" in why(run)[2]
+
+
+def test_nothing_of_another_roles_runs_where_rows_are_counted(
+    gate: Gate, database: Database
+) -> None:
+    """A type that has the name of PostgreSQL's own has casts of its maker's."""
+    low, high = database.role("low"), database.role("migrator")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {low.user}, {high.user}")
+    low.execute(
+        f"""
+        CREATE SEQUENCE called; GRANT USAGE ON SEQUENCE called TO PUBLIC;
+        CREATE TYPE public.varchar AS (x int);
+        CREATE FUNCTION note(public.varchar) RETURNS text LANGUAGE sql VOLATILE AS
+            $$ SELECT nextval('public.called')::text $$;
+        CREATE CAST (public.varchar AS text) WITH FUNCTION note(public.varchar);
+        CREATE TABLE planted (version public.varchar, run_on timestamp);
+        INSERT INTO planted VALUES (ROW(1), now());
+        GRANT SELECT ON planted TO {high.user}
+        """
+    )
+    assert gate(database=high, migrations=TWO).exit_code == 0
+    assert database.fetch("SELECT is_called FROM called") == [(False,)]
+
+
+def test_a_table_of_another_roles_is_not_read(gate: Gate, database: Database) -> None:
+    """Its owner could put a view in its place meanwhile, and closes the gate only."""
+    low, high = database.role("low"), database.role("migrator")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {low.user}, {high.user}")
+    low.execute("CREATE TABLE gone (version int8, dirty bool)")
+    low.execute(f"GRANT SELECT ON gone TO {high.user}")
+    run = gate(database=high, migrations=TWO)
+    assert why(run)[:2] == (1, "history")
+    assert f"an owner who is not trusted, {low.user}" in why(run)[2]
+
+
+def test_a_history_that_is_locked_is_not_waited_for(database: Database) -> None:
+    """For as long as another tool migrates, what it may have run is not known."""
+    database.execute((FOLDER / "goose.sql").read_text("utf-8"))
+    with closing(database.connect()) as other, closing(_connect(database)) as conn:
+        other.execute("BEGIN; LOCK TABLE public.goose_db_version")
+        seen = find_foreign(conn, limit_s=0.2)
+    assert seen is not None
+    assert seen.unread == "rows that another session keeps from being read"
+
+
+def _connect(database: Database) -> LimitedConnection:
+    return LimitedConnection.connect(database.url, autocommit=True)
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -152,6 +219,7 @@ def test_a_history_that_cannot_be_read_closes_the_gate(
         "releases (version varchar PRIMARY KEY)",
         "documents (id int, version int8, name varchar, checksum varchar)",
         "schema_version (version int4, application text)",
+        UPLOADS,
     ],
 )
 def test_a_table_of_the_applications_own_is_no_history(
