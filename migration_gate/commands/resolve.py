@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from psycopg import sql
 
 from migration_gate.commands.apply import open_worker
 from migration_gate.commands.steps import load, plan_for, wait_for_history
+from migration_gate.connection.waits import interruptible
+from migration_gate.execution.invalid import find_built
 from migration_gate.execution.worker import Worker
+from migration_gate.files.folder import read_statements
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.history.progress import (
     delete_units,
@@ -22,7 +25,7 @@ from migration_gate.history.progress import (
     finish_unit,
     read_progress,
 )
-from migration_gate.history.rows import delete_rows, insert_row
+from migration_gate.history.rows import delete_rows, insert_row, replace_checksum
 from migration_gate.history.writing import explain_write
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import (
@@ -30,6 +33,7 @@ from migration_gate.report.errors import (
     FileFault,
     MigrationFilesError,
     ServerRefusedError,
+    UnresolvedError,
 )
 from migration_gate.report.events import MIGRATION_RESOLVED
 from migration_gate.report.log import Log
@@ -38,7 +42,10 @@ from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
+from migration_gate.statements import created_index
 
+
+Said: TypeAlias = Literal["applied", "not applied", "applied as it stands now"]
 
 RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -51,6 +58,7 @@ def resolve(
 
     Raises:
         MigrationFilesError: No file here, and no row of the history, has this name.
+        UnresolvedError: An index that the file builds is invalid.
         LoginRefusedError: The login role may not write the history.
         ConnectionLostError: It may or may not have been recorded.
     """
@@ -60,7 +68,9 @@ def resolve(
             closing(wait_for_history(settings, migrations, log, tally)) as session,
             take_turn(session, lambda _: False, log, tally) as held,
         ):
-            _resolve_under_lock(settings, log, held, migrations, version, is_applied)
+            said = _resolve_under_lock(
+                settings, log, held, migrations, version, is_applied
+            )
     except ConnectionLostError as error:
         raise DatabaseUnreachableError(
             "the connection was lost while the history was written",
@@ -69,8 +79,11 @@ def resolve(
         ) from error
     except RefusedForNowError as error:
         raise error.refusal from error
-    said = "applied" if is_applied else "not applied"
+    if said is None:
+        tally.outcome = f'"{version}" is applied as it stands: nothing was to do'
+        return
     log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
+    tally.outcome = f'"{version}" was declared {said}'
 
 
 def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
@@ -80,10 +93,13 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
     migrations: Sequence[Migration],
     version: str,
     is_applied: bool,  # noqa: FBT001  # private, and named at its one call
-) -> None:
+) -> Said | None:
+    """Return what was recorded; None where the history said so before."""
     plan = plan_for(migrations, held, by_hand=True)
     key = version_to_key(version)
     with open_worker(settings, held, log) as worker:
+        if is_applied:
+            _require_valid(worker, [m for m in migrations if m.key == key])
         with worker.translated("read the progress of files"):
             unfinished = find_unfinished(worker.conn, worker.table)
         rows = tuple(v for v in unfinished if version_to_key(v) == key)
@@ -91,10 +107,33 @@ def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
         if started is not None:
             _answer(worker, *started, is_applied=is_applied)
         elif is_applied:
-            _record(worker, plan, version)
+            said = _record(worker, plan, held.seen.history, version)
             _forget(worker, rows)
+            return said
         else:
             _remove(worker, held.seen.history, version, rows)
+    return "applied" if is_applied else "not applied"
+
+
+def _require_valid(worker: Worker, migrations: Sequence[Migration]) -> None:
+    """Refuse a word that would leave the application without an index."""
+    for migration in migrations:
+        with interruptible():
+            statements = read_statements(worker.settings.migrations, migration)
+        created = [index for s in statements if (index := created_index(s))]
+        with worker.translated("ask whether the indexes are valid"):
+            invalid = find_built(worker.conn, created)
+        if invalid:
+            verb = "is" if len(invalid) == 1 else "are"
+            noun = "index" if len(invalid) == 1 else "indexes"
+            raise UnresolvedError(
+                f'"{migration.version}" cannot be declared applied: {noun} '
+                f"{', '.join(map(str, invalid))}, which it builds, {verb} invalid",
+                hint="No query uses what is invalid. Unless somebody is building it "
+                f"at this moment: {' '.join(index.remedy for index in invalid)} Then "
+                "start the gate, which builds it.",
+                version=migration.version,
+            )
 
 
 def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | None:
@@ -115,14 +154,23 @@ def _answer(worker: Worker, version: str, number: int, *, is_applied: bool) -> N
         _execute(worker, delete_units(worker.table, version, [number]))
 
 
-def _record(worker: Worker, plan: Plan, version: str) -> None:
+def _record(
+    worker: Worker, plan: Plan, history: Sequence[AppliedMigration], version: str
+) -> Said | None:
     key = version_to_key(version)
     named = [m for m in (*plan.applied, *plan.pending) if m.key == key]
     if not named:
         raise _unknown(version, "no file in the folder has this name")
-    if named[0] in plan.pending:
-        recorded = plan.version_to_record(named[0])
-        _execute(worker, insert_row(worker.table, recorded, named[0].checksum))
+    (migration,) = named
+    if migration in plan.pending:
+        recorded = plan.version_to_record(migration)
+        _execute(worker, insert_row(worker.table, recorded, migration.checksum))
+        return "applied"
+    if migration.version not in plan.changed:
+        return None
+    rows = [row.version for row in history if version_to_key(row.version) == key]
+    _execute(worker, replace_checksum(worker.table, rows, migration.checksum))
+    return "applied as it stands now"
 
 
 def _remove(

@@ -15,6 +15,7 @@ from typing import Final
 
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
+from migration_gate.execution.invalid import find_named
 from migration_gate.execution.message import Origin, Own, OwnName, Task
 from migration_gate.execution.stumble import missing_semicolon, name_token
 from migration_gate.execution.worker import Worker
@@ -41,10 +42,11 @@ from migration_gate.report.outcomes import (
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
-from migration_gate.statements import Statement, place
+from migration_gate.statements import Statement, created_index, place
 
 
 SYNTAX_ERROR: Final = "42601"
+DUPLICATE_TABLE: Final = "42P07"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # A character that the database's encoding does not have; bytes that are none.
@@ -102,7 +104,28 @@ def explain_failure(worker: Worker, found: Origin, failure: SqlFailure) -> Excep
     if failure.sqlstate == SYNTAX_ERROR and isinstance(found.part, Statement):
         error, began = _name_stumble(found.part, found, failure, error)
         hint = began + hint
+    if failure.sqlstate == DUPLICATE_TABLE and isinstance(found.part, Statement):
+        error, hint = _name_invalid(worker, found.part, error, hint)
     return MigrationFailedError(error, hint=hint)
+
+
+def _name_invalid(
+    worker: Worker, statement: Statement, error: SqlError, hint: str
+) -> tuple[SqlError, str]:
+    """Tell an invalid index that is in the way from an object that was made before."""
+    created = created_index(statement)
+    index = None
+    if created is not None and created.name is not None:
+        with suppress(*NO_ANSWER), worker.translated("ask whether the index is valid"):
+            index = find_named(worker.conn, created)
+    if index is None:
+        return error, hint
+    message = f"index {index} exists and is invalid"
+    return error._replace(error_message=message), (
+        "An attempt to build it was cut short, and no query uses it. Drop it, unless "
+        f"somebody is building it at this moment: {index.remedy} Then start the gate "
+        "again."
+    )
 
 
 def _name_stumble(

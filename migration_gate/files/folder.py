@@ -10,6 +10,7 @@ import mmap
 import os
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ from migration_gate.report.errors import FileFault, MigrationFilesError
 if TYPE_CHECKING:
     from migration_gate.files.script import Script
     from migration_gate.settings.settings import HistoryTableName
+    from migration_gate.statements import Statement
 
 
 MAP_MIN_BYTES: Final = 16 << 20
@@ -103,6 +105,27 @@ def read_scripts(
     if faults:
         raise MigrationFilesError(faults)
     return tuple(scripts)
+
+
+def read_statements(folder: str | Path, migration: Migration) -> list[Statement]:
+    """
+    Return the statements of a file, as far as they can be told apart.
+
+    What is unfit to run matters as little as which way a part of the file goes.
+
+    Raises:
+        MigrationFilesError: It cannot be read, or changed meanwhile.
+    """
+    from migration_gate.statements import ScriptError, iter_statements
+
+    found: list[Statement] = []
+    try:
+        content = _read(folder, migration.file)
+    except OSError as error:
+        raise MigrationFilesError([_unreadable(migration.file, error)]) from error
+    with unchanged(migration.file), suppress(ScriptError):
+        found.extend(iter_statements(content))
+    return found
 
 
 def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:

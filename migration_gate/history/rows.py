@@ -78,6 +78,18 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     )
 
 
+def replace_checksum(
+    table: HistoryTable, versions: Sequence[str], checksum: str
+) -> sql.Composed:
+    """Return the statement that takes a file as it is; a row without stays so."""
+    is_row = qualified("version = ANY (ARRAY[{}]) AND checksum IS NOT NULL")
+    return sql.SQL("UPDATE {} SET checksum = {} WHERE {}").format(
+        sql.Identifier(table.schema, table.name),
+        checksum,
+        is_row.format(sql.SQL(", ").join(map(sql.Literal, versions))),
+    )
+
+
 def lock_row(table: HistoryTable, version: str) -> sql.Composed:
     """Return the statement that locks a version's row."""
     return qualified("SELECT FROM {} WHERE version = {} FOR UPDATE").format(

@@ -30,7 +30,9 @@ from migration_gate.statements.parameters import (
 from migration_gate.statements.places import leading_comments, place
 from migration_gate.statements.recognition import (
     ConcurrentIndex,
+    CreatedIndex,
     concurrent_index,
+    created_index,
     is_copy_from_stdin,
     is_copy_to_stdout,
     psql_command,
@@ -49,6 +51,7 @@ from migration_gate.statements.transactions import (
 
 __all__ = [
     "ConcurrentIndex",
+    "CreatedIndex",
     "ScriptError",
     "SettingChange",
     "Statement",
@@ -57,6 +60,7 @@ __all__ = [
     "TransactionControl",
     "blocks",
     "concurrent_index",
+    "created_index",
     "find",
     "forbids_transaction",
     "forms",

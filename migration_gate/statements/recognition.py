@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from migration_gate.statements.copying import copies_with_client
 from migration_gate.statements.names import TokenReader
@@ -41,6 +41,19 @@ class ConcurrentIndex:
     table_schema: str | None = None
     table: str | None = None
     if_not_exists: bool = False
+
+
+class CreatedIndex(NamedTuple):
+    """
+    The names in a CREATE INDEX, CONCURRENTLY or not; None where absent.
+
+    ``schema`` is the one named with the table, where the index is too.
+    """
+
+    schema: str | None
+    table: str | None
+    name: str | None
+    if_not_exists: bool
 
 
 def psql_command(statement: Statement) -> str | None:
@@ -99,7 +112,15 @@ def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
     """Return the names in CREATE, DROP INDEX or REINDEX ... CONCURRENTLY, else None."""
     reader = TokenReader(statement.tokens)
     if reader.take_any("create index concurrently", "create unique index concurrently"):
-        return _created_index(reader)
+        made = _created_index(reader)
+        return ConcurrentIndex(
+            action="create",
+            schema=made.schema,
+            name=made.name,
+            table_schema=made.schema,
+            table=made.table,
+            if_not_exists=made.if_not_exists,
+        )
     if reader.take_words("drop index concurrently"):
         reader.take_words("if exists")
         schema, name = reader.take_table() or (None, None)
@@ -109,21 +130,23 @@ def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
     return None
 
 
-def _created_index(reader: TokenReader) -> ConcurrentIndex:
+def created_index(statement: Statement) -> CreatedIndex | None:
+    """Return the names in CREATE INDEX, else None."""
+    reader = TokenReader(statement.tokens)
+    if not reader.take_any("create index", "create unique index"):
+        return None
+    reader.take_words("concurrently")
+    return _created_index(reader)
+
+
+def _created_index(reader: TokenReader) -> CreatedIndex:
     if_not_exists = reader.take_words("if not exists")
     # ON is reserved: an index of that name is quoted.
     name = None if reader.peek() == b"on" else reader.take_name()
     reader.take_words("on")
     reader.take_words("only")
     schema, table = reader.take_table() or (None, None)
-    return ConcurrentIndex(
-        action="create",
-        schema=schema,
-        name=name,
-        table_schema=schema,
-        table=table,
-        if_not_exists=if_not_exists,
-    )
+    return CreatedIndex(schema, table, name, if_not_exists)
 
 
 def _reindexed(reader: TokenReader) -> ConcurrentIndex | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import psycopg
 import pytest
 
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
-from tests.history_tables import versions
+from tests.history_tables import PLAIN, versions
 
 
 pytestmark = pytest.mark.server
@@ -105,6 +108,68 @@ def test_an_edited_file_is_begun_anew_after_not_applied(
     assert said.exit_code == 0, said.output
     assert opened.exit_code == 0, opened.output
     assert database.fetch("SELECT to_regclass('b') IS NULL") == [(False,)]
+
+
+def test_a_changed_file_is_taken_as_it_stands(gate: Gate, database: Database) -> None:
+    """Its row gets the new checksum, and the next start has nothing to refuse."""
+    gate(database=database, migrations=EXISTING)
+    edited = {"001_t.sql": EXISTING["001_t.sql"] + "\n-- of the orders"}
+    refused = gate(database=database, migrations=edited)
+    said = gate("resolve", "001_t", "--applied", database=database, migrations=edited)
+    opened = gate(database=database, migrations=edited)
+    again = gate("resolve", "001_t", "--applied", database=database, migrations=edited)
+
+    assert (refused.exit_code, refused.verdict["reason"]) == (1, "history")
+    assert say(said)[::2] == (0, "applied as it stands now")
+    assert (opened.exit_code, opened.verdict["warnings"]) == (0, [])
+    assert again.exit_code == 0, again.output
+    assert again.all("migration.resolved") == []
+    assert "nothing was to do" in again.verdict["message"]
+
+
+def test_a_row_without_a_checksum_gets_none(gate: Gate, database: Database) -> None:
+    """What another program recorded is never compared."""
+    database.execute(PLAIN)
+    database.execute("INSERT INTO schema_migrations (version) VALUES ('001_t')")
+    said = gate("resolve", "001_t", "--applied", database=database, migrations=EXISTING)
+
+    assert said.exit_code == 0, said.output
+    assert "nothing was to do" in said.verdict["message"]
+    assert database.fetch("SELECT checksum FROM schema_migrations") == [(None,)]
+
+
+BUILDS = {
+    "concurrently": "CREATE UNIQUE INDEX CONCURRENTLY t_id ON t (id);",
+    "without a name": "CREATE INDEX CONCURRENTLY ON s.t (id);",
+    "plain": "CREATE UNIQUE INDEX t_id ON s.t (id);",
+    "in a file that cannot be read to its end": "CREATE INDEX t_id ON t (id); SELECT '",
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_an_index_that_is_invalid_is_not_declared_applied(
+    gate: Gate, database: Database, build: str
+) -> None:
+    """The hint drops it, and nothing is recorded; a valid one may be declared."""
+    database.execute(
+        "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 1 AS id UNION ALL SELECT 1"
+    )
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.execute("CREATE UNIQUE INDEX CONCURRENTLY t_id ON s.t (id)")
+    files = {"001_i.sql": build}
+    said = gate("resolve", "001_i", "--applied", database=database, migrations=files)
+    drop = re.search(r"DROP INDEX [^;]+;", said.verdict["hint"])
+    assert drop is not None, said.output
+    recorded = versions(database)
+    database.execute(drop[0])
+    database.execute("CREATE INDEX t_id ON s.t (id)")
+    valid = gate("resolve", "001_i", "--applied", database=database, migrations=files)
+
+    assert (said.exit_code, said.verdict["reason"]) == (1, "unresolved")
+    assert 'index "s.t_id", which it builds, is invalid' in said.verdict["message"]
+    assert drop[0] == "DROP INDEX CONCURRENTLY s.t_id;"
+    assert recorded == []
+    assert valid.exit_code == 0, valid.output
 
 
 @pytest.mark.parametrize("answer", ["--applied", "--not-applied"])

@@ -1,0 +1,86 @@
+"""
+Indexes that are invalid: a build was cut short, and no query uses them. Reads only.
+
+Found by the names that a statement has for them, in every schema where it names none:
+the search path that the file ran with may be gone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from migration_gate.connection.qualified import qualified
+from migration_gate.report.quoting import quote_name
+from migration_gate.statements import CreatedIndex
+
+
+# A partitioned index is invalid until each partition has its own, which another file
+# may see to.
+INVALID: Final = qualified(
+    """
+SELECT n.nspname, t.relname, c.relname
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT i.indisvalid AND c.relkind = 'i'
+ORDER BY 1, 3
+"""
+)
+# What REINDEX CONCURRENTLY builds, or leaves.
+OF_REINDEX: Final = re.compile(r".*_cc(?:new|old)[0-9]*")
+
+
+class InvalidIndex(NamedTuple):
+    """An index that is invalid, by its names in the catalogue."""
+
+    schema: str
+    table: str
+    name: str
+
+    @property
+    def remedy(self) -> str:
+        """Return the statement that drops it."""
+        name = f"{quote_name(self.schema)}.{quote_name(self.name)}"
+        return f"DROP INDEX CONCURRENTLY {name};"
+
+    def __str__(self) -> str:
+        """Return the name with its schema, as messages have it."""
+        return f'"{self.schema}.{self.name}"'
+
+
+def find_built(
+    conn: psycopg.Connection[Any], created: Collection[CreatedIndex]
+) -> tuple[InvalidIndex, ...]:
+    """Return what these statements build and what is invalid; unnamed, by the table."""
+    if not created:
+        return ()
+    found = _find_all(conn)
+    return tuple(index for index in found if any(_builds(c, index) for c in created))
+
+
+def find_named(
+    conn: psycopg.Connection[Any], created: CreatedIndex
+) -> InvalidIndex | None:
+    """Return the invalid index that has the name which a statement wants to give."""
+    for index in _find_all(conn):
+        if index.name == created.name and created.schema in {None, index.schema}:
+            return index
+    return None
+
+
+def _find_all(conn: psycopg.Connection[Any]) -> Iterable[InvalidIndex]:
+    return [InvalidIndex(*row) for row in conn.execute(INVALID)]
+
+
+def _builds(created: CreatedIndex, index: InvalidIndex) -> bool:
+    if created.table != index.table or created.schema not in {None, index.schema}:
+        return False
+    if created.name is None:
+        return OF_REINDEX.fullmatch(index.name) is None
+    return created.name == index.name
