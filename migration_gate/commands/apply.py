@@ -62,7 +62,7 @@ def take_turn_and_apply(
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
     # In a file, a table of that name in another schema is not the history.
-    history = held.settings.history_table._replace(schema=held.seen.schema)
+    history = held.seen.name._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history)
     with interruptible():
         shelf.require_fit(plan.pending)

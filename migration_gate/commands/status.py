@@ -66,8 +66,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     """
     seen = _look_once(settings, log, tally, "plan")
     plan = seen.plan
-    history = settings.history_table._replace(schema=seen.schema)
-    lines, errors = _describe_pending(plan.pending, settings, history)
+    lines, errors = _describe_pending(plan.pending, settings, seen.name)
     write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
     _require_agreement(plan, settings)
     faults = [fault for error in errors for fault in error.faults]
@@ -81,7 +80,7 @@ class _Seen:
     """What one look showed; ``unfinished`` are the versions that are done in part."""
 
     plan: Plan
-    schema: str | None
+    name: HistoryTableName
     history: tuple[AppliedMigration, ...]
     unfinished: tuple[str, ...]
     failures: tuple[Failure, ...]
@@ -103,7 +102,7 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
     log_plan(plan, log, tally)
     return _Seen(
         plan=plan,
-        schema=session.seen.schema,
+        name=session.seen.name._replace(schema=session.seen.schema),
         history=session.seen.history,
         unfinished=tuple(unfinished),
         failures=failures,

@@ -58,7 +58,7 @@ WITH RECURSIVE {roles}, candidate AS (
     JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
          (SELECT CASE WHEN {schema} IS NULL THEN pg_catalog.current_schemas(false)
                       ELSE ARRAY[{schema}] END AS names) AS path
-    WHERE c.relname = {table}
+    WHERE c.relname = ANY ({tables})
       AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
       AND ({schema} IS NULL OR n.nspname = {schema})
 ), target AS (
@@ -111,7 +111,8 @@ SELECT pg_catalog.json_build_object(
         'has_failures', EXISTS (
             SELECT FROM pg_catalog.pg_class f
             WHERE f.relnamespace = c.relnamespace
-              AND f.relname = pg_catalog.concat({table}, '_failures')),
+              AND f.relname = pg_catalog.concat(c.relname, '_failures')),
+        'can_read_all', pg_catalog.has_table_privilege(c.oid, 'SELECT'),
         'columns', rights.columns
     ) ORDER BY c.place, c.is_named DESC, c.nspname)
     FROM target c, LATERAL (
@@ -152,8 +153,8 @@ class Facts(NamedTuple):
     What the catalogue says of the history table, and the server of itself.
 
     ``schema`` is where the table would be made; None where the search path names no
-    schema that exists. ``tables`` are those of its name that may be the history, each
-    as ``judge_table`` takes it: those of the search path first, in its order, then
+    schema that exists. ``tables`` are those of its names that may be the history, each
+    as ``recognise_table`` takes it: those of the search path first, in its order, then
     those of other schemas that a role has made whom the gate trusts.
     """
 
@@ -175,7 +176,7 @@ def ask_catalogue(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
-        table=name.table,
+        tables=names(name.tables),
         role=role,
         limit=TABLES_MAX,
     )

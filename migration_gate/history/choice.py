@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from migration_gate.history.catalogue import Facts
-from migration_gate.history.table import is_history
+from migration_gate.history.table import is_history, may_be_foreign
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
@@ -30,6 +30,39 @@ class Choice(NamedTuple):
     is_elsewhere: bool = False
     others: tuple[Mapping[str, Any], ...] = ()
     hidden_schema: str | None = None
+
+
+def choose_history(
+    facts: Facts, name: HistoryTableName
+) -> tuple[HistoryTableName, Choice]:
+    """
+    Choose the table and its name: the second one where the first is another tool's.
+
+    It stays the second one where the other tool's table is gone.
+
+    Raises:
+        HistoryError: Several schemas have one, and the search path names none of them.
+    """
+    first, *others = (name._replace(table=table) for table in name.tables)
+    tables = [table for table in facts.tables if table["name"] == first.table]
+    choice = choose_table(facts._replace(tables=tuple(tables)), first)
+    for other in others:
+        is_first = choice.table is not None or choice.hidden_schema is not None
+        if is_first and not _is_foreign(choice.table):
+            continue
+        rest = tuple(t for t in facts.tables if t["name"] == other.table)
+        second = choose_table(facts._replace(tables=rest), other)
+        if is_first or rest:
+            return other, second
+    return first, choice
+
+
+def _is_foreign(facts: Mapping[str, Any] | None) -> bool:
+    if facts is None or not may_be_foreign(facts):
+        return False
+    from migration_gate.history.tools import find_owner  # noqa: PLC0415  # rarely needed
+
+    return find_owner(facts) is not None
 
 
 def choose_table(facts: Facts, name: HistoryTableName) -> Choice:

@@ -1,15 +1,16 @@
 """
 Find the histories of other tools, and refuse to run what they may have run. Reads only.
 
-Asked only where the gate has no history of its own yet. The columns decide, since every
-tool lets its table be named; where they are few, the name has to be the tool's too.
+Asked only where the gate has no history of its own yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
+
+import psycopg
 
 from psycopg import sql
 
@@ -21,263 +22,11 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.waits import NoAnswerError
 from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
+from migration_gate.history.tools import TOOLS, Tool, find_owner, find_tool
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.quoting import quote_name
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """
-    A tool and the form of its history.
-
-    ``columns`` are names and pg_type's names of types, those that are not PostgreSQL's
-    own with a dot before them; ``newest`` is the version of the
-    row that comes last by ``order``; ``counts`` tells the rows that may have run.
-    ``tables`` are the names that the table must have; any name where there are none.
-    """
-
-    name: str
-    columns: str
-    newest: str
-    order: str
-    counts: str = "true"
-    tables: tuple[str, ...] = ()
-
-
-FLYWAY: Final = (
-    "success AND type <> ALL (ARRAY['SCHEMA', 'DELETE', 'UNDO_SQL', 'UNDO'])"
-)
-TOOLS: Final = (
-    Tool(
-        "Flyway",
-        "installed_rank:int4 version:varchar description:varchar type:varchar "
-        "script:varchar installed_by:varchar installed_on:timestamp success:bool",
-        "coalesce(version, script)",
-        "installed_rank",
-        FLYWAY,
-    ),
-    Tool("golang-migrate or Hasura", "version:int8 dirty:bool", "version", "version"),
-    Tool(
-        "goose",
-        "id:int4 version_id:int8 is_applied:bool tstamp:timestamp",
-        "version_id",
-        "id",
-        "is_applied AND version_id > 0",
-    ),
-    Tool(
-        "sqlx",
-        "version:int8 description:text installed_on:timestamptz success:bool "
-        "checksum:bytea execution_time:int8",
-        "version",
-        "version",
-    ),
-    Tool(
-        "Yandex pgmigrate",
-        "version:int8 description:text type:.schema_version_type installed_by:text "
-        "installed_on:timestamp",
-        "version",
-        "version",
-    ),
-    Tool("Diesel", "version:varchar run_on:timestamp", "version", "version"),
-    Tool(
-        "refinery",
-        "version:int4|int8 name:varchar applied_on:varchar checksum:varchar",
-        "version",
-        "version",
-    ),
-    Tool(
-        "Prisma",
-        "id:varchar checksum:varchar finished_at:timestamptz migration_name:varchar "
-        "rolled_back_at:timestamptz started_at:timestamptz applied_steps_count:int4",
-        "migration_name",
-        "started_at",
-        "rolled_back_at IS NULL",
-    ),
-    Tool(
-        "Atlas",
-        "version:varchar description:varchar type:int8 applied:int8 total:int8 "
-        "executed_at:timestamptz hash:varchar operator_version:varchar",
-        "version",
-        "version",
-        "version <> '.atlas_cloud_identifier'",
-    ),
-    Tool(
-        "Liquibase",
-        "id:varchar author:varchar filename:varchar orderexecuted:int4 "
-        "exectype:varchar md5sum:varchar",
-        "id",
-        "orderexecuted",
-        "exectype <> ALL (ARRAY['SKIPPED', 'FAILED'])",
-    ),
-    Tool(
-        "graphile-migrate",
-        "hash:text previous_hash:text filename:text date:timestamptz",
-        "filename",
-        "filename",
-    ),
-    Tool(
-        "pgmigrate",
-        "id:text checksum:text execution_time_in_millis:int8 applied_at:timestamptz",
-        "id",
-        "id",
-    ),
-    Tool(
-        "yoyo",
-        "migration_hash:varchar migration_id:varchar applied_at_utc:timestamp",
-        "migration_id",
-        "applied_at_utc",
-    ),
-    Tool(
-        "Sqitch",
-        "change_id:text script_hash:text change:text project:text "
-        "committed_at:timestamptz planner_name:text",
-        "change",
-        "committed_at",
-        tables=("changes",),
-    ),
-    Tool(
-        "pgroll",
-        "schema:name name:text migration:jsonb created_at:timestamptz|timestamp "
-        "parent:text done:bool",
-        "name",
-        "created_at",
-    ),
-    Tool(
-        "Evolve",
-        "id:int4 type:int2 version:varchar description:varchar name:varchar "
-        "checksum:varchar installed_by:varchar installed_on:timestamp success:bool",
-        "coalesce(version, name)",
-        "id",
-        "success AND type = ANY (ARRAY[0, 3, 4]::pg_catalog.int2[])",
-    ),
-    Tool(
-        "MyBatis",
-        "id:numeric applied_at:varchar description:varchar",
-        "id",
-        "id",
-        tables=("changelog",),
-    ),
-    Tool(
-        "DbUp",
-        "schemaversionsid:int4 scriptname:varchar applied:timestamp",
-        "scriptname",
-        "schemaversionsid",
-    ),
-    Tool(
-        "grate",
-        "id:int8 version_id:int8 script_name:varchar text_of_script:text "
-        "text_hash:varchar one_time_script:bool",
-        "script_name",
-        "id",
-    ),
-    Tool(
-        "Knex",
-        "id:int4 name:varchar batch:int4 migration_time:timestamptz",
-        "name",
-        "id",
-    ),
-    Tool(
-        "Laravel",
-        "id:int4 migration:varchar batch:int4",
-        "migration",
-        "id",
-        tables=("migrations",),
-    ),
-    Tool(
-        "Kysely",
-        "name:varchar timestamp:varchar",
-        "name",
-        '"timestamp"',
-        tables=("kysely_migration",),
-    ),
-    Tool(
-        "TypeORM",
-        "id:int4 timestamp:int8 name:varchar",
-        "name",
-        '"timestamp"',
-        tables=("migrations",),
-    ),
-    Tool("Sequelize", "name:varchar", "name", "name", tables=("SequelizeMeta",)),
-    Tool(
-        "MikroORM",
-        "id:int4 name:varchar executed_at:timestamptz",
-        "name",
-        "id",
-        tables=("mikro_orm_migrations",),
-    ),
-    Tool("gormigrate", "id:varchar", "id", "id", tables=("migrations",)),
-    Tool(
-        "postgres-migrations",
-        "id:int4 name:varchar hash:varchar executed_at:timestamp",
-        "name",
-        "id",
-        "id > 0",
-        tables=("migrations",),
-    ),
-    Tool(
-        "node-pg-migrate or db-migrate",
-        "id:int4 name:varchar run_on:timestamp",
-        "name",
-        "id",
-        tables=("pgmigrations", "migrations"),
-    ),
-    Tool(
-        "Drizzle",
-        "id:int4 hash:text created_at:int8",
-        "created_at",
-        "created_at",
-        tables=("__drizzle_migrations",),
-    ),
-    Tool(
-        "sql-migrate",
-        "id:text applied_at:timestamptz",
-        "id",
-        "id",
-        tables=("gorp_migrations",),
-    ),
-    Tool(
-        "Django",
-        "id:int8|int4 app:varchar name:varchar applied:timestamptz",
-        "pg_catalog.concat(app, '.', name)",
-        "id",
-        tables=("django_migrations",),
-    ),
-    Tool("Alembic", "version_num:varchar", "version_num", "version_num"),
-    Tool(
-        "Doctrine",
-        "version:varchar executed_at:timestamp execution_time:int4",
-        "version",
-        "version",
-    ),
-    Tool(
-        "EF Core",
-        "MigrationId:varchar ProductVersion:varchar",
-        '"MigrationId"',
-        '"MigrationId"',
-    ),
-    Tool(
-        "Supabase",
-        "version:text statements:_text name:text",
-        "version",
-        "version",
-    ),
-    Tool("Ecto", "version:int8 inserted_at:timestamp", "version", "version"),
-    Tool(
-        "dbmate or Rails",
-        "version:varchar",
-        "version",
-        "version",
-        tables=("schema_migrations",),
-    ),
-    Tool(
-        "tern",
-        "version:int4",
-        "version",
-        "version",
-        "version > 0",
-        tables=("schema_version",),
-    ),
-)
 # Schemas that tools make for themselves.
 OWN_SCHEMAS: Final = (
     "atlas_schema_revisions",
@@ -342,10 +91,6 @@ ROWS: Final = sql.SQL(
 )
 
 
-# So many columns tell a tool although there are others beside them.
-MANY: Final = 5
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
     """
@@ -362,18 +107,15 @@ class Foreign:
     newest: str | None = None
     unread: str = ""
 
-
-def find_tool(table: str, types: Mapping[str, str]) -> Tool | None:
-    """Return the tool whose history has this name and these columns. Pure."""
-    for tool in TOOLS:
-        if tool.tables and table not in tool.tables:
-            continue
-        needed = dict(column.split(":") for column in tool.columns.split())
-        fits = all(types.get(n) in kinds.split("|") for n, kinds in needed.items())
-        others = types.keys() - needed.keys()
-        if fits and (len(needed) >= MANY or not others):
-            return tool
-    return None
+    @property
+    def rows(self) -> str:
+        """Say how many rows it has, and which is the newest."""
+        if self.count is None:
+            return self.unread
+        if self.count == 0:
+            return "no row"
+        rows = f"{self.count} row" + "s" * (self.count != 1)
+        return f"{rows}, the newest {self.newest}"
 
 
 def find_foreign(
@@ -438,13 +180,9 @@ def require_no_foreign(conn: LimitedConnection, role: str | None) -> None:
     if found is None:
         return
     table = f"{quote_name(found.schema)}.{quote_name(found.table)}"
-    rows = found.unread
-    if found.count is not None:
-        rows = f"{found.count} row" + "s" * (found.count != 1)
-        rows += f", the newest {found.newest}"
     raise HistoryError(
         f"{found.tool} has a history in this database, and the gate has none: table "
-        f"{table} has {rows}",
+        f"{table} has {found.rows}",
         hint="Nothing was written. Where the files here are new to this database, set "
         "GATE_ADOPT=none; where the other tool has run some of them, say so of each "
         "first: resolve VERSION --applied.",
@@ -455,18 +193,54 @@ def _count(
     conn: LimitedConnection, tool: Tool, found: Foreign, limit_s: float
 ) -> Foreign:
     """Count the rows that may have run, where no other session keeps the table."""
+    try:
+        with limited(conn, limit_s):
+            return _ask(conn, tool, found)
+    except NoAnswerError:
+        return replace(found, unread="rows that another session keeps from being read")
+
+
+def _ask(conn: psycopg.Connection[Any], tool: Tool, found: Foreign) -> Foreign:
     query = ROWS.format(
         newest=sql.SQL(tool.newest),
         order=sql.SQL(tool.order),
         table=sql.Identifier(found.schema, found.table),
         counts=qualified(tool.counts),
     )
-    try:
-        with limited(conn, limit_s):
-            count, newest = conn.execute(query).fetchall()[0]
-    except NoAnswerError:
-        return replace(found, unread="rows that another session keeps from being read")
+    count, newest = conn.execute(query).fetchall()[0]
     return replace(found, count=count, newest=newest)
+
+
+def require_not_foreign(
+    conn: psycopg.Connection[Any], facts: Mapping[str, Any]
+) -> None:
+    """
+    Refuse a table that another tool keeps its history in.
+
+    Args:
+        facts: As ``recognise_table`` takes them.
+
+    Raises:
+        HistoryError: It is one.
+    """
+    tool = find_owner(facts)
+    if tool is None:
+        return
+    unread = _why_unread(
+        facts["owner"],
+        facts["is_usable"] and facts["can_read_all"],
+        facts["row_security"] is not None,
+        facts["owner_is_trusted"],
+    )
+    schema, name = str(facts["schema"]), str(facts["name"])
+    found = Foreign(tool=tool.name, schema=schema, table=name, unread=unread)
+    if not unread:
+        found = _ask(conn, tool, found)
+    raise HistoryError(
+        f'table "{schema}.{name}" belongs to {tool.name}: it has {found.rows}',
+        hint="Nothing was written. Leave GATE_HISTORY_TABLE unset, or name a table of "
+        "the gate's own in it, e.g. gate_schema_migrations.",
+    )
 
 
 def _listed(names: Iterable[str]) -> sql.Composed:

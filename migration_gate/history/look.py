@@ -13,9 +13,9 @@ from psycopg import pq
 
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue
-from migration_gate.history.choice import Choice, choose_table
+from migration_gate.history.choice import Choice, choose_history
 from migration_gate.history.rows import read_rows
-from migration_gate.history.table import HistoryTable, recognise_table
+from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.outcomes import ConnectionLostError
@@ -40,7 +40,8 @@ class Look(NamedTuple):
     What one look at the database showed.
 
     ``table`` is None where there is no history table yet, and ``history`` is then
-    empty; ``history`` has the oldest row first. ``schema`` is where the table is or
+    empty; ``history`` has the oldest row first. ``name`` is that of the table, which
+    may have another tool's in its place. ``schema`` is where the table is or
     would be made; None where the search path names no schema that exists.
     ``hidden_schema`` is a schema that has the table but that the role may not use.
     ``is_elsewhere`` tells that the search path does not name the table's schema;
@@ -52,6 +53,7 @@ class Look(NamedTuple):
     is_writable: bool
     is_standby: bool
     login_role: str
+    name: HistoryTableName
     schema: str | None
     schema_exists: bool
     hidden_schema: str | None
@@ -82,13 +84,15 @@ def look(
     """
     for _ in range(LOOKS_MAX):
         facts = ask_catalogue(conn, name, role)
-        choice = choose_table(facts, name)
+        chosen, choice = choose_history(facts, name)
         if choice.table is None:
-            return _to_look(facts, choice, None, ())
+            return _to_look(facts, chosen, choice, None, ())
+        if may_be_foreign(choice.table):
+            _require_not_foreign(conn, choice.table)
         table = recognise_table(choice.table)
         rows = ask_rows(conn, table, choice.table["oid"])
         if rows is not None:
-            return _to_look(facts, choice, table, rows)
+            return _to_look(facts, chosen, choice, table, rows)
     raise HistoryError(
         f'table "{table.schema}.{table.name}" was changed each time that the gate '
         "looked at it",
@@ -97,8 +101,19 @@ def look(
     )
 
 
+def _require_not_foreign(
+    conn: psycopg.Connection[Any], facts: Mapping[str, Any]
+) -> None:
+    from migration_gate.history.foreign import (  # noqa: PLC0415  # rarely needed
+        require_not_foreign,
+    )
+
+    require_not_foreign(conn, facts)
+
+
 def _to_look(
     facts: Facts,
+    name: HistoryTableName,
     choice: Choice,
     table: HistoryTable | None,
     history: tuple[AppliedMigration, ...],
@@ -108,6 +123,7 @@ def _to_look(
         is_writable=not facts.is_read_only and not facts.is_standby,
         is_standby=facts.is_standby,
         login_role=facts.login_role,
+        name=name,
         schema=facts.schema if table is None else table.schema,
         schema_exists=facts.schema_exists,
         hidden_schema=choice.hidden_schema,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from migration_gate.history.tools import CHARACTER_TYPES, Column, name_tool
 from migration_gate.history.trust import Fault, Owners, find_faults
 from migration_gate.report.errors import HistoryError, LoginRefusedError
 from migration_gate.report.quoting import quote_name
@@ -20,8 +19,17 @@ OUR_COLUMNS = {
     "duration_ms": "bigint",
     "gate_version": "pg_catalog.text",
 }
+CHARACTER_TYPES = frozenset({"text", "varchar", "bpchar"})
 TIME_TYPES = frozenset({"timestamp", "timestamptz"})
 NUMBER_TYPES = frozenset({"int8", "int4", "numeric"})
+
+
+class Column(NamedTuple):
+    """A column of the table; ``type_name`` as pg_type has it."""
+
+    name: str
+    type_name: str
+    is_optional: bool
 
 
 class HistoryTable(NamedTuple):
@@ -56,7 +64,7 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
     Turn the catalogue's facts into a history table.
 
     Raises:
-        HistoryError: It belongs to another tool, or cannot be trusted.
+        HistoryError: It belongs to another program, or cannot be trusted.
         LoginRefusedError: The login role may not read it.
     """
     table = f'table "{facts["schema"]}.{facts["name"]}"'
@@ -70,9 +78,8 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
     columns = [Column(**column) for column in facts["columns"]]
     fault = _find_form_fault(columns, is_unique=facts["version_is_unique"])
     if fault is not None:
-        owner = name_tool(columns)
         raise HistoryError(
-            f"{table} belongs to {owner}: {fault}",
+            f"{table} belongs to another program: {fault}",
             hint="Nothing was written. Name a table of the gate's own in "
             "GATE_HISTORY_TABLE, e.g. gate_schema_migrations, and declare what is "
             "applied already with the command resolve VERSION --applied.",
@@ -92,6 +99,12 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
         owner=facts["owner"],
         has_failures=facts["has_failures"],
     )
+
+
+def may_be_foreign(facts: Mapping[str, Any]) -> bool:
+    """Tell a table that may be another tool's: none of theirs has both columns."""
+    names = {column["name"] for column in facts["columns"] or ()}
+    return not {"version", "applied_at"} <= names
 
 
 def is_history(facts: Mapping[str, Any]) -> bool:

@@ -1,52 +1,293 @@
 """
-Whose table it is, when it is not ours: the histories of other tools. Pure.
+The histories of other tools, by which they are known. Pure.
+
+The columns decide, since every tool lets its table be named; where they are few, the
+name has to be the tool's too. Loaded only where a table is not the gate's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 
-CHARACTER_TYPES = frozenset({"text", "varchar", "bpchar"})
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """
+    A tool and the form of its history.
 
-
-class Column(NamedTuple):
-    """A column of the table; ``type_name`` as pg_type has it."""
+    ``columns`` are names and pg_type's names of types, those that are not PostgreSQL's
+    own with a dot before them; ``newest`` is the version of the
+    row that comes last by ``order``; ``counts`` tells the rows that may have run.
+    ``tables`` are the names that the table must have; any name where there are none.
+    """
 
     name: str
-    type_name: str
-    is_optional: bool
+    columns: str
+    newest: str
+    order: str
+    counts: str = "true"
+    tables: tuple[str, ...] = ()
 
 
-TOOLS = (
-    ("golang-migrate", {"version", "dirty"}),
-    ("Flyway", {"installed_rank", "script"}),
-    ("goose", {"version_id", "is_applied"}),
-    ("sqlx", {"version", "description", "installed_on", "success"}),
-    ("Yandex pgmigrate", {"version", "description", "installed_by"}),
-    ("Diesel", {"version", "run_on"}),
-    ("node-pg-migrate", {"name", "run_on"}),
-    ("Ecto", {"version", "inserted_at"}),
-    ("Liquibase", {"orderexecuted", "md5sum"}),
-    ("Atlas", {"version", "executed_at", "execution_time"}),
-    ("yoyo", {"migration_hash", "migration_id"}),
-    ("Alembic", {"version_num"}),
-    ("Prisma", {"migration_name", "applied_steps_count"}),
-    ("Django", {"app", "name", "applied"}),
-    ("Knex", {"name", "batch", "migration_time"}),
-    ("refinery", {"version", "name", "applied_on"}),
-    ("Supabase", {"version", "statements"}),
+FLYWAY: Final = (
+    "success AND type <> ALL (ARRAY['SCHEMA', 'DELETE', 'UNDO_SQL', 'UNDO'])"
 )
+TOOLS: Final = (
+    Tool(
+        "Flyway",
+        "installed_rank:int4 version:varchar description:varchar type:varchar "
+        "script:varchar installed_by:varchar installed_on:timestamp success:bool",
+        "coalesce(version, script)",
+        "installed_rank",
+        FLYWAY,
+    ),
+    Tool("golang-migrate or Hasura", "version:int8 dirty:bool", "version", "version"),
+    Tool(
+        "goose",
+        "id:int4 version_id:int8 is_applied:bool tstamp:timestamp",
+        "version_id",
+        "id",
+        "is_applied AND version_id > 0",
+    ),
+    Tool(
+        "sqlx",
+        "version:int8 description:text installed_on:timestamptz success:bool "
+        "checksum:bytea execution_time:int8",
+        "version",
+        "version",
+    ),
+    Tool(
+        "Yandex pgmigrate",
+        "version:int8 description:text type:.schema_version_type installed_by:text "
+        "installed_on:timestamp",
+        "version",
+        "version",
+    ),
+    Tool("Diesel", "version:varchar run_on:timestamp", "version", "version"),
+    Tool(
+        "refinery",
+        "version:int4|int8 name:varchar applied_on:varchar checksum:varchar",
+        "version",
+        "version",
+    ),
+    Tool(
+        "Prisma",
+        "id:varchar checksum:varchar finished_at:timestamptz migration_name:varchar "
+        "rolled_back_at:timestamptz started_at:timestamptz applied_steps_count:int4",
+        "migration_name",
+        "started_at",
+        "rolled_back_at IS NULL",
+    ),
+    Tool(
+        "Atlas",
+        "version:varchar description:varchar type:int8 applied:int8 total:int8 "
+        "executed_at:timestamptz hash:varchar operator_version:varchar",
+        "version",
+        "version",
+        "version <> '.atlas_cloud_identifier'",
+    ),
+    Tool(
+        "Liquibase",
+        "id:varchar author:varchar filename:varchar orderexecuted:int4 "
+        "exectype:varchar md5sum:varchar",
+        "id",
+        "orderexecuted",
+        "exectype <> ALL (ARRAY['SKIPPED', 'FAILED'])",
+    ),
+    Tool(
+        "graphile-migrate",
+        "hash:text previous_hash:text filename:text date:timestamptz",
+        "filename",
+        "filename",
+    ),
+    Tool(
+        "pgmigrate",
+        "id:text checksum:text execution_time_in_millis:int8 applied_at:timestamptz",
+        "id",
+        "id",
+    ),
+    Tool(
+        "yoyo",
+        "migration_hash:varchar migration_id:varchar applied_at_utc:timestamp",
+        "migration_id",
+        "applied_at_utc",
+    ),
+    Tool(
+        "Sqitch",
+        "change_id:text script_hash:text change:text project:text "
+        "committed_at:timestamptz planner_name:text",
+        "change",
+        "committed_at",
+        tables=("changes",),
+    ),
+    Tool(
+        "pgroll",
+        "schema:name name:text migration:jsonb created_at:timestamptz|timestamp "
+        "parent:text done:bool",
+        "name",
+        "created_at",
+    ),
+    Tool(
+        "Evolve",
+        "id:int4 type:int2 version:varchar description:varchar name:varchar "
+        "checksum:varchar installed_by:varchar installed_on:timestamp success:bool",
+        "coalesce(version, name)",
+        "id",
+        "success AND type = ANY (ARRAY[0, 3, 4]::pg_catalog.int2[])",
+    ),
+    Tool(
+        "MyBatis",
+        "id:numeric applied_at:varchar description:varchar",
+        "id",
+        "id",
+        tables=("changelog",),
+    ),
+    Tool(
+        "DbUp",
+        "schemaversionsid:int4 scriptname:varchar applied:timestamp",
+        "scriptname",
+        "schemaversionsid",
+    ),
+    Tool(
+        "grate",
+        "id:int8 version_id:int8 script_name:varchar text_of_script:text "
+        "text_hash:varchar one_time_script:bool",
+        "script_name",
+        "id",
+    ),
+    Tool(
+        "Knex",
+        "id:int4 name:varchar batch:int4 migration_time:timestamptz",
+        "name",
+        "id",
+    ),
+    Tool(
+        "Laravel",
+        "id:int4 migration:varchar batch:int4",
+        "migration",
+        "id",
+        tables=("migrations",),
+    ),
+    Tool(
+        "Kysely",
+        "name:varchar timestamp:varchar",
+        "name",
+        '"timestamp"',
+        tables=("kysely_migration",),
+    ),
+    Tool(
+        "TypeORM",
+        "id:int4 timestamp:int8 name:varchar",
+        "name",
+        '"timestamp"',
+        tables=("migrations",),
+    ),
+    Tool("Sequelize", "name:varchar", "name", "name", tables=("SequelizeMeta",)),
+    Tool(
+        "MikroORM",
+        "id:int4 name:varchar executed_at:timestamptz",
+        "name",
+        "id",
+        tables=("mikro_orm_migrations",),
+    ),
+    Tool("gormigrate", "id:varchar", "id", "id", tables=("migrations",)),
+    Tool(
+        "postgres-migrations",
+        "id:int4 name:varchar hash:varchar executed_at:timestamp",
+        "name",
+        "id",
+        "id > 0",
+        tables=("migrations",),
+    ),
+    Tool(
+        "node-pg-migrate or db-migrate",
+        "id:int4 name:varchar run_on:timestamp",
+        "name",
+        "id",
+        tables=("pgmigrations", "migrations"),
+    ),
+    Tool(
+        "Drizzle",
+        "id:int4 hash:text created_at:int8",
+        "created_at",
+        "created_at",
+        tables=("__drizzle_migrations",),
+    ),
+    Tool(
+        "sql-migrate",
+        "id:text applied_at:timestamptz",
+        "id",
+        "id",
+        tables=("gorp_migrations",),
+    ),
+    Tool(
+        "Django",
+        "id:int8|int4 app:varchar name:varchar applied:timestamptz",
+        "pg_catalog.concat(app, '.', name)",
+        "id",
+        tables=("django_migrations",),
+    ),
+    Tool("Alembic", "version_num:varchar", "version_num", "version_num"),
+    Tool(
+        "Doctrine",
+        "version:varchar executed_at:timestamp execution_time:int4",
+        "version",
+        "version",
+    ),
+    Tool(
+        "EF Core",
+        "MigrationId:varchar ProductVersion:varchar",
+        '"MigrationId"',
+        '"MigrationId"',
+    ),
+    Tool(
+        "Supabase",
+        "version:text statements:_text name:text",
+        "version",
+        "version",
+    ),
+    Tool("Ecto", "version:int8 inserted_at:timestamp", "version", "version"),
+    Tool(
+        "dbmate or Rails",
+        "version:varchar",
+        "version",
+        "version",
+        tables=("schema_migrations",),
+    ),
+    Tool(
+        "tern",
+        "version:int4",
+        "version",
+        "version",
+        "version > 0",
+        tables=("schema_version",),
+    ),
+)
+# So many columns tell a tool although there are others beside them.
+MANY: Final = 5
 
 
-def name_tool(columns: Sequence[Column]) -> str:
-    """Name the tool whose table has these columns, as far as they tell."""
-    names = {column.name for column in columns}
-    for tool, marks in TOOLS:
-        if marks <= names:
+def find_tool(table: str, types: Mapping[str, str]) -> Tool | None:
+    """Return the tool whose history has this name and these columns. Pure."""
+    for tool in TOOLS:
+        if tool.tables and table not in tool.tables:
+            continue
+        needed = dict(column.split(":") for column in tool.columns.split())
+        fits = all(types.get(n) in kinds.split("|") for n, kinds in needed.items())
+        others = types.keys() - needed.keys()
+        if fits and (len(needed) >= MANY or not others):
             return tool
-    if names == {"version"}:
-        is_text = columns[0].type_name in CHARACTER_TYPES
-        return "dbmate or Rails" if is_text else "tern"
-    return "another program"
+    return None
+
+
+def find_owner(facts: Mapping[str, Any]) -> Tool | None:
+    """Return the tool whose history a table is, by the catalogue's facts."""
+    if facts["kind"] != "r":
+        return None
+    types = {}
+    for column in facts["columns"]:
+        schema, dot, name = column["type_name"].rpartition(".")
+        types[column["name"]] = f".{name}" if dot and schema else name
+    return find_tool(facts["name"], types)

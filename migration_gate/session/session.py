@@ -101,8 +101,7 @@ class Session:
         )
 
         with self.translated("compare the histories"):
-            name = self.settings.history_table
-            require_sole(self.conn, self.seen, name, applied, pending)
+            require_sole(self.conn, self.seen, self.seen.name, applied, pending)
 
     def require_no_foreign(self, pending: Sequence[Migration]) -> None:
         """Refuse another tool's history where the gate has none of its own."""
@@ -117,8 +116,7 @@ class Session:
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
-        name = self.settings.history_table.table
-        return lock_keys(self.seen.schema or "", name)
+        return lock_keys(self.seen.schema or "", self.seen.name.table)
 
     def try_lock(self) -> Trial:
         """Try once to take the gates' lock."""
@@ -222,7 +220,7 @@ def make_history(
         return ensure_history(
             conn,
             session.seen,
-            settings.history_table,
+            session.seen.name,
             settings.role,
             full=settings.log_detail == "full",
         )

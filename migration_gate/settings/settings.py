@@ -58,6 +58,17 @@ class HistoryTableName(NamedTuple):
     schema: str | None
     table: str
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Return the names that the table may have; several tools share the first."""
+        if self == DEFAULT_HISTORY_TABLE:
+            return self.table, OTHER_HISTORY_TABLE
+        return (self.table,)
+
+
+DEFAULT_HISTORY_TABLE: Final = HistoryTableName(None, "schema_migrations")
+OTHER_HISTORY_TABLE: Final = "gate_schema_migrations"
+
 
 class Settings(NamedTuple):
     """All settings, judged. Seconds are 0 where 0 means none or at once."""
@@ -206,7 +217,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "GATE_HISTORY_TABLE",
-        "schema_migrations",
+        DEFAULT_HISTORY_TABLE.table,
         _parse_history_table,
         "history table, table or schema.table",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.history_tables import (
 
 
 pytestmark = pytest.mark.server
+TOOLS = Path(__file__).parent / "tools"
 FORMS = {
     "plain": PLAIN,
     "without id": """
@@ -225,77 +227,75 @@ def test_rows_of_every_form_are_read(database: Database) -> None:
     assert {row.duration_ms for row in seen.history} == {7, None}
 
 
-# Each tool's own words, from its source.
-TOOLS = {
-    "golang-migrate": "(version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)",
-    "dbmate or Rails": "(version varchar(128) PRIMARY KEY)",
-    "Ecto": "(version bigint PRIMARY KEY, inserted_at timestamp(0))",
-    "Flyway": """(
-        installed_rank int PRIMARY KEY, version varchar(50),
-        description varchar(200) NOT NULL, type varchar(20) NOT NULL,
-        script varchar(1000) NOT NULL, checksum int,
-        installed_by varchar(100) NOT NULL, installed_on timestamp DEFAULT now(),
-        execution_time int NOT NULL, success boolean NOT NULL)""",
-    "goose": """(
-        id int PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL,
-        tstamp timestamp DEFAULT now())""",
-    "sqlx": """(
-        version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz
-        NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL,
-        execution_time bigint NOT NULL)""",
-    "Yandex pgmigrate": """(
-        version bigint PRIMARY KEY, description text, type text, installed_by text,
-        installed_on timestamp)""",
-    "Diesel": "(version varchar(50) PRIMARY KEY, run_on timestamp DEFAULT now())",
-    "node-pg-migrate": "(id serial PRIMARY KEY, name varchar(255), run_on timestamp)",
-    "Liquibase": "(id text, orderexecuted int NOT NULL, exectype text, md5sum text)",
-    "Atlas": """(
-        version varchar PRIMARY KEY, description varchar, executed_at timestamptz,
-        execution_time bigint)""",
-    "Alembic": "(version_num varchar(32) PRIMARY KEY)",
-    "yoyo": "(migration_hash text PRIMARY KEY, migration_id text, applied_at_utc date)",
-    "Prisma": "(id text PRIMARY KEY, migration_name text, applied_steps_count int)",
-    "Django": "(id int PRIMARY KEY, app text, name text, applied timestamptz)",
-    "Knex": "(id int PRIMARY KEY, name text, batch int, migration_time timestamptz)",
-    "refinery": "(version int PRIMARY KEY, name text, applied_on text, checksum text)",
-    "Supabase": "(version text PRIMARY KEY, statements text[], name text)",
-    "tern": "(version int NOT NULL)",
-    "another program": (
-        "(version text PRIMARY KEY, applied_at timestamp, who text NOT NULL)"
-    ),
+# Each tool's own words, and the gate's for them.
+SHARED = {
+    "golang-migrate": ("golang-migrate or Hasura", "1 row, the newest 3"),
+    "dbmate": ("dbmate or Rails", "3 rows, the newest 00003"),
+    "ecto": ("Ecto", "2 rows, the newest 20260101000002"),
 }
 
 
-def test_the_tables_of_other_tools_are_recognised(database: Database) -> None:
-    """Each by its columns."""
-    names = {tool: f"t{number}" for number, tool in enumerate(TOOLS)}
-    database.execute(
-        "".join(f"CREATE TABLE {names[tool]} {form};" for tool, form in TOOLS.items())
-    )
-    with closing(database.connect()) as conn:
-        for tool, table in names.items():
-            with pytest.raises(
-                HistoryError, match=f'"public.{table}" belongs to {tool}: it'
-            ):
-                look(conn, HistoryTableName(schema=None, table=table), None)
-
-
-@pytest.mark.parametrize("tool", ["golang-migrate", "dbmate or Rails", "Ecto"])
+@pytest.mark.parametrize("file", SHARED)
 def test_the_table_of_another_tool_is_left_untouched(
-    gate: Gate, database: Database, tool: str
+    gate: Gate, database: Database, file: str
 ) -> None:
-    """The gate says whose it is, takes no lock and writes nothing."""
-    database.execute(f"CREATE TABLE schema_migrations {TOOLS[tool]}")
-    values = "(20250101, false)" if tool == "golang-migrate" else "(20250101)"
-    database.execute(f"INSERT INTO schema_migrations VALUES {values}")
-    before = traces(database, "schema_migrations")
-    run = gate(database=database, migrations=TWO)
-    exit_code, reason, message = why(run)
-    assert (exit_code, reason) == (1, "history")
-    assert message.startswith(f'table "public.schema_migrations" belongs to {tool}: it')
+    """Where it is named as the gate's, the gate says whose it is and what it has."""
+    tool, rows = SHARED[file]
+    database.execute((TOOLS / f"{file}.sql").read_text("utf-8"))
+    before = traces(database, "public.schema_migrations")
+    env = {"GATE_HISTORY_TABLE": "public.schema_migrations"}
+    run = gate(database=database, migrations=TWO, env=env)
+    assert why(run) == (
+        1,
+        "history",
+        f'table "public.schema_migrations" belongs to {tool}: it has {rows}',
+    )
     assert run.names == ["gate.started", "gate.closed"]
     assert run.verdict["hint"].startswith("Nothing was written. ")
-    assert traces(database, "schema_migrations") == before
+    assert traces(database, "public.schema_migrations") == before
+
+
+@pytest.mark.parametrize("file", SHARED)
+def test_a_name_that_another_tool_has_taken_is_left_to_it(
+    gate: Gate, database: Database, file: str
+) -> None:
+    """Its history stays as it is, and the gate's stands beside it, whoever asks."""
+    database.execute((TOOLS / f"{file}.sql").read_text("utf-8"))
+    before = database.fetch("TABLE public.schema_migrations")
+    env = {"GATE_ADOPT": "none"}
+    run = gate(database=database, migrations=TWO, env=env)
+    assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"], run.output
+    assert versions(database, "public.gate_schema_migrations") == list(TWO)
+    assert database.fetch("TABLE public.schema_migrations") == before
+    for command in ("migrate", "check", "status"):
+        assert gate(command, database=database, migrations=TWO).exit_code == 0
+    database.execute("DROP TABLE public.schema_migrations")
+    for command in ("migrate", "check", "status"):
+        run = gate(command, database=database, migrations=TWO)
+        assert (run.exit_code, run.all("migration.applied")) == (0, [])
+
+
+def test_an_empty_table_of_another_tool_is_no_matter(
+    gate: Gate, database: Database
+) -> None:
+    """No file has run by it; only the name is taken."""
+    database.execute("CREATE TABLE schema_migrations (version bigint, dirty boolean)")
+    assert gate(database=database, migrations=TWO).exit_code == 0
+    assert versions(database, "gate_schema_migrations") == list(TWO)
+    env = {"GATE_HISTORY_TABLE": "gate_schema_migrations"}
+    run = gate(database=database, migrations=TWO, env=env)
+    assert (run.exit_code, run.all("migration.applied")) == (0, [])
+
+
+def test_a_role_that_checks_needs_only_the_gates_own(
+    gate: Gate, database: Database
+) -> None:
+    """Not the other tool's table."""
+    database.execute("CREATE TABLE schema_migrations (version bigint, dirty boolean)")
+    assert gate(database=database, migrations=TWO).exit_code == 0
+    role = database.role("looker")
+    database.execute(f"GRANT SELECT ON gate_schema_migrations TO {role.user}")
+    assert gate("check", database=role, migrations=TWO).exit_code == 0
 
 
 @pytest.mark.parametrize(
