@@ -17,6 +17,7 @@ from typing import Final
 
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.connection.waits import pause
+from migration_gate.history.creation import HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.report.errors import LockTimeoutError
 from migration_gate.report.events import LOCK_ACQUIRED, LOCK_WAITING
@@ -56,6 +57,7 @@ def take_turn(
     Raises:
         LockTimeoutError: The holder showed no progress for GATE_LOCK_WAIT_TIMEOUT.
         ConnectionLostError: The connection was lost while waiting.
+        HistoryMadeError: The history is in another schema now, and has another lock.
     """
     queue = _Queue(session, is_done, log)
     try:
@@ -100,7 +102,7 @@ class _Queue:
             if trial.taken:
                 if trial.orphans:
                     wait_for_orphans(self.session, self._log)
-                self.session.look_again()
+                self._look_under_lock()
                 self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
                 return
             if self._is_worth_a_look(trial.holder_pid):
@@ -111,6 +113,13 @@ class _Queue:
             seen = self._pause()
             if seen is not None and self._is_done(seen):
                 return
+
+    def _look_under_lock(self) -> None:
+        """Look again; the lock is that of the table that was seen before it."""
+        keys, seen = self.session.keys(), self.session.look_again()
+        if self.session.keys() != keys:
+            table = self.session.settings.history_table.table
+            raise HistoryMadeError(f"{seen.schema}.{table}")
 
     def _try(self) -> Trial:
         started_s = time.monotonic()

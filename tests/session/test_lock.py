@@ -15,7 +15,7 @@ from migration_gate.session.turn import pause_before_next_try
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
-from tests.history_tables import PLAIN, TWO, tables, why
+from tests.history_tables import PLAIN, TWO, tables, versions, why
 from tests.polling import until
 from tests.sleepers import end_sleepers, is_sleeping
 
@@ -233,3 +233,27 @@ def test_two_roles_of_one_table_take_turns(gate: Gate, database: Database) -> No
         )
         process.wait_for("lock.waiting")
         process.kill()
+
+
+def test_a_history_that_appears_elsewhere_has_a_lock_of_its_own(
+    gate: Gate, database: Database
+) -> None:
+    """A gate that has the lock of the place before takes the right one."""
+    role = database.role("migrator")
+    database.execute(
+        f"CREATE SCHEMA {role.user} AUTHORIZATION {role.user};"
+        f"GRANT CREATE ON SCHEMA public TO {role.user}"
+    )
+    env = {"GATE_HEARTBEAT": "2s"}
+    key = lock_keys(role.user, "schema_migrations").lock
+    with held(database) as other, held(database, key) as before:
+        process = gate.start(database=role, migrations=TWO, env=env)
+        process.wait_for("lock.waiting")
+        before.execute(
+            f"SET search_path = public; SET ROLE {role.user}; {PLAIN} RESET ROLE"
+        )
+        before.execute("SELECT pg_advisory_unlock_all()")
+        waiting = process.wait_for("lock.waiting", count=2)
+        assert waiting["holder_pid"] == other.info.backend_pid
+        assert versions(database) == []
+    assert process.wait().verdict["applied"] == ["1_a.sql", "2_b.sql"]
