@@ -20,8 +20,7 @@ TABLES_MAX: Final = 20
 # Whose tables the gate trusts: SQL for other questions too. Tables of anybody else may
 # run code as the login role when they are read.
 ROLES: Final = qualified(
-    """
-login AS (
+    """login AS (
     SELECT oid FROM pg_catalog.pg_roles
     WHERE rolname = ANY (ARRAY[session_user, current_user])
     UNION
@@ -73,7 +72,7 @@ SELECT pg_catalog.json_build_object(
     'backend_pid', pg_catalog.pg_backend_pid(),
     'is_standby', pg_catalog.pg_is_in_recovery(),
     'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
-    'login_role', session_user,
+    'login_role', current_user,
     'schema', coalesce({schema}, pg_catalog.current_schema()),
     'schema_exists', {schema} IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
@@ -97,7 +96,7 @@ SELECT pg_catalog.json_build_object(
             THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
         'gate_role', {role}::pg_catalog.text,
         'owner', c.owner, 'owner_is_trusted', c.owner_is_trusted,
-        'login_role', session_user,
+        'login_role', current_user,
         'can_select', rights.can_select, 'can_insert', rights.can_insert,
         'can_update', rights.can_update,
         'can_alter', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
@@ -155,7 +154,8 @@ class Facts(NamedTuple):
     ``schema`` is where the table would be made; None where the search path names no
     schema that exists. ``tables`` are those of its names that may be the history, each
     as ``recognise_table`` takes it: those of the search path first, in its order, then
-    those of other schemas that a role has made whom the gate trusts.
+    those of other schemas that a role has made whom the gate trusts. ``login_role`` is
+    the one that the login acts as: its own, unless its defaults name another.
     """
 
     backend_pid: int

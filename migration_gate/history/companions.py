@@ -80,7 +80,7 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
                 AND pg_catalog.has_table_privilege(c.oid, 'DELETE'), false),
        pg_catalog.has_schema_privilege(n.oid, 'CREATE'),
        CASE WHEN h.relowner <> (SELECT oid FROM pg_catalog.pg_roles
-                                WHERE rolname = session_user)
+                                WHERE rolname = current_user)
                  AND pg_catalog.pg_has_role(h.relowner, 'USAGE')
                  AND pg_catalog.pg_has_role(h.relowner, {can_become})
                  AND pg_catalog.has_schema_privilege(h.relowner, n.oid, 'CREATE')
@@ -156,7 +156,7 @@ def create_beside(
     leave = sql.SQL("")
     if seen.maker is not None:
         become = sql.SQL("SET LOCAL ROLE {};").format(sql.Identifier(seen.maker))
-        leave = sql.SQL("SET LOCAL ROLE NONE;")
+        leave = sql.SQL("RESET ROLE;")
     readers = (sql.Identifier(r) if r else sql.SQL("PUBLIC") for r in seen.readers)
     grants = (
         sql.SQL("GRANT SELECT ON {} TO {};").format(name, reader) for reader in readers

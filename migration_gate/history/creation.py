@@ -153,7 +153,7 @@ def _creation(table: HistoryTable, maker: str | None, *, exists: bool) -> sql.Co
     create_schema = become = leave = sql.Composed([])
     if maker is not None:
         become = sql.SQL("SET LOCAL ROLE {};").format(sql.Identifier(maker))
-        leave = sql.Composed([sql.SQL("SET LOCAL ROLE NONE;")])
+        leave = sql.Composed([sql.SQL("RESET ROLE;")])
     if not exists:
         create_schema = sql.SQL("CREATE SCHEMA {} {};").format(
             sql.Identifier(table.schema),

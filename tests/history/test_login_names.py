@@ -131,3 +131,24 @@ def test_gate_role_that_may_not_own_it_leaves_it_to_the_login_role(
     run = gate(database=first, migrations=files, env={"GATE_ROLE": group.user})
     assert run.verdict["applied"] == ["1_x.sql"], run.output
     assert {owner for _, owner in database.fetch(OWNERS)} == {first.user}
+
+
+def test_a_default_role_is_the_one_whose_rights_count(
+    gate: Gate, database: Database
+) -> None:
+    """The hint grants to it, and nothing that it makes is lost to the login role."""
+    group, login = database.role("owner", attributes="NOLOGIN"), database.role("login")
+    database.execute(
+        f"ALTER ROLE {login.user} NOINHERIT;"
+        f"GRANT {group.user} TO {login.user};"
+        f"ALTER ROLE {login.user} SET role = {group.user};"
+        f"GRANT CREATE ON SCHEMA public TO {group.user}; {PLAIN}"
+    )
+    hint = gate(database=login, migrations=FAILS).verdict["hint"]
+    assert hint.endswith(f" ON public.schema_migrations TO {group.user};")
+    database.execute("DROP TABLE schema_migrations")
+    run = gate(database=login, migrations=FAILS)
+    assert run.verdict["sqlstate"] == "22012"
+    assert {owner for _, owner in database.fetch(OWNERS)} == {group.user}
+    query = "SELECT version FROM schema_migrations_failures"
+    assert database.fetch(query) == [("3_c.sql",)]
