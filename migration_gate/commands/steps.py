@@ -203,7 +203,7 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
     disagreements = {
         CHANGED_MIGRATIONS: plan.changed,
         UNKNOWN_VERSIONS: plan.unknown,
-        OUT_OF_ORDER: plan.out_of_order,
+        OUT_OF_ORDER: plan.below_applied,
     }
     found = {event: versions for event, versions in disagreements.items() if versions}
     for event, versions in found.items():

@@ -7,8 +7,8 @@ Decides; never reads a folder or a database.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 from migration_gate.files.migration import (
     AppliedMigration,
@@ -19,25 +19,61 @@ from migration_gate.files.names import Number, classify
 from migration_gate.report.errors import HistoryError
 
 
+DIGITS_SHOWN: Final = 12
+DETAILED_MAX: Final = 3  # the last line is short
 Spelling = Literal["file name", "without .sql", "without .up.sql"]
+
+
+class Change(NamedTuple):
+    """A file that is not what was applied, and the row that says what was."""
+
+    file: Migration
+    row: AppliedMigration
+
+    def __str__(self) -> str:
+        """Say when it was applied, and both checksums."""
+        at = f"at {self.row.applied_at}, " if self.row.applied_at else ""
+        then, here = _shorten(self.row.checksum or ""), _shorten(self.file.checksum)
+        return f"{at}{then} then, {here} here"
 
 
 class Plan(NamedTuple):
     """
     What is to be done, and every disagreement between folder and history.
 
-    ``pending`` is sorted and disjoint from ``applied``; ``changed`` and
-    ``out_of_order`` name files, ``unknown`` and ``lookalikes`` name history rows.
-    ``spelling`` is how the history writes versions.
+    ``pending`` is sorted and disjoint from ``applied``; ``out_of_order`` names files,
+    ``unknown`` and ``lookalikes`` name history rows. ``spelling`` is how the history
+    writes versions.
     """
 
     pending: tuple[Migration, ...]
     applied: tuple[Migration, ...]
-    changed: tuple[str, ...]
+    changes: tuple[Change, ...]
     unknown: tuple[str, ...]
     out_of_order: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
     spelling: Spelling
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Return the files that are not what was applied."""
+        return tuple(change.file.version for change in self.changes)
+
+    @property
+    def below_applied(self) -> tuple[str, ...]:
+        """
+        Return the files that are out of order by the files that are here.
+
+        The others are so by rows that are unknown, as those of another application.
+        """
+        newest = self.applied[-1].order if self.applied else None
+        late = {m.version for m in self.pending if newest and m.order < newest}
+        return tuple(version for version in self.out_of_order if version in late)
+
+    @property
+    def is_mostly_unknown(self) -> bool:
+        """Tell whether most of what the history has is of no file here."""
+        return len(self.unknown) > len(self.applied)
 
     def version_to_record(self, migration: Migration) -> str:
         """Return the version in the spelling that the history already uses."""
@@ -78,7 +114,7 @@ def make_plan(
     return Plan(
         pending=pending,
         applied=applied,
-        changed=tuple(m.version for m in applied if _is_changed(m, rows[m.key])),
+        changes=tuple(_find_changes(applied, rows)),
         unknown=tuple(r.version for r in strangers if r.version not in alike),
         out_of_order=tuple(m.version for m in pending if m.order < newest),
         lookalikes=lookalikes,
@@ -110,16 +146,7 @@ def require_agreement(
         for row, version in plan.lookalikes
     ]
     if changed == "refuse" and plan.changed:
-        subject = _subject(plan.changed)
-        faults.append(
-            (
-                f"{subject} changed after being applied",
-                (
-                    "Restore the file as it was applied and put the change in a new "
-                    "migration, or set GATE_CHANGED=warn."
-                ),
-            )
-        )
+        faults.append(_refuse_changes(plan))
     if out_of_order == "refuse" and plan.out_of_order:
         subject = _subject(plan.out_of_order)
         faults.append(
@@ -143,6 +170,30 @@ def require_agreement(
         )
 
 
+def _refuse_changes(plan: Plan) -> tuple[str, str]:
+    """Return what is wrong with files that were changed, and what to do."""
+    subject, first = _subject(plan.changed), plan.changes[0]
+    fault = f"{subject} changed after being applied"
+    if len(plan.changes) == 1:
+        fault += f": {first}"
+    else:
+        shown = plan.changes[:DETAILED_MAX]
+        fault += ": " + "; ".join(f'"{c.file.version}" {c}' for c in shown)
+    if plan.is_mostly_unknown:
+        return fault, (
+            f"{len(plan.unknown)} rows of the history are of no file here. Where they "
+            "are another application's, it has applied a file of the same name, and "
+            "this one's has not run: set GATE_HISTORY_TABLE to a table of this "
+            "application's own. Else start the image that ships those files."
+        )
+    return fault, (
+        f"See what was changed: git log -p -- '*{first.file.file}'. Restore the file "
+        "as it was applied, and put the change in a new migration. Where it changes "
+        f"nothing in the database: resolve {first.file.version} --applied, or "
+        "GATE_CHANGED=warn."
+    )
+
+
 def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
     """Return the versions whose number another migration has too, sorted."""
     counts = Counter(migration.number for migration in migrations)
@@ -162,10 +213,20 @@ def _listed(names: Sequence[str], most: int = 10) -> str:
     return shown + more
 
 
-def _is_changed(migration: Migration, rows: Iterable[AppliedMigration]) -> bool:
+def _find_changes(
+    applied: Iterable[Migration], rows: Mapping[str, Sequence[AppliedMigration]]
+) -> Iterator[Change]:
     """Rows that another program wrote carry no checksum and are never compared."""
-    checksums = {row.checksum for row in rows if row.checksum}
-    return bool(checksums) and migration.checksum not in checksums
+    for migration in applied:
+        compared = [row for row in rows[migration.key] if row.checksum]
+        if compared and all(row.checksum != migration.checksum for row in compared):
+            yield Change(migration, compared[-1])
+
+
+def _shorten(checksum: str) -> str:
+    """Return as much of a checksum as a person compares."""
+    algorithm, colon, digest = checksum.partition(":")
+    return f"{algorithm}{colon}{digest[:DIGITS_SHOWN]}"
 
 
 def _find_lookalikes(

@@ -81,7 +81,7 @@ PLAN_MADE = Event(
 UNKNOWN_VERSIONS = Event(
     "history.unknown_versions",
     "warning",
-    "The history is ahead of the files here: {versions}",
+    "The history has what no file here explains: {versions}",
     ("versions",),
 )
 CHANGED_MIGRATIONS = Event(

@@ -150,11 +150,9 @@ def test_a_role_without_update_records_what_it_can(
         "SELECT checksum, duration_ms FROM schema_migrations WHERE version = '1_a.sql'"
     ) == [(checksum(b"SELECT 2;"), None)]
     changed = gate(database=role, migrations={**files, "1_a.sql": "SELECT 3;"})
-    assert why(changed) == (
-        1,
-        "history",
-        'migration "1_a.sql" was changed after being applied',
-    )
+    exit_code, reason, message = why(changed)
+    assert (exit_code, reason) == (1, "history")
+    assert message.startswith('migration "1_a.sql" was changed after being applied')
 
 
 def test_a_reader_in_the_way_does_not_keep_the_gate_closed(

@@ -6,6 +6,7 @@ import pytest
 
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.planning.plan import (
+    Change,
     Plan,
     find_shared_numbers,
     make_plan,
@@ -31,13 +32,19 @@ def plan(**facts: object) -> Plan:
     nothing = {
         "pending": (),
         "applied": (),
-        "changed": (),
+        "changes": (),
         "unknown": (),
         "out_of_order": (),
         "lookalikes": (),
         "spelling": "file name",
     }
     return Plan(**(nothing | facts))  # type: ignore[arg-type]  # the tests' own facts
+
+
+def change(version: str, *, applied_at: str = "") -> Change:
+    """Return a file that differs from what was applied."""
+    recorded = AppliedMigration(version, "sha256:0123456789abcdef", applied_at)
+    return Change(file(version, "sha256:fedcba9876543210"), recorded)
 
 
 def test_without_history_everything_is_pending_in_order() -> None:
@@ -58,7 +65,7 @@ def test_a_file_that_differs_is_changed() -> None:
     """Its checksum is not the one that was recorded."""
     one = file("1_a.sql", "sha256:2")
     assert make_plan([one], [row("1_a.sql", "sha256:1")]) == plan(
-        applied=(one,), changed=("1_a.sql",)
+        applied=(one,), changes=(Change(one, row("1_a.sql", "sha256:1")),)
     )
 
 
@@ -132,7 +139,9 @@ def test_a_new_row_takes_the_spelling_in_use(
 
 def test_what_the_settings_allow_is_allowed() -> None:
     """The defaults are changed=refuse, out_of_order=apply, ahead=allow."""
-    odd = plan(changed=("1_a.sql",), unknown=("2_b",), out_of_order=("0_z.sql",))
+    odd = plan(
+        changes=(change("1_a.sql"),), unknown=("2_b",), out_of_order=("0_z.sql",)
+    )
     require_agreement(odd, changed="warn", out_of_order="apply", ahead="allow")
     require_agreement(plan(), changed="refuse", out_of_order="refuse", ahead="refuse")
 
@@ -140,7 +149,8 @@ def test_what_the_settings_allow_is_allowed() -> None:
 def test_every_disagreement_is_reported_at_once() -> None:
     """One error names all of them, each with its remedy."""
     odd = plan(
-        changed=("1_a.sql",),
+        applied=(file("1_a.sql"), file("5_e.sql")),
+        changes=(change("1_a.sql", applied_at="2026-01-02T03:04:05.678Z"),),
         unknown=("2_b", "3_c"),
         out_of_order=("0_y.sql", "0_z.sql"),
         lookalikes=(("4_D.sql", "4_d.sql"),),
@@ -149,29 +159,60 @@ def test_every_disagreement_is_reported_at_once() -> None:
         require_agreement(odd, changed="refuse", out_of_order="refuse", ahead="refuse")
     assert str(caught.value) == (
         'history row "4_D.sql" differs from file "4_d.sql" only in case or white '
-        'space; migration "1_a.sql" was changed after being applied; migrations '
+        'space; migration "1_a.sql" was changed after being applied: at '
+        "2026-01-02T03:04:05.678Z, sha256:0123456789ab then, sha256:fedcba987654 here; "
+        "migrations "
         '"0_y.sql", "0_z.sql" were out of order: pending below the newest applied '
         'one; the history has "2_b", "3_c", which no file here explains'
     )
     assert caught.value.hint == (
-        "Correct the row's version in the history, or the file's name. Restore the "
-        "file as it was applied and put the change in a new migration, or set "
-        "GATE_CHANGED=warn. Give it the next free number, or set "
-        "GATE_OUT_OF_ORDER=apply. Start the image that ships them, or set "
+        "Correct the row's version in the history, or the file's name. See what was "
+        "changed: git log -p -- '*1_a.sql'. Restore the file as it was applied, and "
+        "put the change in a new migration. Where it changes nothing in the database: "
+        "resolve 1_a.sql --applied, or GATE_CHANGED=warn. Give it the next free "
+        "number, or set GATE_OUT_OF_ORDER=apply. Start the image that ships them, or set "
         "GATE_AHEAD=allow."
     )
 
 
 def test_a_long_list_is_cut_and_counted() -> None:
     """Ten names, and how many more."""
-    changed = tuple(f"{number}_x.sql" for number in range(1, 13))
+    changes = tuple(change(f"{number}_x.sql") for number in range(1, 13))
     with pytest.raises(HistoryError, match=r'"10_x\.sql" and 2 more were changed'):
         require_agreement(
-            plan(changed=changed),
+            plan(changes=changes),
             changed="refuse",
             out_of_order="apply",
             ahead="allow",
         )
+
+
+def test_of_several_changed_files_the_first_have_their_checksums() -> None:
+    """The last line has no room for all of them."""
+    odd = plan(changes=tuple(change(f"{number}_x.sql") for number in range(1, 6)))
+    with pytest.raises(HistoryError) as caught:
+        require_agreement(odd, changed="refuse", out_of_order="apply", ahead="allow")
+    assert str(caught.value).count("sha256:0123456789ab then") == 3
+
+
+def test_where_most_rows_are_unknown_another_history_table_is_the_remedy() -> None:
+    """A changed file may be another application's: GATE_CHANGED would open too soon."""
+    unknown = ("2_b", "3_c")
+    odd = plan(
+        applied=(file("1_a.sql"),), changes=(change("1_a.sql"),), unknown=unknown
+    )
+    with pytest.raises(HistoryError) as caught:
+        require_agreement(odd, changed="refuse", out_of_order="apply", ahead="allow")
+    assert "GATE_HISTORY_TABLE" in caught.value.hint
+    assert "GATE_CHANGED" not in caught.value.hint
+
+
+def test_below_what_is_unknown_is_no_second_warning() -> None:
+    """Rows of another application say nothing of this one's order."""
+    one, two, three = file("1_a.sql"), file("2_b.sql"), file("3_c.sql")
+    made = make_plan([one, two, three], [row("2_b.sql"), row("9_z.sql")])
+    assert made.out_of_order == ("1_a.sql", "3_c.sql")
+    assert made.below_applied == ("1_a.sql",)
 
 
 def test_migrations_that_share_a_number_are_found() -> None:
