@@ -170,8 +170,8 @@ def test_every_disagreement_is_reported_at_once() -> None:
         "changed: git log -p -- '*1_a.sql'. Restore the file as it was applied, and "
         "put the change in a new migration. Where it changes nothing in the database: "
         "resolve 1_a.sql --applied, or GATE_CHANGED=warn. Give it the next free "
-        "number, or set GATE_OUT_OF_ORDER=apply. Start the image that ships them, or set "
-        "GATE_AHEAD=allow."
+        "number, or set GATE_OUT_OF_ORDER=apply. Start the image that ships them, or "
+        "set GATE_AHEAD=allow."
     )
 
 
