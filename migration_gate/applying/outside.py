@@ -19,6 +19,7 @@ from migration_gate.applying.settings_so_far import settings_after
 from migration_gate.applying.unfinished import (
     REFUSED_INSIDE,
     alone,
+    catalogue_tells,
     is_done_in_steps,
     note_before,
     require_valid,
@@ -48,7 +49,7 @@ from migration_gate.execution.frame import (
 )
 from migration_gate.execution.message import Message, Own, Task, single
 from migration_gate.execution.retry import retry_while_locked
-from migration_gate.execution.watch import Watch
+from migration_gate.execution.watch import Terms, Watch
 from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script, digest_unit
@@ -82,6 +83,15 @@ from migration_gate.statements import Statement, place, string_syntax_set
 
 # DROP INDEX CONCURRENTLY waits for each transaction that is older.
 CLEARING: Final = MappingProxyType({"statement_timeout": "10s", "lock_timeout": "0"})
+MAY_BE_DONE: Final = "It may have committed a part of its work."
+ASKED: Final = (
+    "It may have committed a part of its work, so that the next start stays closed "
+    "until a person has said what it did."
+)
+GOES_ON: Final = (
+    "What ran of this file before this statement stays; the next start goes on with "
+    "the statement itself."
+)
 
 
 @dataclass(slots=True)
@@ -249,7 +259,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         ),
     )
     for message in messages:
-        exchange(worker, message, run.watch)
+        exchange(worker, message, run.watch, terms=Terms(left=GOES_ON))
 
 
 def _replay(run: _Run) -> Iterator[Own]:
@@ -281,8 +291,11 @@ def _run_alone(run: _Run, unit: Unit) -> None:
         write_intent(held.conn, worker.table, version, intent)
     try:
         message = single(run.task, unit.statements)
-        blocks = not waits_harmlessly(unit)
-        exchange(worker, message, run.watch, blocks_queries=blocks)
+        terms = Terms(
+            blocks_queries=not waits_harmlessly(unit),
+            left=GOES_ON if catalogue_tells(unit) else _ask(ASKED, version),
+        )
+        exchange(worker, message, run.watch, terms=terms)
         with worker.translated("ask whether the index is valid"):
             require_valid(worker.conn, run.task.script, unit, before)
     except (GateError, LocksNotFreeError) as error:
@@ -346,9 +359,15 @@ def _leave_unfinished(error: GateError | LocksNotFreeError, version: str) -> Gat
         return error
     return MigrationFailedError(
         error.error,
-        hint="It may have committed a part of its work. Look what it has done, then "
-        f"say so: resolve {version} --applied when nothing of it is left to do, "
-        "resolve --not-applied when it is to run again.",
+        hint=_ask(MAY_BE_DONE, version),
+    )
+
+
+def _ask(why: str, version: str) -> str:
+    """Return the question that only a person can answer."""
+    return (
+        f"{why} Look what it has done, then say so: resolve {version} --applied when "
+        "nothing of it is left to do, resolve --not-applied when it is to run again."
     )
 
 

@@ -111,6 +111,17 @@ def note_before(conn: Conn, unit: Unit) -> dict[str, Any]:
     return {}
 
 
+def catalogue_tells(unit: Unit) -> bool:
+    """Tell whether the next start finds out by itself how far the statement came."""
+    statement = unit.statements[0]
+    return (
+        concurrent_index(statement) is not None
+        or _detached_partition(statement) is not None
+        or _named_object(unit) is not None
+        or unit.alone.startswith(REPEATABLE)
+    )
+
+
 def was_done(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
     """
     Tell whether a statement whose end was not seen has been done.

@@ -23,7 +23,8 @@ from migration_gate.connection.waits import (
     ask_to_stop,
     check_stop,
     expect_stop,
-    what_is_done,
+    what_halts,
+    wish_to_stop,
 )
 from migration_gate.report.errors import DeadlineError, GateError, GateInterruptedError
 
@@ -38,6 +39,15 @@ MARGIN_SHARE: Final = 0.1
 UNWIND_SHARE: Final = 0.8
 ALARMS: Final = 2
 FIRST_PROCESS: Final = 1
+ROLLED_BACK: Final = "What was not applied was rolled back."
+NOTHING_SENT: Final = "Nothing was being applied."
+LONGER: Final = (
+    "Find out what took the time, or raise GATE_TIMEOUT and the platform's own limit "
+    "with it; then start the gate again."
+)
+BY_PLATFORM: Final = (
+    "Where the platform's own limit ended it, set GATE_TIMEOUT below a longer one."
+)
 
 
 @contextmanager
@@ -120,7 +130,7 @@ def _watch_signals(leave: Callable[[GateError], None]) -> None:
             if left_s <= 0 or not select.select([reading], [], [], left_s)[0]:
                 break
             numbers += _handled(os.read(reading, 1))
-        leave(_error_for(numbers[0]))
+        leave(wish_to_stop() or _error_for(numbers[0]))
 
     threading.Thread(target=watch, name="watch-signals", daemon=True).start()
 
@@ -130,15 +140,17 @@ def _handled(numbers: bytes) -> list[int]:
 
 
 def _error_for(number: int) -> GateError:
+    halt = what_halts()
+    found = f": {halt.words}" if halt.words else ""
+    is_in_file = halt.file is not None or not halt.words
+    left = halt.left or (ROLLED_BACK if is_in_file else NOTHING_SENT)
     if number == signal.SIGALRM:
-        doing = what_is_done()
+        hint = f"{left} {LONGER}"
         return DeadlineError(
-            "GATE_TIMEOUT is over",
-            hint=(f"The gate was waiting to {doing}. " if doing else "")
-            + "The log above shows what took the time; raise GATE_TIMEOUT and the "
-            "platform's own limit with it, or start the gate again.",
+            f"GATE_TIMEOUT is over{found}", hint=hint, file=halt.file, line=halt.line
         )
+    name = signal.Signals(number).name
+    hint = f"{left} Start the gate again. {BY_PLATFORM}"
     return GateInterruptedError(
-        f"stopped by {signal.Signals(number).name}",
-        hint="What was not applied was rolled back; start the gate again.",
+        f"stopped by {name}{found}", hint=hint, file=halt.file, line=halt.line
     )

@@ -30,7 +30,7 @@ from migration_gate.connection.connect import (
     name_address,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
-from migration_gate.connection.waits import pause
+from migration_gate.connection.waits import Halt, halting, pause
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -71,6 +71,7 @@ class Patience:
     cause: Cause = UNKNOWN
     pace: Pace = DENSE
     refused_since_s: float | None = None
+    said: str = ""
     _labels: dict[str, Cause] = field(default_factory=dict)
     _logged_reason: str = ""
     _logged_s: float = float("-inf")
@@ -91,6 +92,13 @@ class Patience:
         attempts = f"{self.attempts} attempt" + "s" * (self.attempts != 1)
         return f"{attempts} in {self.waited_s:.0f} s"
 
+    def halt(self) -> Halt:
+        """Say what a stop interrupts."""
+        where = f"a usable PostgreSQL at {self.address}"
+        at = where if self.address else "the database"
+        found = f" ({self.tried}): {self.said}" if self.said else ""
+        return Halt(f"had waited {self.waited_s:.1f} s for {at}{found}")
+
     def note(self, error: NotReadyError) -> None:
         """Count a failed attempt and find what it means."""
         self.attempts += 1
@@ -98,7 +106,7 @@ class Patience:
             self.address = self.address or name_address(
                 current_parameters(self.database)
             )
-        self.cause, self.pace = error.cause, error.pace
+        self.cause, self.pace, self.said = error.cause, error.pace, str(error)
         if error.cause is UNKNOWN and error.address:
             self.cause = self._label(str(error), error.address)
             self.pace = max(self.cause.pace, error.pace)
@@ -177,15 +185,16 @@ def wait_for(
         LoginRefusedError: Refused for longer than the grace.
         SettingsError: Waiting cannot help.
     """
-    try:
-        return _try(attempt, patience, is_first=True)
-    except NotReadyError as error:
-        first = error
-    before_waiting()
-    try:
-        return _keep_trying(attempt, patience, first)
-    except NotReadyError as error:
-        raise _closing_error(error, patience) from error
+    with halting(patience.halt):
+        try:
+            return _try(attempt, patience, is_first=True)
+        except NotReadyError as error:
+            first = error
+        before_waiting()
+        try:
+            return _keep_trying(attempt, patience, first)
+        except NotReadyError as error:
+            raise _closing_error(error, patience) from error
 
 
 def _try(attempt: Callable[[], T], patience: Patience, *, is_first: bool) -> T:

@@ -15,7 +15,7 @@ import time
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 
@@ -42,6 +42,20 @@ ENDED: Final = select.POLLERR | select.POLLHUP
 Sight: TypeAlias = tuple[str | None, tuple[str, ...]]
 Look: TypeAlias = Callable[[], Sight]
 Report: TypeAlias = Callable[[str, float, Sight], None]
+
+
+class Halt(NamedTuple):
+    """
+    What a stop interrupts: in words that follow a colon, and where in which file.
+
+    ``left`` says what stays of it, and what is to be done about that; empty where all
+    of it is rolled back.
+    """
+
+    words: str
+    file: str | None = None
+    line: int | None = None
+    left: str = ""
 
 
 def nobody_looks() -> Sight:
@@ -73,7 +87,8 @@ class _State:
     raised wherever it finds the main thread, ``heeds`` that it is acted on at all.
     ``woken`` is a pipe that can be read from
     then on. ``doing`` says what is waited for, since ``since_s``, and ``look`` what
-    another connection sees of it.
+    another connection sees of it: ``sight`` at the last time. ``halt`` says what a stop
+    interrupts, where that is more than the one statement that is waited for.
     """
 
     wish: GateError | None = None
@@ -81,6 +96,8 @@ class _State:
     heeds: bool = True
     woken: tuple[int, int] | None = None
     doing: Callable[[], str] | None = None
+    halt: Callable[[], Halt] | None = None
+    sight: Sight = (None, ())
     look: Look = staticmethod(nobody_looks)
     since_s: float = 0.0
     reported_s: float = 0.0
@@ -182,14 +199,28 @@ def awaiting(doing: Callable[[], str], *, reports: bool = True) -> Iterator[None
     Args:
         reports: False where something else reports it.
     """
-    before = _state.doing, _state.since_s, _state.reported_s
-    _state.since_s = time.monotonic()
+    before = _state.doing, _state.since_s, _state.reported_s, _state.sight
+    _state.since_s, _state.sight = time.monotonic(), (None, ())
     _state.reported_s = _state.since_s if reports else math.inf
     _state.doing = doing
     try:
         yield
     finally:
-        _state.doing, _state.since_s, _state.reported_s = before
+        _state.doing, _state.since_s, _state.reported_s, _state.sight = before
+
+
+@contextmanager
+def halting(halt: Callable[[], Halt]) -> Iterator[None]:
+    """
+    Say what a stop interrupts in the block, whatever single question is asked in it.
+
+    ``halt`` may be called between any two steps of the block, and by another thread.
+    """
+    before, _state.halt = _state.halt, halt
+    try:
+        yield
+    finally:
+        _state.halt = before
 
 
 @contextmanager
@@ -217,6 +248,24 @@ def what_is_done() -> str:
     return "" if _state.doing is None else _state.doing()
 
 
+def what_halts() -> Halt:
+    """Return what a stop interrupts at this moment; without words where nobody said."""
+    if _state.halt is not None:
+        return _state.halt()
+    if _state.doing is None:
+        return Halt("")
+    waited_s = time.monotonic() - _state.since_s
+    seen = describe_sight(_state.sight)
+    return Halt(f"had waited {waited_s:.1f} s to {_state.doing()}{seen}")
+
+
+def describe_sight(sight: Sight) -> str:
+    """Return what was seen of a session, to be added to a sentence."""
+    waits_for, blockers = sight
+    seen = f", waiting for {waits_for}" if waits_for else ""
+    return f"{seen}; in its way: {'; '.join(blockers)}" if blockers else seen
+
+
 def heartbeat() -> float:
     """Report what is waited for, when it is time to: the clock of most statements."""
     now = time.monotonic()
@@ -224,7 +273,7 @@ def heartbeat() -> float:
         _state.reported_s = now
         look, _state.look = _state.look, nobody_looks  # its own query is not looked at
         sight = look()
-        _state.look = look
+        _state.look, _state.sight = look, sight
         _state.report(what_is_done(), now - _state.since_s, sight)
     return _state.reported_s + _state.heartbeat_s - now
 

@@ -20,11 +20,11 @@ from migration_gate.connection.simple_query import (
     Row,
     conversation,
 )
-from migration_gate.connection.waits import Stopped, awaiting
+from migration_gate.connection.waits import Stopped, awaiting, halting
 from migration_gate.execution.failure import describe_failure, explain_failure
 from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Own, Share
-from migration_gate.execution.watch import Watch
+from migration_gate.execution.watch import USUAL, Terms, Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.migration import unchanged
 from migration_gate.report.errors import SqlFailure
@@ -77,14 +77,13 @@ def exchange(
     watch: Watch,
     hooks: Hooks = NO_HOOKS,
     *,
-    blocks_queries: bool = True,
+    terms: Terms = USUAL,
 ) -> None:
     """
     Send a message, while the lock is still held.
 
     Args:
-        blocks_queries: False for statements such as CREATE INDEX CONCURRENTLY: no query
-            queues while they wait, so they may wait as long as it takes.
+        terms: What holds for it while it is under way.
 
     Raises:
         MigrationFailedError: A statement failed, and its transaction is rolled back;
@@ -94,10 +93,11 @@ def exchange(
         UnparsedError: Nothing of a message of several migrations was done.
         ConnectionLostError: What was not reported as committed may be committed.
     """
-    watch.start(message, blocks_queries=blocks_queries, on_migration=hooks.on_migration)
+    watch.start(message, terms=terms, on_migration=hooks.on_migration)
     course = _Course(message, watch, hooks)
     with (
         awaiting(watch.describe, reports=False),
+        halting(watch.halt),
         conversation(worker.conn, watch.clock, course.tell) as talk,
     ):
         talk.send(message.encode())

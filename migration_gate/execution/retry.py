@@ -10,7 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from migration_gate.connection.waits import pause
+from migration_gate.connection.waits import (
+    Halt,
+    describe_sight,
+    halting,
+    pause,
+)
 from migration_gate.execution.watch import Watch
 from migration_gate.report.errors import MigrationBlockedError
 from migration_gate.report.events import MIGRATION_RETRY_SCHEDULED
@@ -46,31 +51,46 @@ def retry_while_locked(
     """
     started_s, number = time.monotonic(), 1
     timeout_s = watch.held.settings.ddl_retry_timeout_s
-    while True:
-        try:
-            if blocked is None:
-                return attempt(number)
-        except LocksNotFreeError as error:
-            blocked = error
-        longest_s = min(FIRST_PAUSE_S * 2 ** (number - 1), LONGEST_PAUSE_S)
-        pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-        waited_s = time.monotonic() - started_s
-        blockers = watch.attempt.blockers
-        if waited_s + pause_s > timeout_s:
-            hint = _hint(blockers, waited_s)
-            raise MigrationBlockedError(blocked.error, hint=hint) from blocked
-        log.emit(
-            MIGRATION_RETRY_SCHEDULED,
-            version=version,
-            attempt=number,
-            wait_s=round(pause_s, 3),
-            sqlstate=blocked.error.sqlstate,
-            reason=blocked.error.error_message,
-            blockers=list(blockers),
+
+    def halt() -> Halt:
+        took_s, seen = time.monotonic() - started_s, (None, watch.attempt.blockers)
+        words = f"had been tried for {took_s:.1f} s, at attempt {number}"
+        return Halt(
+            f"{version} {words}{describe_sight(seen)}",
+            file=version,
+            left=watch.terms.left,
         )
-        pause(pause_s)
-        blocked = None
-        number += 1
+
+    with halting(halt):
+        while True:
+            try:
+                if blocked is None:
+                    return attempt(number)
+            except LocksNotFreeError as error:
+                blocked = error
+            pause_s = _choose_pause(number)
+            waited_s = time.monotonic() - started_s
+            blockers = watch.attempt.blockers
+            if waited_s + pause_s > timeout_s:
+                hint = _hint(blockers, waited_s)
+                raise MigrationBlockedError(blocked.error, hint=hint) from blocked
+            log.emit(
+                MIGRATION_RETRY_SCHEDULED,
+                version=version,
+                attempt=number,
+                wait_s=round(pause_s, 3),
+                sqlstate=blocked.error.sqlstate,
+                reason=blocked.error.error_message,
+                blockers=list(blockers),
+            )
+            pause(pause_s)
+            blocked = None
+            number += 1
+
+
+def _choose_pause(number: int) -> float:
+    longest_s: float = min(FIRST_PAUSE_S * 2 ** (number - 1), LONGEST_PAUSE_S)
+    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
 
 
 def _hint(blockers: Sequence[str], waited_s: float) -> str:

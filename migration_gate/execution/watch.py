@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from migration_gate.connection.connect import limited
 from migration_gate.connection.refusals import NO_ANSWER
+from migration_gate.connection.waits import Halt, describe_sight
 from migration_gate.execution.message import Message, Share
 from migration_gate.execution.worker import Worker
 from migration_gate.report.events import MIGRATION_PROGRESS
@@ -59,6 +60,22 @@ class Attempt:
     was_cancelled: bool = False
 
 
+class Terms(NamedTuple):
+    """
+    What holds for a message while it is under way.
+
+    ``blocks_queries`` is False where nobody queues behind what waits for locks: it may
+    then wait as long as it takes. ``left`` says what stays of the message when the run
+    is stopped; see ``Halt``.
+    """
+
+    blocks_queries: bool = True
+    left: str = ""
+
+
+USUAL: Final = Terms()
+
+
 @dataclass(slots=True)
 class Watch:
     """What the gate's second connection sees of the first."""
@@ -67,11 +84,13 @@ class Watch:
     worker: Worker
     log: Log
     attempt: Attempt = field(default_factory=lambda: Attempt(time.monotonic()))
+    terms: Terms = USUAL
     _message: Message | None = None
-    _blocks_queries: bool = True
     _on_migration: Callable[[int], None] = lambda _: None
     _index: int = 0
     _number: int | None = None
+    _line: int | None = None
+    _phase: str = ""
     _ticked_s: float = 0.0
     _reported_s: float = 0.0
     _pid: int | None = None
@@ -90,19 +109,44 @@ class Watch:
         at = f" at statement {self._number}" if self._number else ""
         return f"apply {version}{at}"
 
+    def halt(self) -> Halt:
+        """
+        Say what a stop interrupts, as the last look has seen it.
+
+        Sends nothing and reads no file: it may be called in the middle of either.
+        """
+        if self._message is None:
+            return Halt("")
+        share, attempt = self._message.shares[self._index], self.attempt
+        script, line, number = share.task.script, self._line, self._number
+        version = script.migration.version
+        at = f":{line}" if line else ""
+        took = f"{time.monotonic() - attempt.started_s:.1f} s"
+        words = f"had run for {took}"
+        if number is not None:
+            words = (
+                f"was at statement {number} of {script.statement_count} after {took}"
+            )
+        blockers = attempt.blockers if attempt.waiting_s else ()
+        return Halt(
+            f"{version}{at} {words}{self._phase}{describe_sight((None, blockers))}",
+            file=script.migration.file,
+            line=line,
+            left=self.terms.left,
+        )
+
     def start(
         self,
         message: Message,
         *,
-        blocks_queries: bool,
+        terms: Terms,
         on_migration: Callable[[int], None] = lambda _: None,
     ) -> None:
         """
         Note what is about to be sent, while the lock is still ours.
 
         Args:
-            blocks_queries: False where no query queues while the statement waits for
-                its locks: it may then wait as long as it takes.
+            terms: What holds for it.
             on_migration: Called when the message is seen to have come to a migration,
                 with its index in it.
 
@@ -115,9 +159,9 @@ class Watch:
         now = time.monotonic()
         if message.begins:
             self.attempt, self._reported_s = Attempt(now), now
-        self._message, self._blocks_queries = message, blocks_queries
-        self._on_migration = on_migration
-        self._index, self._number, self._ticked_s = 0, None, now
+        self._index, self._number, self._line, self._phase = 0, None, None, ""
+        self._message, self.terms = message, terms
+        self._on_migration, self._ticked_s = on_migration, now
         # Through a pooler each transaction may have another backend.
         pooled = self.held.is_pooled
         self._pid = None if pooled else self.worker.conn.info.backend_pid
@@ -150,24 +194,37 @@ class Watch:
             conn,
             self._pid,
             pooled=self.held.is_pooled,
-            times_waits=self._blocks_queries,
+            times_waits=self.terms.blocks_queries,
         )
-        share, number = self._find_place(message, seen, now)
+        share = self._find_place(message, seen, now)
+        waits_for = seen.waits_for
+        self._phase = f", waiting for {waits_for}" if waits_for else ""
         self._end_long_wait(self._pid, seen, share, passed_s)
         if now - self._reported_s >= self.held.settings.heartbeat_s:
             self._reported_s = now
-            self._report(self._pid, seen, share, number, now)
+            self._report(self._pid, seen, share, now)
 
-    def _find_place(
-        self, message: Message, seen: Activity, now: float
-    ) -> tuple[Share, int | None]:
-        """Return the migration that the message is at, and the statement if known."""
+    def _find_place(self, message: Message, seen: Activity, now: float) -> Share:
+        """Return the migration that the message is at, and note its statement."""
+        number = self._number
         if seen.mark is not None:  # there is none while the session is cleared
-            index, self._number = seen.mark
+            index, number = seen.mark
             if self._index < index < len(message.shares):
-                self._index, self.attempt = index, Attempt(now)
+                self._line, self._index, self.attempt = None, index, Attempt(now)
                 self._on_migration(index)
-        return message.shares[self._index], self._number
+        share = message.shares[self._index]
+        if self._line is None or number != self._number:
+            self._note_statement(share, number)
+        return share
+
+    def _note_statement(self, share: Share, number: int | None) -> None:
+        """Note which statement runs; one that is alone has no mark."""
+        if not share.statements:
+            return
+        running = [s for s in share.statements if s.number == number]
+        statement = (running or share.statements)[0]
+        self._number = statement.number
+        self._line = place(share.task.script.content, statement.first)[0]
 
     def _end_long_wait(
         self, pid: int, seen: Activity, share: Share, passed_s: float
@@ -186,7 +243,7 @@ class Watch:
             attempt.waited_s += attempt.waiting_s
             attempt.ask_at_s = 0.0
         attempt.waiting_s = waiting_s
-        if not waiting_s or not self._blocks_queries:
+        if not waiting_s or not self.terms.blocks_queries:
             return
         # Each such question holds up all who take or release a lock.
         if waiting_s >= attempt.ask_at_s:
@@ -200,7 +257,7 @@ class Watch:
 
     def _interval_s(self) -> float:
         """Return how long to wait between looks; what is not cancelled can wait."""
-        if not self._blocks_queries:
+        if not self.terms.blocks_queries and self._line is not None:
             return self.held.settings.heartbeat_s
         limit_s = self.held.settings.ddl_lock_timeout_s
         is_waiting = self.attempt.waiting_s > 0
@@ -213,23 +270,23 @@ class Watch:
             return self.held.settings.ddl_lock_timeout_s
         return directive_s or math.inf  # 0 is none, as PostgreSQL has it
 
-    def _report(
-        self, pid: int, seen: Activity, share: Share, number: int | None, now: float
-    ) -> None:
+    def _report(self, pid: int, seen: Activity, share: Share, now: float) -> None:
         if not share.statements:
             return
         script, conn = share.task.script, self.held.conn
-        running = [s for s in share.statements if s.number == number]
-        statement = (running or share.statements)[0]
-        phase, percent = find_phase(conn, pid) or (seen.waits_for, None)
+        phase, percent = find_phase(conn, pid) or (None, None)
+        if phase:
+            self._phase = f", {phase}"
+        blockers = find_blockers(conn, pid) if seen.waits_for_lock else ()
+        self.attempt.blockers = blockers or self.attempt.blockers
         self.log.emit(
             MIGRATION_PROGRESS,
             version=script.migration.version,
-            statement=statement.number,
+            statement=self._number,
             statement_count=script.statement_count,
-            line=place(script.content, statement.first)[0],
+            line=self._line,
             elapsed_s=round(now - self.attempt.started_s, 3),
-            phase=phase,
+            phase=phase or seen.waits_for,
             percent=percent,
-            blockers=list(find_blockers(conn, pid)) if seen.waits_for_lock else [],
+            blockers=list(blockers),
         )

@@ -14,8 +14,9 @@ GateError                         closes the gate; has .reason, .hint and .field
 ├── MigrationFailedError          PostgreSQL refused a statement; has its place
 ├── UnresolvedError               an unfinished statement that only a person can judge
 ├── IncompleteError               check, status: not everything is applied
-├── DeadlineError                 GATE_TIMEOUT is over
-└── GateInterruptedError          a signal ended the run
+└── StoppedError                  ended from outside; has the place that it was at
+    ├── DeadlineError             GATE_TIMEOUT is over
+    └── GateInterruptedError      a signal ended the run
 
 Messages follow PostgreSQL's error message style guide: lower case, no full stop;
 hints are sentences. No message, hint or field ever holds a secret or SQL text.
@@ -307,13 +308,32 @@ class IncompleteError(GateError):
     reason = "incomplete"
 
 
-class DeadlineError(GateError):
+class StoppedError(GateError):
+    """The run was ended from outside; ``file`` and ``line`` are what it was at."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        file: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, version=file)
+        self._place = {"file": file, "line": line}
+
+    def fields(self) -> dict[str, object]:
+        """Return what the run was at; None where that was no file."""
+        return {**super().fields(), **self._place}
+
+
+class DeadlineError(StoppedError):
     """GATE_TIMEOUT is over."""
 
     reason = "deadline"
 
 
-class GateInterruptedError(GateError):
+class GateInterruptedError(StoppedError):
     """A signal ended the run."""
 
     reason = "interrupted"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from migration_gate.connection.wait import Patience, wait_for
-from migration_gate.connection.waits import pause
+from migration_gate.connection.waits import Halt, halting, pause
 from migration_gate.history.creation import HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.report.errors import LockTimeoutError
@@ -62,7 +62,8 @@ def take_turn(
     queue = _Queue(session, is_done, log)
     try:
         try:
-            queue.wait()
+            with halting(queue.halt):
+                queue.wait()
         finally:
             tally.lock_waited_s += queue.waited_s
         yield queue.session
@@ -90,11 +91,16 @@ class _Queue:
         )
         self._rows = len(session.seen.history)
         self._holder_pid: int | None = None
+        self._holder: Holder | None = None
         self._tried_for_s = 0.0
 
     @property
     def waited_s(self) -> float:
         return time.monotonic() - self._started_s
+
+    def halt(self) -> Halt:
+        """Say what a stop interrupts."""
+        return _halt(self.waited_s, self._holder)
 
     def wait(self) -> None:
         while True:
@@ -151,7 +157,7 @@ class _Queue:
         if now - self._asked_s < self._ask_interval_s:
             return
         self._asked_s = now
-        holder = self.session.find_holder()
+        holder = self._holder = self.session.find_holder()
         if holder is None or holder.works:
             self._progress_s = now
         if now - self._progress_s > self._settings.lock_wait_timeout_s:
@@ -199,6 +205,17 @@ class _Queue:
         )
         self._looked_s = time.monotonic()
         return self.session.seen
+
+
+def _halt(waited_s: float, holder: Holder | None) -> Halt:
+    """Say for whom a stop finds the gate waiting."""
+    found = "another gate"
+    if holder is not None and holder.pid is not None:
+        known = [f"process {holder.pid}"]
+        known += [holder.application] if holder.application else []
+        known += [f"waiting for {holder.waits_for}"] if holder.waits_for else []
+        found += f" ({', '.join(known)})"
+    return Halt(f"had waited {waited_s:.1f} s for {found}")
 
 
 def pause_before_next_try(waited_s: float, tried_for_s: float) -> float:

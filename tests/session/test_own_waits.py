@@ -79,7 +79,9 @@ def test_the_history_table_waits_for_a_standby_and_says_so(
     assert event["doing"] == 'make table "public.schema_migrations"'
     assert event["phase"] == "IPC:SyncRep"
     assert run.verdict["reason"] == "deadline"
-    assert f"waiting to {event['doing']}." in run.verdict["hint"]
+    message = run.verdict["error_message"]
+    assert message.startswith("GATE_TIMEOUT is over: had waited ")
+    assert message.endswith(f" s to {event['doing']}, waiting for IPC:SyncRep")
 
 
 @pytest.fixture
