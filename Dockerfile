@@ -4,16 +4,18 @@ ARG PYTHON=python:3.15-slim
 
 FROM ${PYTHON} AS build
 WORKDIR /build
-COPY requirements/run.txt requirements/
-RUN pip install --no-cache-dir --no-compile --no-deps --only-binary :all: \
-    --require-hashes --root-user-action ignore --target packages \
-    -r requirements/run.txt
+COPY requirements requirements
+# What GATE_LOGIN needs: azure, aws, google, or several of them; nothing by default.
+ARG EXTRAS=
+RUN for name in run ${EXTRAS}; do set -- "$@" -r "requirements/${name}.txt"; done && \
+    pip install --no-cache-dir --no-compile --no-deps --only-binary :all: \
+    --require-hashes --root-user-action ignore --target packages "$@"
 COPY image image
 COPY LICENSE entrypoint.py source/
 COPY migration_gate source/migration_gate
 # The time of every file; given by a build that must be repeatable.
 ARG SOURCE_DATE_EPOCH=0
-RUN python -E -s -X no_debug_ranges image/rootfs.py packages source /rootfs
+RUN python -E -s -X no_debug_ranges image/rootfs.py packages source /rootfs "${EXTRAS}"
 
 # Nothing but the interpreter and what it can import: no shell, no package manager.
 FROM scratch

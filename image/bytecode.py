@@ -63,7 +63,7 @@ class Found:
 def to_bytecode(module: Found) -> bytes:
     """Return what a module's file holds; byte code is never compared with a source."""
     rewrite = REWRITTEN.get(module.name)
-    text = module.source.read_text()
+    text = importlib.util.decode_source(module.source.read_bytes())
     written = text if rewrite is None else rewrite(text, module)
     code = compile(written, f"/{module.target}", "exec", dont_inherit=True)
     header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little") + bytes(8)

@@ -1,12 +1,13 @@
 """
 What the image holds: run in the Dockerfile's first stage, with its interpreter.
 
-    python image/rootfs.py PACKAGES SOURCE OUTPUT
+    python image/rootfs.py PACKAGES SOURCE OUTPUT [EXTRAS]
 
 Follows the imports of SOURCE/entrypoint.py through PACKAGES and the standard library,
 lazy ones included, and lays out byte code, extension modules, shared libraries and the
 few files of /etc that they need: OUTPUT/base, and the gate's own code in OUTPUT/gate.
-The files depend on the inputs alone, so that two builds give the same layers.
+Of an extra's SDK that is what ``extras`` says. The files depend on the inputs alone, so
+that two builds give the same layers.
 """
 
 # ruff: noqa: INP001 -- a program, not a package
@@ -20,12 +21,13 @@ import subprocess
 import sys
 import sysconfig
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from modulefinder import Module, ModuleFinder
 from pathlib import Path
 from typing import Final
 
 from bytecode import APP, Found, to_bytecode
+from extras import EXTRAS, FOR_HTTP, Extra
 
 
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
@@ -63,10 +65,11 @@ ETC: Final = {
 }
 
 
-def main(packages: Path, source: Path, output: Path) -> None:
+def main(packages: Path, source: Path, output: Path, *, names: str = "") -> None:
     """Lay out both parts of the image."""
     base, gate = output / "base", output / "gate"
-    modules = list(find_modules(packages, source))
+    extras = [EXTRAS[name] for name in names.split()]
+    modules = list(find_modules(packages, source, extras))
     for module in modules:
         is_ours = module.source.is_relative_to(source)
         copy_module(module, gate if is_ours else base)
@@ -77,6 +80,9 @@ def main(packages: Path, source: Path, output: Path) -> None:
     extensions = [found.source for found in modules if is_extension(found.source)]
     copy_libraries([interpreter, *extensions], packages, base)
     copy_metadata(packages, base)
+    for pattern in sorted({pattern for extra in extras for pattern in extra.data}):
+        for file in sorted(packages.glob(pattern)):
+            copy(file, base / APP / file.relative_to(packages))
     copy(STDLIB / "LICENSE.txt", base / STDLIB.relative_to("/") / "LICENSE.txt")
     copy(source / "LICENSE", gate / APP / "migration_gate/LICENSE")
     write_etc(base)
@@ -85,18 +91,24 @@ def main(packages: Path, source: Path, output: Path) -> None:
         set_times(part)
 
 
-def find_modules(packages: Path, source: Path) -> Iterator[Found]:
+def find_modules(
+    packages: Path, source: Path, extras: Sequence[Extra]
+) -> Iterator[Found]:
     """Yield what the gate can import, in order of name."""
-    roots = {REPLACED: APP, source: APP, packages: APP}
+    # An SDK speaks TLS by Python's own module, which is not replaced then.
+    replaced = [] if extras else [REPLACED]
+    roots = dict.fromkeys([*replaced, source, packages], APP)
     path = [*map(str, roots), *sys.path[1:]]
-    finder = ModuleFinder(path=path, excludes=EXCLUDED)
+    excluded = set(EXCLUDED) - (FOR_HTTP if extras else set())
+    finder = ModuleFinder(path=path, excludes=sorted(excluded))
     finder.run_script(str(source / "entrypoint.py"))
     # A command's module is found by its name, so the package goes in as a whole.
     ours = (
         ".".join(file.relative_to(source).with_suffix("").parts)
         for file in sorted((source / "migration_gate").rglob("*.py"))
     )
-    for name in (*NAMED, *ours, *(file.stem for file in REPLACED.glob("*.py"))):
+    stems = [file.stem for folder in replaced for file in folder.glob("*.py")]
+    for name in (*NAMED, *ours, *stems, *of_extras(packages, extras)):
         finder.import_hook(name.removesuffix(".__init__"))
     for name, module in sorted(finder.modules.items()):
         file = file_of(module)
@@ -110,6 +122,18 @@ def find_modules(packages: Path, source: Path) -> Iterator[Found]:
                 break
         else:
             yield Found(name=name, source=file, target=file.relative_to("/"))
+
+
+def of_extras(packages: Path, extras: Sequence[Extra]) -> Iterator[str]:
+    """Yield the modules that SDKs find by name; a namespace becomes a package."""
+    for extra in extras:
+        for namespace in extra.namespaces:
+            (packages / namespace / "__init__.py").touch()
+        yield from extra.modules
+        for pattern in extra.whole:
+            for file in sorted(packages.glob(pattern)):
+                name = file.relative_to(packages).as_posix().partition(".")[0]
+                yield name.replace("/", ".")
 
 
 def file_of(module: Module) -> Path | None:
@@ -237,4 +261,5 @@ def set_times(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*(Path(argument).resolve() for argument in sys.argv[1:]))
+    folders = [Path(argument).resolve() for argument in sys.argv[1:4]]
+    main(*folders, names=" ".join(sys.argv[4:]))

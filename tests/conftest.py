@@ -16,6 +16,7 @@ pytest_plugins = (
     "tests.fix_proxy",
     "tests.fix_pgbouncer",
     "tests.fix_gate",
+    "tests.fix_identity",
     "tests.fix_image",
 )
 

@@ -253,6 +253,9 @@ SECRET_FILE: Final = Cause(
     remedy="Check who writes the files that the _FILE settings name.",
     own_pace=ANSWERED,
 )
+# Their errors are made where a token is asked for, and have the words and remedies.
+IDENTITY_AWAY: Final = Cause(kind="away", reason="identity_away", remedy="")
+IDENTITY_REFUSED: Final = Cause(kind="refused", reason="identity_refused", remedy="")
 CA_FILE_MISSING: Final = Cause(
     pattern=r"root certificate file \".*\" does not exist|could not read root "
     r"certificate|locate root certificate|load system root certificate",
@@ -321,13 +324,39 @@ PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def trust_remedy(hosts: Sequence[str]) -> str:
+CLOUD_SQL: Final = (
+    "Cloud SQL: mount the instance's server-ca.pem, and name it in PGSSLROOTCERT; "
+    "where the host is not in the certificate, POSTGRES_SSL_MODE=verify-ca."
+)
+UNVERIFIED: Final = (
+    "GATE_LOGIN sends a token only to a server that is verified, unless "
+    "POSTGRES_SSL_MODE=require is said."
+)
+# What a refused token lacks, which the server does not say.
+TOKEN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "azure": "The user must be the name, in its letters' case, of the role that "
+        "was made for this identity: as the server's Entra administrator, in database "
+        "postgres, SELECT * FROM pgaadauth_create_principal('NAME', false, false).",
+        "aws": "The role must have rds_iam (GRANT rds_iam TO the role), the identity "
+        "rds-db:connect on arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE_ID/ROLE, and "
+        "host and port, which are signed, must be the endpoint's own; the clock may be "
+        "5 minutes wrong.",
+        "google": "The instance must have the flag cloudsql.iam_authentication, the "
+        "identity roles/cloudsql.instanceUser and an IAM user of the instance; the "
+        "user is a service account's address without .gserviceaccount.com.",
+    }
+)
+
+
+def trust_remedy(hosts: Sequence[str], login: str = "password") -> str:
     """Return what makes a server's certificate trusted, by its provider where known."""
+    told = [TLS_TRUST] if login == "password" else [TLS_TRUST, UNVERIFIED]
     for host in hosts:
         for end, remedy in PROVIDERS.items():
             if host.endswith(end):
-                return f"{remedy} {TLS_TRUST}"
-    return TLS_TRUST
+                return " ".join([remedy, *told])
+    return " ".join([CLOUD_SQL, *told] if login == "google" else told)
 
 
 # The first whose pattern is found counts; a text of libpq's can hold two failures, of

@@ -25,11 +25,14 @@ from migration_gate.connection.causes import (
     BY_SQLSTATE,
     CLIENT_CERTIFICATE,
     HOME_UNREADABLE,
+    IDENTITY_AWAY,
+    IDENTITY_REFUSED,
     NO_ANSWER,
     NO_RIGHT,
     NOT_NOW,
     POOL_FULL,
     STATEMENT_REFUSED,
+    UNKNOWN,
     Cause,
     decide,
     find_cause,
@@ -48,10 +51,16 @@ from migration_gate.connection.waits import (
     drive,
     ending,
 )
-from migration_gate.report.errors import GateError, ServerRefusedError
+from migration_gate.report.errors import (
+    DatabaseUnreachableError,
+    GateError,
+    LoginRefusedError,
+    ServerRefusedError,
+)
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.settings.database import (
     DatabaseSettings,
+    Login,
     connection_parameters,
     shown,
 )
@@ -204,9 +213,16 @@ def use_first(
         overrides: Parameters in place of those of the settings.
 
     Raises:
-        SettingsError: A file cannot be read, or what it holds is malformed.
+        SettingsError: A file cannot be read, or what it holds is malformed; or the
+            image lacks what GATE_LOGIN asks for.
         NotReadyError: No server can be used.
     """
+    if database.login != "password":
+        from migration_gate.connection.login.tokens import (  # noqa: PLC0415  # for few
+            require_sdk,
+        )
+
+        require_sdk(database.login)
     parameters = _complete({**current_parameters(database), **overrides})
     if parameters.get("sslmode") in CERTAIN_TLS:
         from migration_gate.connection.tls_files import (  # noqa: PLC0415  # for few
@@ -223,7 +239,7 @@ def use_first(
         if failures and until_s is not None and time.monotonic() >= until_s:
             break
         try:
-            return use(_open(server, until_s))
+            return use(_open(server, until_s, database.login))
         except NotReadyError as error:
             if not isinstance(server, OSError):
                 error.address = error.address or _address(server)
@@ -239,19 +255,22 @@ def open_connection(
 
 
 def _open(
-    server: Mapping[str, str] | OSError, until_s: float | None
+    server: Mapping[str, str] | OSError, until_s: float | None, login: Login
 ) -> LimitedConnection:
     """Connect to one server, within what is left of the wait."""
     if isinstance(server, OSError):
         raise NotReadyError(find_cause(str(server)), str(server)) from server
+    known = server if login == "password" else with_token(login, server, until_s)
     now = time.monotonic()
     timeout_s = float(server["connect_timeout"])
     if until_s is not None:
-        timeout_s = min(timeout_s, until_s - now)
+        timeout_s = min(timeout_s, max(until_s - now, CONNECT_TIMEOUT_MIN_S))
     try:
-        pgconn = dial(server, until_s=now + timeout_s)
+        pgconn = dial(known, until_s=now + timeout_s)
     except DialError as error:
         text, cause = str(error), find_cause(str(error))
+        if login != "password" and (cause.kind == "refused" or cause is UNKNOWN):
+            _forget_token(login, server)
         if cause is CLIENT_CERTIFICATE and not server.get("sslcert"):
             cause = HOME_UNREADABLE
         raise NotReadyError(cause, shorten_text(text), address=error.address) from error
@@ -260,6 +279,32 @@ def _open(
     conn.autocommit = True
     conn.prepare_threshold = None
     return conn
+
+
+def with_token(
+    login: Login, server: Mapping[str, str], until_s: float | None
+) -> dict[str, str]:
+    """Add a token; that none is given is "not yet", or a refused login."""
+    from migration_gate.connection.login.answers import (  # noqa: PLC0415  # for few
+        NoTokenError,
+    )
+    from migration_gate.connection.login.tokens import add_token  # noqa: PLC0415
+
+    try:
+        return add_token(login, server, until_s=until_s)
+    except NoTokenError as error:
+        text, told = str(error), f"could not log in: {error}"
+        if error.is_refused:
+            refusal = LoginRefusedError(told, hint=error.remedy)
+            raise NotReadyError(IDENTITY_REFUSED, text, refusal) from error
+        away = DatabaseUnreachableError(told, hint=error.remedy)
+        raise NotReadyError(IDENTITY_AWAY, text, away) from error
+
+
+def _forget_token(login: Login, server: Mapping[str, str]) -> None:
+    from migration_gate.connection.login.tokens import forget_token  # noqa: PLC0415
+
+    forget_token(login, server)
 
 
 def _address(server: Mapping[str, str]) -> dict[str, str]:

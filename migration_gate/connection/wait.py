@@ -17,8 +17,11 @@ from typing import Final, TypeVar
 from migration_gate.connection.causes import (
     BY_SQLSTATE,
     DENSE,
+    LOGIN_OR_HBA,
+    LOGIN_REFUSED,
     SECRET_FILE,
     SERVER_REFUSAL,
+    TOKEN_REMEDIES,
     UNKNOWN,
     Cause,
     Pace,
@@ -28,6 +31,7 @@ from migration_gate.connection.connect import (
     NotReadyError,
     current_parameters,
     name_address,
+    with_token,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
 from migration_gate.connection.waits import Halt, halting, pause
@@ -40,7 +44,7 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.events import DATABASE_RETRY_SCHEDULED
 from migration_gate.report.log import Log
-from migration_gate.settings.database import DatabaseSettings, doubts
+from migration_gate.settings.database import DatabaseSettings, Login, doubts
 
 
 JITTER: Final = 1.2
@@ -157,8 +161,11 @@ class Patience:
         """Ask once for what a text in another language means."""
         if text not in self._labels and len(self._labels) < LABELS_MAX:
             sqlstate = None
-            with suppress(SettingsError):
+            with suppress(SettingsError, NotReadyError):
                 parameters = {**current_parameters(self.database), **address}
+                login = self.database.login
+                if login != "password":
+                    parameters = with_token(login, parameters, self.until_s)
                 sqlstate = ask_sqlstate(parameters)
             has_answered = sqlstate is not None or SEVERITY in text
             unknown = SERVER_REFUSAL if has_answered else UNKNOWN
@@ -251,16 +258,24 @@ def _doubts(patience: Patience) -> str:
     return ""
 
 
+def _refusal_remedy(cause: Cause, login: Login) -> str:
+    """Return the remedy; where a token was refused, what the cloud's role lacks."""
+    if cause in (LOGIN_REFUSED, LOGIN_OR_HBA):
+        return TOKEN_REMEDIES.get(login, cause.remedy)
+    return cause.remedy
+
+
 def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     if isinstance(error.error, SettingsError):
         return error.error
     if error.error is not None:
         return error.error.noted(patience.tried)
     cause, text, address = patience.cause, str(error), patience.address
+    login = patience.database.login
     if cause.kind == "local" and cause.reason.startswith("certificate"):
         return DatabaseUnreachableError(
             f"cannot trust PostgreSQL at {address}: {text}",
-            hint=trust_remedy(error.address.get("host", "").split(",")),
+            hint=trust_remedy(error.address.get("host", "").split(","), login),
         )
     if cause.kind == "local":
         fault = SettingFault(
@@ -271,7 +286,7 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
         return LoginRefusedError(
             f"PostgreSQL at {address} refuses the connection ({patience.tried}): "
             f"{text}",
-            hint=f"{_doubts(patience)} {cause.remedy}".lstrip(),
+            hint=f"{_doubts(patience)} {_refusal_remedy(cause, login)}".lstrip(),
         )
     return DatabaseUnreachableError(
         f"could not reach a usable PostgreSQL at {address} ({patience.tried}): {text}",

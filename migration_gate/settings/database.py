@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 
 Way = Literal["DATABASE_URL", "POSTGRES_HOST", "PG"]
+# How the gate proves who it is: the words of GATE_LOGIN.
+Login = Literal["password", "azure", "aws", "google"]
+# A token is a password in clear text: whoever gets it can log in with it.
+TOKEN_SSL_MODES: Final = ("require", "verify-ca", "verify-full")
 POSTGRES_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "host": "POSTGRES_HOST",
@@ -91,12 +95,17 @@ _READABLE: Final = (
     " Kubernetes: defaultMode or fsGroup)."
 )
 _MOUNT: Final = "Check the path and the mount."
+TOO_WEAK: Final = "is too weak for a token, which is a password in clear text"
+_WHICH_ROLE: Final = "Say which role the gate logs in as."
 _FILL_IN: Final = (
     "Kubernetes fills in $(NAME) where a variable of that name stands before it,"
     " Compose and shells fill in ${NAME}; an env file fills in nothing."
 )
 _REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        TOO_WEAK: "Take it out: the server is verified then. Where its certificate is "
+        "signed by no public root, mount that root and name it in PGSSLROOTCERT; or "
+        "say require, which encrypts and verifies nothing.",
         NOT_FILLED_IN: _FILL_IN,
         IN_QUOTES: "Remove the quotes.",
         SOCKET_ITSELF: "Name the folder that it is in; the port gives it its name.",
@@ -130,10 +139,11 @@ class DatabaseSettings(NamedTuple):
 
     way: Way
     sources: tuple[Source, ...]
+    login: Login = "password"
 
 
 def database_settings(
-    environ: Mapping[str, str],
+    environ: Mapping[str, str], *, login: Login = "password"
 ) -> tuple[DatabaseSettings | None, list[SettingFault]]:
     """
     Find which database the environment names, and judge all that needs no file.
@@ -143,7 +153,8 @@ def database_settings(
     way = _way(environ)
     if way is None:
         return None, [_no_database(environ)]
-    database = DatabaseSettings(way=way, sources=tuple(_sources(environ, way)))
+    sources = tuple(_sources(environ, way))
+    database = DatabaseSettings(way=way, sources=sources, login=login)
     reading = _read(database, None)
     return database, reading.faults + _postgres_slips(environ, database)
 
@@ -398,6 +409,9 @@ def _read(
     for keyword, name in PG_VARIABLES.items():
         reading.fill_in(keyword, name, only_file=of_service)
     _find_fault(reading, database.way)
+    if database.login != "password":
+        _find_login_fault(reading, database.way, database.login)
+        _complete_tls(reading)
     return reading
 
 
@@ -467,7 +481,51 @@ def _find_fault(reading: _Reading, way: Way) -> None:
         if not _is_given(reading, "host") and not _is_given(reading, "hostaddr"):
             reading.fault(name, "has no host", FORM)
     if not _is_given(reading, "user"):
-        reading.fault(name, rule, "Say which role the gate logs in as.")
+        reading.fault(name, rule, _WHICH_ROLE)
+
+
+def _find_login_fault(reading: _Reading, way: Way, login: Login) -> None:
+    """Add the faults of what does not go with a token for a password."""
+    name = f"GATE_LOGIN={login}"
+    passwords = [
+        reading.sources[variable].setting
+        for variable in ("POSTGRES_PASSWORD", "PGPASSWORD")
+        if variable in reading.sources
+    ]
+    if "password" in reading.origins or passwords:
+        origin = reading.origins.get("password") or passwords[0]
+        reading.fault(
+            origin,
+            f"holds a password, and {name} logs in without one",
+            "Keep one of the two.",
+        )
+    if "service" in reading.origins:
+        reading.fault(
+            reading.origins["service"],
+            f"names a service, which only libpq reads, beside {name}",
+            "Name host, user and database in DATABASE_URL or POSTGRES_HOST.",
+        )
+    elif way == "PG" and not _is_given(reading, "user"):
+        reading.fault("PGUSER", "is not set", _WHICH_ROLE)
+    mode = reading.parameters.get("sslmode")
+    if mode is not None and mode not in TOKEN_SSL_MODES:
+        _add_value_fault(reading, "sslmode", TOO_WEAK)
+    hosts = reading.parameters.get("host", "").split(",")
+    if login == "aws" and not all(host.strip("/@") == host != "" for host in hosts):
+        reading.fault(
+            reading.origins.get("host", "PGHOST"),
+            "names no host, and AWS signs the host's name into the token",
+            "Name the endpoint of the instance, the cluster or the proxy.",
+        )
+
+
+def _complete_tls(reading: _Reading) -> None:
+    """Verify the server, by the system's roots, where nothing else is said."""
+    if "sslmode" not in reading.origins:
+        reading.parameters["sslmode"] = "verify-full"
+    verifies = reading.parameters.get("sslmode") == "verify-full"
+    if verifies and "sslrootcert" not in reading.origins:
+        reading.parameters["sslrootcert"] = "system"
 
 
 def _is_given(reading: _Reading, keyword: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import (
     DatabaseSettings,
+    Login,
     database_settings,
     is_service_link,
 )
@@ -81,6 +82,7 @@ class Settings(NamedTuple):
     timeout_s: float | None
     wait_timeout_s: float
     auth_grace_s: float
+    login: Login
     create_database: bool
     standby: Standby
     lock_wait_timeout_s: float
@@ -207,6 +209,12 @@ _REMEDIES: Final[Mapping[Callable[[str], object], str]] = MappingProxyType(
     }
 )
 
+LOGIN: Final = Setting(
+    "GATE_LOGIN",
+    "password",
+    _choice("password", "azure", "aws", "google"),
+    "how the gate proves who it is: by a password, or by the identity of the cloud",
+)
 SETTINGS: Final = (
     Setting("GATE_MIGRATIONS", "migrations", _parse_text, "folder of the files"),
     Setting(
@@ -240,6 +248,7 @@ SETTINGS: Final = (
         parse_duration,
         'how long a refused login, a missing role or database is "not yet"',
     ),
+    LOGIN,
     Setting(
         "GATE_CREATE_DATABASE",
         "false",
@@ -363,7 +372,8 @@ def from_environ(
     reader = _Reader(environ)
     database: DatabaseSettings | None = None
     if needs_database:
-        database, faults = database_settings(environ)
+        login = _Reader(environ).read(LOGIN)
+        database, faults = database_settings(environ, login=login)
         reader.faults.extend(faults)
     unknown = _sort_unknown(reader)
     settings = Settings(

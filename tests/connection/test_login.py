@@ -1,0 +1,261 @@
+"""
+A token for each connection: fresh, never shown, waited for, and given up in time.
+
+The endpoint is that of a container app; what is here is the same for every cloud.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.connection.test_login_azure import FILES, app_service, container_app
+from tests.fix_gate import Gate
+from tests.fix_identity import (
+    FAULTS,
+    Answer,
+    Endpoints,
+    Mint,
+    Question,
+    Reply,
+    as_json,
+    free_port,
+)
+from tests.polling import until
+
+
+# Servers of their own, and an SDK to load: a loaded machine needs longer.
+pytestmark = pytest.mark.timeout(60)
+STOP_S = 5.0
+
+
+def test_whatever_an_endpoint_answers_but_a_refusal_is_waited_for(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """Throttled, at fault, in somebody's way, nothing, half of it: then it answers."""
+    endpoint = endpoints(app_service(mint))
+    endpoint.faults = list(FAULTS.values())
+    run = gate(
+        env={**container_app(mint, endpoint), "GATE_HEARTBEAT": "1ms"}, migrations=FILES
+    )
+    assert run.exit_code == 0, run.output
+    retries = run.all("database.retry_scheduled")
+    assert {retry["reason"] for retry in retries} == {"identity_away"}
+    assert len(retries) == len(FAULTS)
+    assert len(endpoint.asked) == len(FAULTS) + 1
+    assert "HTTP 429, too_many_requests" in retries[0]["error_message"]
+    assert "access_token" not in run.output
+
+
+def test_an_endpoint_that_comes_late_is_waited_for(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """As a database is: a sidecar may be about to start it."""
+    port = free_port()
+    endpoint = endpoints(app_service(mint))
+    environ = container_app(mint, endpoint)
+    environ["IDENTITY_ENDPOINT"] = f"http://127.0.0.1:{port}/msi/token"
+    process = gate.start(env=environ, migrations=FILES)
+    retry = process.wait_for("database.retry_scheduled")
+    assert retry["reason"] == "identity_away"
+    endpoints(app_service(mint), port=port)
+    assert process.wait().exit_code == 0
+
+
+def test_an_endpoint_that_stays_away_closes_the_gate_with_its_remedy(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """At the end of the wait, and no later for what an SDK would do."""
+    environ = container_app(mint, endpoints(app_service(mint)))
+    environ["IDENTITY_ENDPOINT"] = f"http://127.0.0.1:{free_port()}/msi/token"
+    run = gate("wait", env={**environ, "GATE_WAIT_TIMEOUT": "1s"})
+    assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable")
+    assert "managed identity does not answer" in run.verdict["error_message"]
+    assert "az … identity assign" in run.verdict["hint"]
+    assert run.verdict["duration_ms"] < 4000
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "GATE_TIMEOUT"])
+def test_a_stop_is_heeded_while_an_endpoint_says_nothing(
+    gate: Gate, mint: Mint, endpoints: Endpoints, way: str
+) -> None:
+    """Inside the SDK, which would wait on."""
+    endpoint = endpoints(lambda _: Reply(is_hung=True))
+    limit = {"GATE_TIMEOUT": "4s"} if way == "GATE_TIMEOUT" else {}
+    process = gate.start("wait", env={**container_app(mint, endpoint), **limit})
+    until(lambda: endpoint.asked, STOP_S * 4)
+    started_s = time.monotonic()
+    if way == "SIGTERM":
+        process.signal(signal.SIGTERM)
+    run = process.wait()
+    assert time.monotonic() - started_s < STOP_S
+    assert run.exit_code == 1
+    expected = "interrupted" if way == "SIGTERM" else "deadline"
+    assert run.verdict["reason"] == expected
+
+
+def test_a_token_that_the_server_refuses_is_not_used_again(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """It had expired by the server's clock, or the role was made meanwhile."""
+    issue = app_service(mint)
+
+    def stale_at_first(question: Question) -> Reply:
+        reply = issue(question)
+        if len(mint.issued) == 1:
+            mint.rotate()
+        return reply
+
+    endpoint = endpoints(stale_at_first)
+    run = gate(env=container_app(mint, endpoint), migrations=FILES)
+    assert run.exit_code == 0, run.output
+    assert run.one("database.retry_scheduled")["reason"] == "login_refused"
+    assert len(mint.issued) == 2
+
+
+def test_a_token_that_is_good_for_under_five_minutes_is_not_kept(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """Each of the connections of a run that applies asks for its own."""
+    endpoint = endpoints(app_service(mint))
+    mint.lifetime_s = 200
+    run = gate(env=container_app(mint, endpoint), migrations=FILES)
+    assert run.exit_code == 0, run.output
+    assert len(mint.issued) > 1
+
+
+def test_a_clock_that_is_wrong_by_ten_minutes_keeps_nobody_out(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """A token that has expired by the gate's clock is used, and not kept."""
+    endpoint = endpoints(app_service(mint))
+    mint.lifetime_s = -600
+    run = gate(env=container_app(mint, endpoint), migrations=FILES)
+    assert run.exit_code == 0, run.output
+
+
+def test_a_role_that_is_not_made_is_told_with_the_statement_that_makes_it(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """The server says no more than that the login fails."""
+    environ = container_app(mint, endpoints(app_service(mint)))
+    role = {"POSTGRES_USER": "nobody-made-this", "GATE_AUTH_GRACE": "0"}
+    run = gate(env={**environ, **role}, migrations=FILES)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
+    assert "pgaadauth_create_principal(" in run.verdict["hint"]
+
+
+def test_without_a_mode_the_server_is_verified_by_the_roots_of_the_system(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """One that they do not know gets no token; the line says how to have it so."""
+    environ = container_app(mint, endpoints(app_service(mint)))
+    root = environ.pop("PGSSLROOTCERT")
+    known = gate("wait", env={**environ, "SSL_CERT_FILE": root})
+    assert known.exit_code == 0, known.output
+    unknown = gate("wait", env=environ)
+    assert (unknown.exit_code, unknown.verdict["reason"]) == (1, "unreachable")
+    assert "certificate verify failed" in unknown.verdict["error_message"]
+    assert "POSTGRES_SSL_MODE=require is said" in unknown.verdict["hint"]
+
+
+OTHERS = ("check", "status", "plan")
+
+
+def answer_once(answer: Answer) -> Answer:
+    """Give everybody the same answer, as the platforms do while a token is good."""
+    given: list[Reply] = []
+
+    def again(question: Question) -> Reply:
+        if not given:
+            given.append(answer(question))
+        return given[0]
+
+    return again
+
+
+def test_every_command_logs_in_like_that(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """No connection is opened in another way."""
+    environ = container_app(mint, endpoints(answer_once(app_service(mint))))
+    assert gate(env=environ, migrations=FILES).exit_code == 0
+    processes = [gate.start(name, env=environ, migrations=FILES) for name in OTHERS]
+    assert [process.wait().exit_code for process in processes] == [0] * len(OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("login", "shadow", "package"),
+    [
+        ("azure", "azure", "azure-identity"),
+        ("aws", "botocore", "botocore"),
+        ("google", "google", "google-auth"),
+    ],
+)
+def test_an_image_without_the_sdk_says_which_one_has_it(
+    gate: Gate, tmp_path: Path, login: str, shadow: str, package: str
+) -> None:
+    """At once, whether or not the database is there."""
+    (tmp_path / shadow).mkdir()
+    (tmp_path / shadow / "__init__.py").touch()
+    environ = {
+        "PYTHONPATH": str(tmp_path),
+        "GATE_LOGIN": login,
+        "PGHOST": "nowhere.invalid",
+        "PGUSER": "app",
+    }
+    run = gate("wait", env=environ)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    assert run.verdict["error_message"] == (
+        f"GATE_LOGIN asks for {login}, and {package} is not installed here"
+    )
+    assert f"--build-arg EXTRAS={login}" in run.verdict["hint"]
+
+
+def leaking(told: str) -> dict[str, Reply]:
+    """Return answers that quote a secret, as no provider should."""
+    error = {"error": "invalid_client", "error_description": f"wrong: {told}"}
+    return {
+        "in a refusal": as_json(error, 400),
+        "as its code": as_json({"error": told}, 403),
+        "in a fault": Reply(status=500, body=told),
+        "with a status of its own": Reply(status=418, body=told),
+        "as no token": as_json({"access_token": "", "note": told}),
+        "as an odd token": as_json({"access_token": [told], "expires_in": told}),
+    }
+
+
+@pytest.mark.parametrize("kind", leaking(""))
+def test_nothing_of_an_answer_is_shown_but_a_code(
+    gate: Gate, mint: Mint, endpoints: Endpoints, kind: str
+) -> None:
+    """At every level, whatever the endpoint says."""
+    secret = "eyJhbGciOiJSUzI1NiJ9.secret_assertion-x" * 3
+    endpoint = endpoints(lambda _: leaking(secret)[kind])
+    now = {"GATE_WAIT_TIMEOUT": "0", "GATE_AUTH_GRACE": "0"}
+    run = gate("wait", env={**container_app(mint, endpoint), **now})
+    assert run.exit_code == 1
+    assert "eyJ" not in run.output
+    assert "secret_assertion" not in run.output
+
+
+def loaded_by(run_stderr: str) -> set[str]:
+    """Return the first parts of the modules that a verbose start names."""
+    lines = run_stderr.splitlines()
+    names = (line.split("'")[1] for line in lines if line.startswith("import '"))
+    return {name.partition(".")[0] for name in names}
+
+
+def test_a_start_with_a_password_loads_nothing_of_it(gate: Gate, mint: Mint) -> None:
+    """Neither an SDK nor our side of it."""
+    environ: Mapping[str, str] = {**mint.role.environ(), "PYTHONVERBOSE": "1"}
+    environ = {**environ, "POSTGRES_SSL_MODE": "require"}
+    run = gate("wait", env=environ)
+    assert run.exit_code == 0
+    assert not loaded_by(run.stderr) & {"azure", "botocore", "google", "requests"}
+    assert "migration_gate.connection.login" not in run.stderr
