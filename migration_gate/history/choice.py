@@ -38,27 +38,31 @@ def choose_history(
     """
     Choose the table and its name: the second one where the first is another tool's.
 
-    It stays the second one where the other tool's table is gone.
+    It stays the second one where the other tool's table is gone; and the first one
+    where that tool comes later, to a schema that the search path names before ours.
 
     Raises:
         HistoryError: Several schemas have one, and the search path names none of them.
     """
     first, *others = (name._replace(table=table) for table in name.tables)
-    tables = [table for table in facts.tables if table["name"] == first.table]
-    choice = choose_table(facts._replace(tables=tuple(tables)), first)
-    for other in others:
-        is_first = choice.table is not None or choice.hidden_schema is not None
-        if is_first and not _is_foreign(choice.table):
-            continue
-        rest = tuple(t for t in facts.tables if t["name"] == other.table)
-        second = choose_table(facts._replace(tables=rest), other)
-        if is_first or rest:
-            return other, second
-    return first, choice
+    named = _of_name(facts, first)
+    own = tuple(t for t in named.tables if not others or not _is_foreign(t))
+    if not any(table["is_in_path"] or table["is_named"] for table in own):
+        is_taken = len(own) < len(named.tables) and not any(map(is_history, own))
+        for other in others:
+            second = _of_name(facts, other)
+            if second.tables or is_taken:
+                return other, choose_table(second, other)
+    return first, choose_table(named._replace(tables=own), first)
 
 
-def _is_foreign(facts: Mapping[str, Any] | None) -> bool:
-    if facts is None or not may_be_foreign(facts):
+def _of_name(facts: Facts, name: HistoryTableName) -> Facts:
+    tables = (table for table in facts.tables if table["name"] == name.table)
+    return facts._replace(tables=tuple(tables))
+
+
+def _is_foreign(facts: Mapping[str, Any]) -> bool:
+    if not may_be_foreign(facts):
         return False
     from migration_gate.history.tools import find_owner  # noqa: PLC0415  # rarely needed
 

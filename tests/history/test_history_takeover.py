@@ -285,6 +285,24 @@ def test_an_empty_table_of_another_tool_is_no_matter(
     assert (run.exit_code, run.all("migration.applied")) == (0, [])
 
 
+@pytest.mark.parametrize("rows", ["", "INSERT INTO schema_migrations VALUES (3)"])
+def test_another_tools_table_that_comes_later_hides_no_history(
+    gate: Gate, database: Database, rows: str
+) -> None:
+    """The gate's own stays the first of its name, whatever schema comes before it."""
+    assert gate(database=database, migrations=TWO).exit_code == 0
+    database.execute(
+        f"""
+        ALTER DATABASE "{database.name}" SET search_path = other, public;
+        CREATE SCHEMA other; SET search_path = other;
+        CREATE TABLE schema_migrations (version bigint, dirty boolean); {rows}
+        """
+    )
+    for env in ({}, {"GATE_ADOPT": "none"}):
+        run = gate(database=database, migrations=TWO, env=env)
+        assert (run.exit_code, run.all("migration.applied")) == (0, []), run.output
+
+
 def test_a_role_that_checks_needs_only_the_gates_own(
     gate: Gate, database: Database
 ) -> None:
