@@ -83,7 +83,12 @@ def _take_json(parser: ArgumentParser) -> None:
 
 
 def _take_answer(parser: ArgumentParser) -> None:
-    parser.add_argument("version", metavar="VERSION", help="a migration's file name")
+    parser.add_argument(
+        "versions",
+        metavar="VERSION",
+        nargs="*",
+        help="a migration's file name, with or without ending, or its number",
+    )
     answer = parser.add_mutually_exclusive_group(required=True)
     answer.add_argument(
         "--applied",
@@ -96,6 +101,11 @@ def _take_answer(parser: ArgumentParser) -> None:
         dest="is_applied",
         action="store_false",
         help="it is not: the next migrate runs it, or the statement in doubt, again",
+    )
+    parser.add_argument(
+        "--through",
+        metavar="VERSION",
+        help="with --applied: this one and all that come before it",
     )
 
 
@@ -134,7 +144,7 @@ COMMANDS: Final = {
         answers=True,
     ),
     "resolve": Command(
-        "say of one migration that it is applied, or that it is not",
+        "say of migrations that they are applied, or that they are not",
         module="resolve",
         function="resolve",
         arguments=_take_answer,

@@ -1,21 +1,22 @@
 """
-The command resolve: a person says of one migration that it is applied, or is not.
+The command resolve: a person says of migrations that they are applied, or are not.
 
-Writes or removes one migration's row in the history, under the lock.
+Writes or removes their rows in the history, under the lock, all or none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from psycopg import sql
 
 from migration_gate.commands.apply import open_worker
+from migration_gate.commands.calls import UsageError
 from migration_gate.commands.steps import load, plan_for, wait_for_history
 from migration_gate.connection.waits import interruptible
-from migration_gate.execution.invalid import find_built
+from migration_gate.execution.invalid import find_invalid, is_built
 from migration_gate.execution.worker import Worker
 from migration_gate.files.folder import read_statements
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
@@ -27,11 +28,10 @@ from migration_gate.history.progress import (
 )
 from migration_gate.history.rows import delete_rows, insert_row, replace_checksum
 from migration_gate.history.writing import explain_write
+from migration_gate.planning.naming import find_keys
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
-    FileFault,
-    MigrationFilesError,
     ServerRefusedError,
     UnresolvedError,
 )
@@ -50,27 +50,59 @@ Said: TypeAlias = Literal["applied", "not applied", "applied as it stands now"]
 RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
-def resolve(
-    settings: Settings, log: Log, tally: Tally, *, version: str, is_applied: bool
+class Saying(NamedTuple):
+    """What a person says: of which migrations, and that they are applied or not."""
+
+    words: Sequence[str]
+    through: str | None
+    is_applied: bool
+
+
+class Writing(NamedTuple):
+    """What is recorded of one migration; ``said`` is None where nothing was to do."""
+
+    version: str
+    said: Said | None
+    statements: Sequence[sql.Composed]
+
+
+def resolve(  # noqa: PLR0913  # the options of a command
+    settings: Settings,
+    log: Log,
+    tally: Tally,
+    *,
+    versions: Sequence[str],
+    through: str | None,
+    is_applied: bool,
 ) -> None:
     """
-    Record that a migration is applied without running it, or that it is not.
+    Record that migrations are applied without running them, or that they are not.
+
+    All of them in one transaction, or none.
+
+    Args:
+        versions: Names, with or without ending, or numbers that only one file has.
+        through: So named, with all that come before it, as far as they are pending.
 
     Raises:
-        MigrationFilesError: No file here, and no row of the history, has this name.
-        UnresolvedError: An index that the file builds is invalid.
+        UsageError: Nothing is named, or in two ways.
+        MigrationFilesError: No file here, and no row of the history, has this name; or
+            several have this number.
+        UnresolvedError: An index that a file builds is invalid.
         LoginRefusedError: The login role may not write the history.
         ConnectionLostError: It may or may not have been recorded.
     """
+    saying = Saying(versions, through, is_applied)
+    _require_usage(saying)
     migrations = load(settings, log, "resolve")
+    if is_applied:
+        _choose(migrations, saying)  # before the wait
     try:
         with (
             closing(wait_for_history(settings, migrations, log, tally)) as session,
             take_turn(session, lambda _: False, log, tally) as held,
         ):
-            said = _resolve_under_lock(
-                settings, log, held, migrations, version, is_applied
-            )
+            written = _resolve_under_lock(settings, log, held, migrations, saying)
     except ConnectionLostError as error:
         raise DatabaseUnreachableError(
             "the connection was lost while the history was written",
@@ -79,50 +111,81 @@ def resolve(
         ) from error
     except RefusedForNowError as error:
         raise error.refusal from error
-    if said is None:
-        tally.outcome = f'"{version}" is applied as it stands: nothing was to do'
+    for version, said, _ in written:
+        if said is not None:
+            log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
+    tally.outcome = _describe(written)
+
+
+def _require_usage(saying: Saying) -> None:
+    if saying.through is None and saying.words:
         return
-    log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
-    tally.outcome = f'"{version}" was declared {said}'
+    if saying.through is not None and saying.is_applied and not saying.words:
+        return
+    raise UsageError(
+        "command resolve does not take these arguments",
+        hint="Name the migrations, or, with --applied, the last of them after "
+        "--through.",
+    )
 
 
-def _resolve_under_lock(  # noqa: PLR0913, PLR0917  # private, called once
+def _describe(written: Sequence[Writing]) -> str:
+    """Say in the verdict what was recorded."""
+    said = [each for each in written if each.said is not None]
+    if len(said) == 1:
+        return f'"{said[0].version}" was declared {said[0].said}'
+    if said:
+        return f"{len(said)} were declared {said[0].said}"
+    if len(written) == 1:
+        return f'"{written[0].version}" is applied as it stands: nothing was to do'
+    return "all are applied as they stand: nothing was to do"
+
+
+def _choose(migrations: Sequence[Migration], saying: Saying) -> tuple[Migration, ...]:
+    """Return the files that are said to be applied, in their order."""
+    ordered = sorted(migrations, key=lambda migration: migration.order)
+    names = [migration.version for migration in ordered]
+    missing = "no file in the folder has this name"
+    if saying.through is None:
+        keys = find_keys(saying.words, names, missing=missing)
+        return tuple(m for m in ordered if m.key in keys)
+    (last,) = find_keys([saying.through], names, missing=missing)
+    place = next(place for place, m in enumerate(ordered) if m.key == last)
+    return tuple(ordered[: place + 1])
+
+
+def _resolve_under_lock(
     settings: Settings,
     log: Log,
     held: Session,
     migrations: Sequence[Migration],
-    version: str,
-    is_applied: bool,  # noqa: FBT001  # private, and named at its one call
-) -> Said | None:
-    """Return what was recorded; None where the history said so before."""
-    plan = plan_for(migrations, held, by_hand=True)
-    key = version_to_key(version)
+    saying: Saying,
+) -> Sequence[Writing]:
+    plan, history = plan_for(migrations, held, by_hand=True), held.seen.history
     with open_worker(settings, held, log) as worker:
-        if is_applied:
-            _require_valid(worker, [m for m in migrations if m.key == key])
         with worker.translated("read the progress of files"):
-            unfinished = find_unfinished(worker.conn, worker.table)
-        rows = tuple(v for v in unfinished if version_to_key(v) == key)
-        started = _find_started(worker, rows)
-        if started is not None:
-            _answer(worker, *started, is_applied=is_applied)
-        elif is_applied:
-            said = _record(worker, plan, held.seen.history, version)
-            _forget(worker, rows)
-            return said
+            unfinished = tuple(find_unfinished(worker.conn, worker.table))
+        if saying.is_applied:
+            chosen = _choose(migrations, saying)
+            if saying.through is not None:  # of what was changed it says nothing
+                chosen = tuple(m for m in chosen if m in plan.pending)
+            _require_valid(worker, chosen)
+            written = [_record(worker, plan, history, unfinished, m) for m in chosen]
         else:
-            _remove(worker, held.seen.history, version, rows)
-    return "applied" if is_applied else "not applied"
+            written = _remove(worker, saying, history, unfinished)
+        _execute(worker, [part for each in written for part in each.statements])
+    return written
 
 
 def _require_valid(worker: Worker, migrations: Sequence[Migration]) -> None:
     """Refuse a word that would leave the application without an index."""
-    for migration in migrations:
+    with worker.translated("ask which indexes are invalid"):
+        found = find_invalid(worker.conn)
+    for migration in migrations if found else ():
         with interruptible():
             statements = read_statements(worker.settings.migrations, migration)
         created = [index for s in statements if (index := created_index(s))]
-        with worker.translated("ask whether the indexes are valid"):
-            invalid = find_built(worker.conn, created)
+        invalid = [index for index in found if is_built(index, created)]
         if invalid:
             verb = "is" if len(invalid) == 1 else "are"
             noun = "index" if len(invalid) == 1 else "indexes"
@@ -146,65 +209,64 @@ def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | 
     return None
 
 
-def _answer(worker: Worker, version: str, number: int, *, is_applied: bool) -> None:
-    """Take a person's word for one unfinished statement; the file goes on after it."""
-    if is_applied:
-        _execute(worker, finish_unit(worker.table, version, number))
-    else:
-        _execute(worker, delete_units(worker.table, version, [number]))
-
-
 def _record(
-    worker: Worker, plan: Plan, history: Sequence[AppliedMigration], version: str
-) -> Said | None:
-    key = version_to_key(version)
-    named = [m for m in (*plan.applied, *plan.pending) if m.key == key]
-    if not named:
-        raise _unknown(version, "no file in the folder has this name")
-    (migration,) = named
+    worker: Worker,
+    plan: Plan,
+    history: Sequence[AppliedMigration],
+    unfinished: Sequence[str],
+    migration: Migration,
+) -> Writing:
+    """Return what says that a file is applied, or its statement whose end is unseen."""
+    table, version = worker.table, migration.version
+    units = [v for v in unfinished if version_to_key(v) == migration.key]
+    started = _find_started(worker, units)
+    if started is not None:  # the file goes on after it
+        return Writing(version, "applied", [finish_unit(table, *started)])
+    forget = [delete_units(table, unit) for unit in units]
     if migration in plan.pending:
         recorded = plan.version_to_record(migration)
-        _execute(worker, insert_row(worker.table, recorded, migration.checksum))
-        return "applied"
-    if migration.version not in plan.changed:
-        return None
-    rows = [row.version for row in history if version_to_key(row.version) == key]
-    _execute(worker, replace_checksum(worker.table, rows, migration.checksum))
-    return "applied as it stands now"
+        insert = insert_row(table, recorded, migration.checksum)
+        return Writing(version, "applied", [insert, *forget])
+    if version not in plan.changed:
+        return Writing(version, None, forget)
+    rows = [r.version for r in history if version_to_key(r.version) == migration.key]
+    replace = replace_checksum(table, rows, migration.checksum)
+    return Writing(version, "applied as it stands now", [replace, *forget])
 
 
 def _remove(
     worker: Worker,
+    saying: Saying,
     history: Sequence[AppliedMigration],
-    version: str,
     unfinished: Sequence[str],
-) -> None:
-    key = version_to_key(version)
-    rows = [row.version for row in history if version_to_key(row.version) == key]
-    if not rows and not unfinished:
-        raise _unknown(version, "the history has no row of this name")
-    if rows:
-        _execute(worker, delete_rows(worker.table, rows))
-    _forget(worker, unfinished)
+) -> list[Writing]:
+    """Return what says of each that it is not applied, or not its last statement."""
+    table, recorded = worker.table, [row.version for row in history]
+    names = (*recorded, *unfinished)
+    missing = "the history has no row of this name"
+    written = []
+    for key in find_keys(saying.words, names, missing=missing):
+        rows = [version for version in recorded if version_to_key(version) == key]
+        units = [version for version in unfinished if version_to_key(version) == key]
+        started = _find_started(worker, units)
+        if started is not None:
+            version, number = started
+            statements = [delete_units(table, version, [number])]
+        else:
+            statements = [delete_units(table, unit) for unit in units]
+            statements += [delete_rows(table, rows)] if rows else []
+        written.append(Writing((*rows, *units)[0], "not applied", statements))
+    return written
 
 
-def _forget(worker: Worker, versions: Sequence[str]) -> None:
-    for version in versions:
-        _execute(worker, delete_units(worker.table, version))
-
-
-def _execute(worker: Worker, statement: sql.Composed) -> None:
+def _execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
+    """Send statements as one message: PostgreSQL does all of them, or none."""
     table, role = worker.table, worker.login_role
+    if not statements:
+        return
     try:
         with worker.translated(f'write to table "{table.schema}.{table.name}"'):
-            worker.conn.execute(statement)
+            worker.conn.execute(sql.SQL("; ").join(statements))
     except ServerRefusedError as refusal:
         error = explain_write(worker.conn, table, role, refusal, rights=RIGHTS)
         raise error from refusal
-
-
-def _unknown(version: str, problem: str) -> MigrationFilesError:
-    remedy = "The command status lists the names."
-    return MigrationFilesError(
-        [FileFault(file=version, problem=problem, remedy=remedy)]
-    )

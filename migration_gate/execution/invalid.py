@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -54,28 +54,24 @@ class InvalidIndex(NamedTuple):
         return f'"{self.schema}.{self.name}"'
 
 
-def find_built(
-    conn: psycopg.Connection[Any], created: Collection[CreatedIndex]
-) -> tuple[InvalidIndex, ...]:
-    """Return what these statements build and what is invalid; unnamed, by the table."""
-    if not created:
-        return ()
-    found = _find_all(conn)
-    return tuple(index for index in found if any(_builds(c, index) for c in created))
+def find_invalid(conn: psycopg.Connection[Any]) -> tuple[InvalidIndex, ...]:
+    """Return the invalid indexes of the database."""
+    return tuple(InvalidIndex(*row) for row in conn.execute(INVALID))
+
+
+def is_built(index: InvalidIndex, created: Iterable[CreatedIndex]) -> bool:
+    """Tell whether one of these statements builds it; unnamed, told by the table."""
+    return any(_builds(each, index) for each in created)
 
 
 def find_named(
     conn: psycopg.Connection[Any], created: CreatedIndex
 ) -> InvalidIndex | None:
     """Return the invalid index that has the name which a statement wants to give."""
-    for index in _find_all(conn):
+    for index in find_invalid(conn):
         if index.name == created.name and created.schema in {None, index.schema}:
             return index
     return None
-
-
-def _find_all(conn: psycopg.Connection[Any]) -> Iterable[InvalidIndex]:
-    return [InvalidIndex(*row) for row in conn.execute(INVALID)]
 
 
 def _builds(created: CreatedIndex, index: InvalidIndex) -> bool:

@@ -1,3 +1,5 @@
 """
 Files and history side by side: what is pending, where they disagree. Pure.
+
+``plan`` compares them; ``naming`` finds the migration that a person names.
 """

@@ -53,6 +53,15 @@ def test_the_version_is_an_answer(gate: Gate) -> None:
         (["status", "--yaml"], "command status does not take these arguments"),
         (["new"], "command new does not take these arguments"),
         (["new", "a", "b"], "command new does not take these arguments"),
+        (["resolve", "--applied"], "command resolve does not take these arguments"),
+        (
+            ["resolve", "1_a", "--applied", "--through", "2_b"],
+            "command resolve does not take these arguments",
+        ),
+        (
+            ["resolve", "--not-applied", "--through", "2_b"],
+            "command resolve does not take these arguments",
+        ),
         (["resolve", "1_a"], "command resolve does not take these arguments"),
         (
             ["resolve", "1_a", "--applied", "--not-applied"],
@@ -75,7 +84,7 @@ def test_wrong_arguments_close_the_gate(
 def test_a_usage_error_shows_the_usage_and_no_argument(gate: Gate) -> None:
     """What stands in a wrong place may be a secret."""
     run = gate("resolve", "postgresql://u:geheim@h/d", env={"PGHOST": "h"})
-    usage = "entrypoint.py resolve (--applied | --not-applied) [-h] VERSION"
+    usage = "entrypoint.py resolve (--applied | --not-applied) [--through VERSION] "
     assert usage in run.verdict["hint"]
     assert "geheim" not in run.output
 

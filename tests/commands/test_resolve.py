@@ -172,6 +172,86 @@ def test_an_index_that_is_invalid_is_not_declared_applied(
     assert valid.exit_code == 0, valid.output
 
 
+SEVERAL = {
+    "001_a.sql": "CREATE TABLE a ();",
+    "002_b.up.sql": "CREATE TABLE b ();",
+    "003_c.sql": "CREATE TABLE c ();",
+    "003_d.sql": "CREATE TABLE d ();",
+    "010_e.sql": "CREATE TABLE e ();",
+}
+
+
+def test_several_are_declared_at_once_by_name_or_number(
+    gate: Gate, database: Database
+) -> None:
+    """One event each, in the order of the files; the rest is still to be run."""
+    words = ("10", "002_b", "003_c.sql", "2")
+    applied = gate(
+        "resolve", *words, "--applied", database=database, migrations=SEVERAL
+    )
+    recorded = versions(database)
+    back = gate(
+        *("resolve", "002_b", "10", "--not-applied"),
+        database=database,
+        migrations=SEVERAL,
+    )
+    opened = gate(database=database, migrations=SEVERAL)
+
+    expected = ["002_b.up.sql", "003_c.sql", "010_e.sql"]
+    resolved = applied.all("migration.resolved")
+    assert [event["version"] for event in resolved] == expected
+    assert applied.verdict["message"] == "Gate open: 3 were declared applied"
+    assert recorded == expected
+    assert back.exit_code == 0, back.output
+    assert opened.verdict["applied"] == [
+        *("001_a.sql", "002_b.up.sql", "003_d.sql", "010_e.sql"),
+    ]
+
+
+def test_all_up_to_one_are_declared(gate: Gate, database: Database) -> None:
+    """What was applied before is left as it is."""
+    gate("resolve", "1", "--applied", database=database, migrations=SEVERAL)
+    edited = SEVERAL | {"001_a.sql": "SELECT 1;"}
+    through = ("resolve", "--applied", "--through", "003_c")
+    said = gate(*through, database=database, migrations=edited)
+    refused = gate(database=database, migrations=edited)
+    again = gate(*through, database=database, migrations=SEVERAL)
+    opened = gate(database=database, migrations=SEVERAL)
+
+    resolved = said.all("migration.resolved")
+    assert [event["version"] for event in resolved] == ["002_b.up.sql", "003_c.sql"]
+    assert refused.verdict["reason"] == "history"
+    assert "nothing was to do" in again.verdict["message"]
+    assert opened.verdict["applied"] == ["003_d.sql", "010_e.sql"]
+
+
+@pytest.mark.parametrize("wrong", ["3", "999"])
+def test_one_wrong_name_leaves_all_as_they_are(
+    gate: Gate, database: Database, wrong: str
+) -> None:
+    """A number that two files have names both; nothing is guessed."""
+    words = ("001_a", wrong, "--applied")
+    run = gate("resolve", *words, database=database, migrations=SEVERAL)
+
+    assert (run.exit_code, run.verdict["reason"]) == (1, "files")
+    told = run.verdict["error_message"]
+    assert ("003_c.sql, 003_d.sql" in told) == (wrong == "3")
+    assert "database.ready" not in run.names
+
+
+def test_what_cannot_be_written_leaves_all_as_they_are(
+    gate: Gate, database: Database
+) -> None:
+    """All of them, or none."""
+    gate(database=database, migrations={"001_a.sql": SEVERAL["001_a.sql"]})
+    database.execute("ALTER TABLE schema_migrations ADD CHECK (version <> '003_c.sql')")
+    words = ("002_b", "003_c", "--applied")
+    run = gate("resolve", *words, database=database, migrations=SEVERAL)
+
+    assert (run.exit_code, run.verdict.get("sqlstate")) == (1, "23514")
+    assert versions(database) == ["001_a.sql"]
+
+
 @pytest.mark.parametrize("answer", ["--applied", "--not-applied"])
 def test_an_unknown_name_is_refused(
     gate: Gate, database: Database, answer: str

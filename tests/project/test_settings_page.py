@@ -77,11 +77,12 @@ def read_usage(command: str) -> tuple[set[str], list[str]]:
 
 
 def test_the_commands_are_those_of_the_code() -> None:
-    """With their operands and flags."""
+    """With their operands and flags; another way to call it stands beside the first."""
     described = {}
     for row in read_table(PAGE, "command"):
-        command, *words = re.findall(r"[\w-]+", read_code(row[0])[0])
-        flags = {word for word in words if word.startswith("--")}
+        first, *others = read_code(row[0])
+        command, *words = re.findall(r"[\w-]+", first)
+        flags = set(re.findall(r"--[\w-]+", " ".join([first, *others])))
         described[command] = flags, [word for word in words if word.isupper()]
     assert described == {command: read_usage(command) for command in COMMANDS}
 

@@ -1,0 +1,68 @@
+"""
+Which migration a word of the command line means. Pure.
+
+It is a name, with or without ending, or a number that only one has.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from migration_gate.files.migration import version_to_key
+from migration_gate.files.names import Number, classify
+from migration_gate.report.errors import FileFault, MigrationFilesError
+
+
+NUMBER: Final = re.compile(r"[0-9]+(?:[-._][0-9]+)*")
+# The parts of a number of Flyway's form, V1.2__words.
+PARTED: Final = re.compile(r"[0-9]+(?:[._][0-9]+)+")
+
+
+def find_keys(
+    words: Iterable[str], versions: Collection[str], *, missing: str
+) -> tuple[str, ...]:
+    """
+    Return the keys of the migrations that are meant, each once, in the words' order.
+
+    Args:
+        versions: Those that may be meant; spellings of one migration count as one.
+        missing: What is wrong with a word that means none, as in "no file has it".
+
+    Raises:
+        MigrationFilesError: Lists each word that means none of them, or several.
+    """
+    keys: list[str] = []
+    faults = []
+    for word in words:
+        meant = _find_meant(word, versions)
+        if len(meant) == 1:
+            keys += meant
+        elif meant:
+            names = [v for v in versions if version_to_key(v) in meant]
+            problem = f"several migrations have this number: {', '.join(names)}"
+            faults.append(FileFault(word, problem, "Write out the name."))
+        else:
+            remedy = "The command status lists the names."
+            faults.append(FileFault(word, missing, remedy))
+    if faults:
+        raise MigrationFilesError(faults)
+    return tuple(dict.fromkeys(keys))
+
+
+def _find_meant(word: str, versions: Iterable[str]) -> tuple[str, ...]:
+    key, number = version_to_key(word), _read_number(word)
+    keys = tuple(dict.fromkeys(map(version_to_key, versions)))
+    if key in keys:
+        return (key,)
+    return tuple(k for k in keys if number and classify(f"{k}.sql").number == number)
+
+
+def _read_number(word: str) -> Number:
+    """Return the number that a word is; empty where it is none."""
+    if not NUMBER.fullmatch(word):
+        return ()
+    parted = PARTED.fullmatch(word)
+    return classify(f"V{word}__x.sql" if parted else f"{word}.sql").number
