@@ -7,9 +7,9 @@ WORKDIR /build
 COPY requirements requirements
 # What GATE_LOGIN needs: azure, aws, google, or several of them; nothing by default.
 ARG EXTRAS=
-RUN for name in run ${EXTRAS}; do set -- "$@" -r "requirements/${name}.txt"; done && \
+RUN for name in run ${EXTRAS}; do cat "requirements/${name}.txt"; done > wanted.txt && \
     pip install --no-cache-dir --no-compile --no-deps --only-binary :all: \
-    --require-hashes --root-user-action ignore --target packages "$@"
+    --require-hashes --root-user-action ignore --target packages -r wanted.txt
 COPY image image
 COPY LICENSE entrypoint.py source/
 COPY migration_gate source/migration_gate

@@ -7,6 +7,7 @@ The endpoint is that of a container app; what is here is the same for every clou
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 from collections.abc import Mapping
@@ -26,12 +27,14 @@ from tests.fix_identity import (
     as_json,
     free_port,
 )
+from tests.fix_postgres import Database
 from tests.polling import until
 
 
 # Servers of their own, and an SDK to load: a loaded machine needs longer.
 pytestmark = pytest.mark.timeout(60)
 STOP_S = 5.0
+HERD = 4
 
 
 def test_whatever_an_endpoint_answers_but_a_refusal_is_waited_for(
@@ -170,11 +173,13 @@ OTHERS = ("check", "status", "plan")
 def answer_once(answer: Answer) -> Answer:
     """Give everybody the same answer, as the platforms do while a token is good."""
     given: list[Reply] = []
+    asking = threading.Lock()
 
     def again(question: Question) -> Reply:
-        if not given:
-            given.append(answer(question))
-        return given[0]
+        with asking:
+            if not given:
+                given.append(answer(question))
+            return given[0]
 
     return again
 
@@ -259,3 +264,44 @@ def test_a_start_with_a_password_loads_nothing_of_it(gate: Gate, mint: Mint) -> 
     assert run.exit_code == 0
     assert not loaded_by(run.stderr) & {"azure", "botocore", "google", "requests"}
     assert "migration_gate.connection.login" not in run.stderr
+
+
+def test_a_token_that_expires_while_a_lock_is_waited_for_is_replaced(
+    gate: Gate, mint: Mint, endpoints: Endpoints, encrypted_database: Database
+) -> None:
+    """The connections are lost too, so that all of them are made again."""
+    encrypted_database.execute("CREATE TABLE busy ()")
+    encrypted_database.execute(f"ALTER TABLE busy OWNER TO {mint.role.user}")
+    environ = container_app(mint, endpoints(app_service(mint)))
+    files = {"1_a.sql": "ALTER TABLE busy ADD a int;"}
+    with encrypted_database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE busy")
+        process = gate.start(
+            env={**environ, "GATE_DDL_LOCK_TIMEOUT": "200ms"}, migrations=files
+        )
+        process.wait_for("migration.retry_scheduled")
+        before = len(mint.issued)
+        mint.rotate()
+        encrypted_database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE usename = '{mint.role.user}'"
+        )
+        other.execute("ROLLBACK")
+    run = process.wait()
+    assert run.exit_code == 0, run.output
+    assert run.verdict["applied"] == ["1_a.sql"]
+    assert len(mint.issued) == before + 1
+
+
+@pytest.mark.timeout(120)
+def test_many_gates_at_once_ask_one_endpoint(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """One that throttles half of them: each gets in, and each migration runs once."""
+    endpoint = endpoints(answer_once(app_service(mint)))
+    endpoint.faults = [FAULTS["throttled"]] * (HERD // 2)
+    environ = container_app(mint, endpoint)
+    processes = [gate.start(env=environ, migrations=FILES) for _ in range(HERD)]
+    runs = [process.wait(60) for process in processes]
+    assert [run.exit_code for run in runs] == [0] * HERD
+    assert [name for run in runs for name in run.verdict["applied"]] == ["1_a.sql"]
