@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 from collections.abc import Callable
@@ -14,5 +15,15 @@ def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
     """Poll until a condition holds."""
     deadline_s = time.monotonic() + timeout_s
     while not is_true():
-        assert time.monotonic() < deadline_s, "it does not come true"
+        if time.monotonic() >= deadline_s:
+            text = f"not true within {timeout_s:g} s: {_name(is_true)}"
+            raise AssertionError(text)
         time.sleep(POLL_S)
+
+
+def _name(is_true: Callable[[], object]) -> str:
+    """Return the condition as it stands in the test."""
+    try:
+        return " ".join(inspect.getsource(is_true).split())
+    except (OSError, TypeError):
+        return repr(is_true)

@@ -44,6 +44,8 @@ from migration_gate.settings.settings import from_environ, log_settings
 
 STDOUT: Final = 1
 STDERR: Final = 2
+# A person who watches is shown at once that something goes on.
+LIVE_HEARTBEAT_S: Final = 0.5
 ANSWERED: Final = frozenset({"-h", "--help", "--version"})
 
 
@@ -138,6 +140,9 @@ def _perform(
     settings = from_environ(environ, needs_database=call.command.needs_database)
     for name in empty_variables(environ):
         os.environ.pop(name, None)  # libpq would take the empty text for a value
+    if log.is_live:
+        heartbeat_s = min(settings.heartbeat_s, LIVE_HEARTBEAT_S)
+        settings = settings._replace(heartbeat_s=heartbeat_s)
     limit_time(settings.timeout_s)
     report_waits(partial(_report_wait, log), settings.heartbeat_s)
     if settings.unknown_settings:
@@ -176,7 +181,7 @@ def _report(verdict: Verdict, log: Log) -> None:
     if verdict.is_open:
         log.emit(GATE_OPENED, message=verdict.message, **verdict.fields)
         return
-    if not (log.is_live and os.isatty(STDERR)):  # there it would stand twice
+    if not log.is_read_with(STDERR):  # there it would stand twice
         said = {"message": verdict.message, "hint": verdict.fields.get("hint", "")}
         short = shorten(said)
         text = f"migration-gate: closed: {short['message']}. {short['hint']}".rstrip()

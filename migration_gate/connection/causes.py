@@ -173,6 +173,15 @@ SERVER_REFUSAL: Final = Cause(
     "and in its provider's documentation.",
     own_pace=CROWDED,
 )
+CODE_AT_LOGIN: Final = Cause(
+    pattern=r"code in the database raised an error at the login",
+    kind="away",
+    reason="code_at_login",
+    remedy="An event trigger ON login (pg_event_trigger names them) has raised it; the "
+    "server's log has its words. Mend it, or let a superuser disable it: ALTER EVENT "
+    "TRIGGER name DISABLE.",
+    own_pace=CROWDED,
+)
 STARTUP_PARAMETER: Final = Cause(
     pattern=r"unrecognized configuration parameter|unsupported startup parameter|"
     r"invalid value for parameter|invalid command-line argument|"
@@ -456,6 +465,7 @@ CAUSES: Final = (
     NO_DATABASE,
     NO_CONNECT_RIGHT,
     TEMPLATE_IN_USE,
+    CODE_AT_LOGIN,
     HOST_UNKNOWN,
     CONNECTION_REFUSED,
     STARTING_UP,
@@ -509,6 +519,12 @@ BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
 )
 ORDER_OF_KINDS: Final[Mapping[Kind, int]] = MappingProxyType(
     {"away": 0, "early": 0, "refused": 1, "local": 2}
+)
+# The lines that libpq adds where a query of the server's own, or a function, failed.
+OF_CODE: Final = re.compile(r"^(?:CONTEXT|QUERY|LINE \d+):", re.MULTILINE)
+BEFORE_CODE: Final = re.compile(r".*? failed: [^:\n]*:")
+FUNCTION: Final = re.compile(
+    r"^(?:CONTEXT: +)?(\S+ function [\w.]+\([^)\n]*\)(?: line \d+)?)", re.MULTILINE
 )
 NEXT_FAILURE: Final = r"\n(?=connection to server )"
 FILE_REASON: Final = re.compile(
@@ -580,14 +596,29 @@ def shorten_text(text: str) -> str:
     Fold a failure to one line, without what psycopg puts in front.
 
     Of a file that cannot be read libpq may say anything: it ends such a text with
-    memory that it has never written to.
+    memory that it has never written to. What code in the database raises at the login
+    may be made of rows, and libpq adds the query.
     """
+    text = "\n".join(map(_hide_code, re.split(NEXT_FAILURE, text)))
     told = text.partition("\n\tIs the server running")[0]
     told = FILE_REASON.sub(_keep_known, told)
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(
         "connection is bad: "
     )
+
+
+def _hide_code(failure: str) -> str:
+    """Leave out what code has raised, and the query; the function is named."""
+    if not OF_CODE.search(failure):
+        return failure
+    before = BEFORE_CODE.match(failure)
+    raised = (
+        f"{before[0] if before else ''} code in the database raised an error at the "
+        "login"
+    )
+    functions = ", ".join(dict.fromkeys(FUNCTION.findall(failure)))
+    return f"{raised} ({functions})" if functions else raised
 
 
 def _keep_known(said: re.Match[str]) -> str:

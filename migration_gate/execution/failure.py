@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
 from migration_gate.execution.invalid import find_named
@@ -78,6 +79,12 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "finished": 'finish migration "{version}" in table "{table}"',
         "commit": 'commit migration "{version}"',
     }
+)
+# From then on a member may become the role only WITH SET TRUE, as a GRANT says it.
+SET_OPTION_MIN_VERSION: Final = 160000
+MEMBERSHIP: Final = qualified(
+    "SELECT pg_catalog.pg_has_role(session_user, {role}, 'MEMBER'), "
+    "pg_catalog.pg_has_role(session_user, {role}, {option})"
 )
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
@@ -193,7 +200,7 @@ def _find_outcome(
     if part.name == "row" and failure.sqlstate == "23505":
         return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "role" and worker.settings.role is not None:
-        return _explain_role(worker.settings.role, failure, worker.login_role)
+        return _explain_role(worker, worker.settings.role, failure)
     if _is_row_gone(part, failure):
         return _explain_removal(worker, task, find_marked(failure.message))
     return None
@@ -254,12 +261,9 @@ def _is_row_gone(part: Own, failure: SqlFailure) -> bool:
     return failure.sqlstate in ROW_GONE.get(part.name, ()) and not failure.context
 
 
-def _explain_role(role: str, failure: SqlFailure, login_role: str) -> GateError | None:
+def _explain_role(worker: Worker, role: str, failure: SqlFailure) -> GateError | None:
     if failure.sqlstate == "42501":
-        return LoginRefusedError(
-            f'role "{login_role}" may not become role "{role}" (GATE_ROLE)',
-            hint=f"GRANT {quote_name(role)} TO {quote_name(login_role)};",
-        )
+        return _explain_membership(worker, role)
     if failure.sqlstate not in NO_ROLE:
         return None
     fault = SettingFault(
@@ -268,6 +272,23 @@ def _explain_role(role: str, failure: SqlFailure, login_role: str) -> GateError 
         remedy="Create the role, or correct GATE_ROLE.",
     )
     return SettingsError([fault])
+
+
+def _explain_membership(worker: Worker, role: str) -> GateError | None:
+    """Name the GRANT that lacks; None where it does not, and somebody else refused."""
+    has_set = worker.conn.info.server_version >= SET_OPTION_MIN_VERSION
+    query = MEMBERSHIP.format(role=role, option="SET" if has_set else "MEMBER")
+    is_member = False
+    with suppress(*NO_ANSWER), worker.translated("ask which role it may become"):
+        is_member, may_become = worker.conn.execute(query).fetchone() or (False, False)
+        if may_become:
+            return None
+    login_role = worker.login_role
+    option = " WITH SET TRUE" if is_member else ""
+    return LoginRefusedError(
+        f'role "{login_role}" may not become role "{role}" (GATE_ROLE)',
+        hint=f"GRANT {quote_name(role)} TO {quote_name(login_role)}{option};",
+    )
 
 
 def _find_place(found: Origin, failure: SqlFailure) -> tuple[int | None, int | None]:

@@ -1,8 +1,8 @@
 """
 A line of the log as a person at a terminal reads it. Pure.
 
-Time, level and sentence; below it what else tells why. On a terminal the progress of a
-statement is one line that is written over again and again.
+Time, level and sentence; below it what else tells why. On a terminal what is waited
+for, a statement's end too, is one line that is written over again and again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ COLOR_OFF: Final = "\033[0m"
 ERASE_LINE: Final = "\033[K"
 # The next line is written over one that ends so.
 OVERWRITTEN: Final = "\r"
-LIVE_EVENT: Final = "migration.progress"
+LIVE_EVENTS: Final = frozenset(
+    {
+        *("database.retry_scheduled", "database.waiting"),
+        *("lock.waiting", "migration.progress"),
+    }
+)
 # PostgreSQL's words come before ours.
 BELOW: Final = {
     "error_detail": "detail",
@@ -50,7 +55,7 @@ def describe_line(line: Mapping[str, Any], *, columns: int | None) -> str:
         for name, label in BELOW.items()
         for item in _items(line.get(name))
     ]
-    if columns is not None and line["event"] == LIVE_EVENT:
+    if columns is not None and line["event"] in LIVE_EVENTS:
         text = ", ".join([head, *(f"{label} {item}" for label, item in below)])
         return ERASE_LINE + text.replace("\n", " ")[: columns - 1] + OVERWRITTEN
     text = "\n".join(

@@ -48,7 +48,7 @@ FILES_SHARED_NUMBER = Event(
 DATABASE_RETRY_SCHEDULED = Event(
     "database.retry_scheduled",
     "warning",
-    "Database is not usable yet: {error_message}",
+    "Database is not usable yet, {waited_s} s so far: {error_message}",
     ("attempt", "wait_s", "waited_s", "reason", "error_message"),
 )
 DATABASE_READY = Event(

@@ -53,6 +53,8 @@ class Log:
             log_format == "auto" and is_terminal
         )
         self.is_live = is_for_person and is_terminal
+        self._is_for_person = is_for_person
+        self._is_terminal = is_terminal
         self._level = LEVELS[level]
         # wrap_logger() would load defaults, among them the renderer for people; so
         # would each of structlog.processors.
@@ -66,6 +68,15 @@ class Log:
             ],
             context=dict(common or {}),
         )
+
+    def is_read_with(self, fd: int) -> bool:
+        """
+        Tell whether a person who reads another descriptor reads these sentences too.
+
+        On a terminal, or in an engine's log of both; not where one of them is sent
+        elsewhere.
+        """
+        return self._is_for_person and os.isatty(fd) == self._is_terminal
 
     def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""

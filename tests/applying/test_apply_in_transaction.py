@@ -257,6 +257,27 @@ def test_a_role_that_cannot_be_taken_is_explained(
     assert run.verdict["applied"] == ["1_a.sql"]
 
 
+def test_a_member_that_may_not_set_its_role_is_told_which_option_lacks(
+    gate: Gate, database: Database
+) -> None:
+    """Since PostgreSQL 16 a membership may leave that out."""
+    if database.server.version < 160000:
+        pytest.skip("a member may always become the role")
+    login = database.role("login")
+    owner = database.role("owner", attributes="NOLOGIN")
+    database.execute(
+        f"GRANT CREATE ON SCHEMA public TO {login.user}, {owner.user};"
+        f"GRANT {owner.user} TO {login.user} WITH SET FALSE"
+    )
+    files = {"1_a.sql": "CREATE TABLE a ();"}
+    run = gate(database=login, migrations=files, env={"GATE_ROLE": owner.user})
+    assert run.verdict["reason"] == "refused"
+    assert run.verdict["hint"] == f"GRANT {owner.user} TO {login.user} WITH SET TRUE;"
+    database.execute(run.verdict["hint"])
+    run = gate(database=login, migrations=files, env={"GATE_ROLE": owner.user})
+    assert run.verdict["applied"] == ["1_a.sql"]
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_of_another_encoding_is_migrated(
     gate: Gate, databases: Databases, encoding: str

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dev.postgres import find_free_port
 from tests.commands.test_entrypoint import ENTRYPOINT
+from tests.commands.test_stop import lock_taken
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
 
@@ -64,6 +66,53 @@ def test_a_terminal_shows_why_it_is_closed_once(tmp_path: Path) -> None:
     assert code == 1
     assert output.count("closed: ") == 1
     assert "migration-gate: closed" not in output
+
+
+def test_sentences_in_an_engine_s_log_say_why_it_is_closed_once(
+    gate: Gate, tmp_path: Path
+) -> None:
+    """It shows stdout and stderr side by side."""
+    env = {"GATE_LOG_FORMAT": "console", "PGHOST": "h"}
+    run = gate(env=env, migrations=tmp_path / "none")
+    assert run.exit_code == 1
+    assert run.output.count("losed: ") == 2  # on stdout, and in the termination log
+    assert run.stderr == ""
+
+
+def test_a_terminal_shows_at_once_that_a_statement_goes_on(
+    database: Database, tmp_path: Path
+) -> None:
+    """Long before the first heartbeat, in a line that is written over."""
+    files = {"001_a.sql": "SELECT 1; SELECT pg_sleep(1.5);"}
+    env = {"GATE_MIGRATIONS": str(write_migrations(tmp_path / "m", files))}
+    code, output = run_on_terminal(env={**database.environ(), **env})
+    assert code == 0
+    assert "001_a.sql is at statement 2 of 2 after " in output
+    assert output.count("is at statement") == output.count("\r\x1b[K")
+
+
+def test_a_terminal_shows_the_wait_for_a_database_in_one_line(tmp_path: Path) -> None:
+    """Nobody listens there."""
+    folder = write_migrations(tmp_path / "m", {"001_a.sql": "SELECT 1;"})
+    url = f"postgresql://u:p@127.0.0.1:{find_free_port()}/d"
+    env = {"GATE_MIGRATIONS": str(folder), "DATABASE_URL": url}
+    code, output = run_on_terminal(env={**env, "GATE_WAIT_TIMEOUT": "2s"})
+    assert code == 1
+    (line,) = [line for line in output.split("\r\n") if "not usable yet" in line]
+    assert line.count("Database is not usable yet, ") > 1
+
+
+def test_a_terminal_shows_the_wait_for_another_gate_in_one_line(
+    database: Database, tmp_path: Path
+) -> None:
+    """It has the lock for longer than this one waits."""
+    folder = write_migrations(tmp_path / "m", {"001_a.sql": "SELECT 1;"})
+    env = {**database.environ(), "GATE_MIGRATIONS": str(folder)}
+    with lock_taken(database):
+        code, output = run_on_terminal(env={**env, "GATE_TIMEOUT": "3s"})
+    assert code == 1
+    (line,) = [line for line in output.split("\r\n") if "Waiting for another" in line]
+    assert line.count("Waiting for another gate, ") > 1
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,11 @@ from tests.ends import cause
 AT = 'connection to server at "10.0.0.5", port 5432 failed: '
 # As libpq 18, PostgreSQL 13 to 18 and PgBouncer 1.18 to 1.25 say it.
 TEXTS = {
+    "code_at_login": [
+        AT + "FATAL:  card 4111\nCONTEXT:  PL/pgSQL function watch() line 1 at RAISE",
+        AT + 'FATAL:  column "a" does not exist\nLINE 1: SELECT a\n               ^\n'
+        "QUERY:  SELECT a\nCONTEXT:  PL/pgSQL function watch() line 2 at EXECUTE",
+    ],
     "ca_file_missing": [
         'root certificate file "/ca.pem" does not exist',
         'could not read root certificate file "/ca.pem": no certificate found',
@@ -157,6 +162,16 @@ CASES = [(reason, text) for reason, texts in TEXTS.items() for text in texts]
 def test_a_text_has_its_cause(reason: str, text: str, start: str) -> None:
     """What psycopg puts in front does not matter."""
     assert find_cause(start + text).reason == reason
+
+
+def test_what_code_raises_at_the_login_is_not_told() -> None:
+    """Its words may be made of rows; the function is named."""
+    (raised, _) = TEXTS["code_at_login"]
+    assert shorten_text(raised) == (
+        f"{AT}FATAL: code in the database raised an error at the login "
+        "(PL/pgSQL function watch() line 1)"
+    )
+    assert "SELECT" not in shorten_text(TEXTS["code_at_login"][1])
 
 
 def test_every_cause_has_a_text_and_a_remedy() -> None:
