@@ -51,6 +51,22 @@ class PlanLine:
     refused: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptedLine:
+    """
+    One migration that counts as applied by another tool's history.
+
+    ``row`` is the version there; ``inferred`` tells that it is that of a newer file,
+    and ``verified`` that nothing speaks against the file being what was applied.
+    """
+
+    version: str
+    row: str
+    applied_at: str | None
+    inferred: bool
+    verified: bool
+
+
 def make_status(
     plan: Plan,
     history: Sequence[AppliedMigration],
@@ -139,7 +155,23 @@ def describe_plan(lines: Sequence[PlanLine]) -> str:
     return _table(rows)
 
 
-def to_json(lines: Iterable[StatusLine | PlanLine]) -> str:
+def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
+    """Return the table that a person reads."""
+    rows = [("TAKEN OVER", "APPLIED AT (UTC)", "BY ROW", "MIGRATION")]
+    for line in lines:
+        state = "applied" if line.verified else "applied, changed"
+        rows.append(
+            (
+                "applied, by a newer row" if line.inferred else state,
+                (line.applied_at or "").partition(".")[0].replace("T", " "),
+                line.row,
+                line.version,
+            )
+        )
+    return _table(rows)
+
+
+def to_json(lines: Iterable[StatusLine | PlanLine | AdoptedLine]) -> str:
     """Return the lines as a JSON array."""
     return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
 

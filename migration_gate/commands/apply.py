@@ -28,6 +28,7 @@ from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
+from migration_gate.history.creation import Fill
 from migration_gate.history.look import Look
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.events import NOT_ALTERED
@@ -75,7 +76,9 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
 
 
 @contextmanager
-def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]:
+def open_worker(
+    settings: Settings, held: Session, log: Log, fill: Fill | None = None
+) -> Iterator[Worker]:
     """Open the connection that runs the files, and make the history table ours."""
     patience = new_patience(settings, log, settings.wait_timeout_s)
     opened = open_second_connection if held.is_pooled else open_connection
@@ -94,7 +97,7 @@ def open_worker(settings: Settings, held: Session, log: Log) -> Iterator[Worker]
 
     conn = wait_for(connect, patience)
     with closing(conn):
-        table, reason = make_history(conn, held)
+        table, reason = make_history(conn, held, fill)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
         yield start_worker(conn, held, table)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from migration_gate.report.errors import GateError
+from migration_gate.settings.settings import ADOPTED_TOOLS
 
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ def _take_answer(parser: ArgumentParser) -> None:
     )
 
 
+def _take_tool(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="tool",
+        metavar="TOOL",
+        choices=ADOPTED_TOOLS,
+        help=f"one of {', '.join(ADOPTED_TOOLS)}; default: GATE_ADOPT",
+    )
+    _take_json(parser)
+
+
 def _take_name(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="words, such as add_orders_table")
 
@@ -148,6 +160,13 @@ COMMANDS: Final = {
         module="resolve",
         function="resolve",
         arguments=_take_answer,
+    ),
+    "adopt": Command(
+        "take over the history of another tool; applies nothing",
+        module="adopt",
+        function="adopt",
+        arguments=_take_tool,
+        answers=True,
     ),
     "new": Command(
         "write the next numbered file from a template",

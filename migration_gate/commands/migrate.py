@@ -53,6 +53,7 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     1. Read the folder: names and checksums.
     2. Wait for a database that can be written, and look at its history. Where
        GATE_STANDBY is check, a hot standby that has every migration ends it here.
+       Where GATE_ADOPT names a tool, its history is taken over first, under the lock.
     3. Plan; nothing pending: done, and no lock was taken.
     4. Take the lock; look and plan again.
     5. Read and split every pending file.
@@ -99,7 +100,12 @@ def bring_up_to_date(
         if session.seen.is_standby:
             log.emit(DATABASE_STANDBY)
             log_plan(plan_for(migrations, session), log, tally)
-            return
+            return None
+        if settings.adopt.tool is not None and not session.seen.history:
+            from migration_gate.commands.adopt import take_over
+
+            if take_over(settings, migrations, session, log, tally) is not None:
+                return bring_up_to_date(settings, migrations, log, tally)
         plan = agree(settings, migrations, session)
         if tally.in_doubt:
             from migration_gate.applying.settlement import settle_doubts
@@ -110,6 +116,7 @@ def bring_up_to_date(
             from migration_gate.commands.apply import take_turn_and_apply
 
             take_turn_and_apply(settings, migrations, session, log, tally)
+    return None
 
 
 def _check_standby(migrations: Sequence[Migration]) -> Callable[[Session], object]:

@@ -173,7 +173,7 @@ def _resolve_under_lock(
             written = [_record(worker, plan, history, unfinished, m) for m in chosen]
         else:
             written = _remove(worker, saying, history, unfinished)
-        _execute(worker, [part for each in written for part in each.statements])
+        execute(worker, [part for each in written for part in each.statements])
     return written
 
 
@@ -259,7 +259,7 @@ def _remove(
     return written
 
 
-def _execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
+def execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
     """Send statements as one message: PostgreSQL does all of them, or none."""
     table, role = worker.table, worker.login_role
     if not statements:

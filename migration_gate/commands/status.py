@@ -9,7 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from migration_gate.commands.answers import (
+    AdoptedLine,
     PlanLine,
+    describe_adopted,
     describe_plan,
     describe_status,
     make_status,
@@ -28,11 +30,11 @@ from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.failures import Failure
 from migration_gate.history.progress import find_unfinished
-from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
-from migration_gate.session.session import start_session
+from migration_gate.session.session import Session, start_session
 from migration_gate.settings.settings import HistoryTableName, Settings
 
 
@@ -67,7 +69,11 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     seen = _look_once(settings, log, tally, "plan")
     plan = seen.plan
     lines, errors = _describe_pending(plan.pending, settings, seen.name)
-    write_line(STDOUT, to_json(lines) if as_json else describe_plan(lines))
+    if seen.adopted and not as_json:
+        write_line(STDOUT, describe_adopted(seen.adopted) + "\n")
+    write_line(
+        STDOUT, to_json((*seen.adopted, *lines)) if as_json else describe_plan(lines)
+    )
     _require_agreement(plan, settings)
     faults = [fault for error in errors for fault in error.faults]
     if faults:
@@ -84,6 +90,7 @@ class _Seen:
     history: tuple[AppliedMigration, ...]
     unfinished: tuple[str, ...]
     failures: tuple[Failure, ...]
+    adopted: tuple[AdoptedLine, ...] = ()
 
 
 def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _Seen:
@@ -95,6 +102,9 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         plan = plan_for(migrations, session)
+        adopted: tuple[AdoptedLine, ...] = ()
+        if settings.adopt.tool is not None and not session.seen.history:
+            plan, adopted = _plan_adoption(settings, migrations, session)
         table = session.seen.table
         with session.translated("read the progress of files"):
             unfinished = () if table is None else find_unfinished(session.conn, table)
@@ -106,7 +116,23 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         history=session.seen.history,
         unfinished=tuple(unfinished),
         failures=failures,
+        adopted=adopted,
     )
+
+
+def _plan_adoption(
+    settings: Settings, migrations: Sequence[Migration], session: Session
+) -> tuple[Plan, tuple[AdoptedLine, ...]]:
+    """Plan as if the other tool's history had been taken over."""
+    from migration_gate.commands.adopt import (
+        find_adopted,
+        make_lines,
+        to_history,
+    )
+
+    adopted = find_adopted(settings, migrations, session)
+    rows = [row for row, _ in to_history(settings, adopted)]
+    return make_plan(migrations, rows), make_lines(adopted)
 
 
 def _require_agreement(plan: Plan, settings: Settings) -> None:

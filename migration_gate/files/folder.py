@@ -128,6 +128,19 @@ def read_statements(folder: str | Path, migration: Migration) -> list[Statement]
     return found
 
 
+def read_file(folder: str | Path, migration: Migration) -> bytes:
+    """
+    Return the bytes of a migration's file.
+
+    Raises:
+        MigrationFilesError: It cannot be read.
+    """
+    try:
+        return bytes(_read(folder, migration.file))
+    except OSError as error:
+        raise MigrationFilesError([_unreadable(migration.file, error)]) from error
+
+
 def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
     """
     Check the encoding and directives of these migrations' files. Reads only.

@@ -70,6 +70,21 @@ class AppliedMigration(NamedTuple):
     duration_ms: int | None = None
 
 
+class ForeignRow(NamedTuple):
+    """
+    A row of another tool's history.
+
+    ``version`` is as the tool has it, ``applied_at`` as in AppliedMigration, empty
+    where the tool keeps no time; ``checksum`` is the tool's own, empty where it has
+    none. A ``baseline`` stands for all up to it.
+    """
+
+    version: str
+    state: Literal["applied", "undone", "failed", "baseline"]
+    applied_at: str = ""
+    checksum: str = ""
+
+
 class Directives(NamedTuple):
     """What a file's ``-- gate:`` comments ask for; None where they are silent."""
 

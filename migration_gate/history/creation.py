@@ -6,7 +6,8 @@ Nothing is made where the role lacks a right or another transaction is in the wa
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import psycopg
 
@@ -25,6 +26,8 @@ from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 
+Fill: TypeAlias = Callable[[HistoryTable], sql.Composed]
+
 MAKE_LIMIT_S: Final = 10
 # A second CREATE of the same name finds the first one's row in a catalogue's index.
 MADE_MEANWHILE: Final = (
@@ -38,13 +41,14 @@ class HistoryMadeError(AlreadyAppliedError):
     """Another program made the history table: what was planned is out of date."""
 
 
-def ensure_history(
+def ensure_history(  # noqa: PLR0913  # a table has as many sides
     conn: psycopg.Connection[Any],
     seen: Look,
     name: HistoryTableName,
     role: str | None,
     *,
     full: bool,
+    fill: Fill | None = None,
 ) -> tuple[HistoryTable, str | None]:
     """
     Make the history table, or make it ours: needs the lock.
@@ -55,6 +59,7 @@ def ensure_history(
     Args:
         role: GATE_ROLE.
         full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
+        fill: Gives what fills a table in the transaction that makes it.
 
     Raises:
         HistoryError: Something keeps it from being made, or changes it as it is.
@@ -63,7 +68,7 @@ def ensure_history(
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
     if seen.table is None:
-        return _create(conn, seen, name, role, full=full), None
+        return _create(conn, seen, name, role, full=full, fill=fill), None
     table = seen.table
     if not table.can_insert:
         facts = {
@@ -82,13 +87,14 @@ def ensure_history(
         return _add_columns(conn, table)
 
 
-def _create(
+def _create(  # noqa: PLR0913  # private, called once
     conn: psycopg.Connection[Any],
     seen: Look,
     name: HistoryTableName,
     role: str | None,
     *,
     full: bool,
+    fill: Fill | None,
 ) -> HistoryTable:
     if seen.schema is None:
         login_role = quote_name(seen.login_role)
@@ -115,7 +121,7 @@ def _create(
     shown = f"{table.schema}.{table.name}"
     with making(conn, table.schema, table.name, table.owner, full=full):
         try:
-            conn.execute(_creation(table, maker, exists=seen.schema_exists))
+            conn.execute(_creation(table, maker, exists=seen.schema_exists, fill=fill))
         except MADE_MEANWHILE as error:
             raise HistoryMadeError(shown) from error
         except psycopg.errors.LockNotAvailable as error:
@@ -148,7 +154,9 @@ def _may_belong_to(conn: psycopg.Connection[Any], role: str, schema: str) -> boo
     return row is not None and bool(row[0])
 
 
-def _creation(table: HistoryTable, maker: str | None, *, exists: bool) -> sql.Composed:
+def _creation(
+    table: HistoryTable, maker: str | None, *, exists: bool, fill: Fill | None
+) -> sql.Composed:
     """Return the statements that make the table, and its schema where it is to be."""
     create_schema = become = leave = sql.Composed([])
     if maker is not None:
@@ -176,6 +184,7 @@ def _creation(table: HistoryTable, maker: str | None, *, exists: bool) -> sql.Co
             gate_version pg_catalog.text
         );
         {leave}
+        {fill}
         SELECT {still_trusted}::pg_catalog.bool;
         COMMIT
         """
@@ -184,6 +193,7 @@ def _creation(table: HistoryTable, maker: str | None, *, exists: bool) -> sql.Co
         create_schema=create_schema,
         become=become,
         leave=leave,
+        fill=sql.SQL("") if fill is None else sql.SQL("{};").format(fill(table)),
         table=sql.Identifier(table.schema, table.name),
         still_trusted=still_trusted(table.schema, table.name, table.owners),
     )

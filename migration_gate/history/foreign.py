@@ -6,7 +6,7 @@ Asked only where the gate has no history of its own yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,9 +22,11 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.waits import NoAnswerError
 from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
+from migration_gate.history.readers import READERS
 from migration_gate.history.tools import TOOLS, Tool, find_owner, find_tool
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.quoting import quote_name
+from migration_gate.settings.settings import HistoryTableName
 
 
 # Schemas that tools make for themselves.
@@ -124,8 +126,19 @@ def find_foreign(
     *,
     limit_s: float = ANSWER_TIMEOUT_S,
 ) -> Foreign | None:
+    """Return the first one of ``iter_foreign``."""
+    return next(iter_foreign(conn, role, limit_s=limit_s), None)
+
+
+def iter_foreign(
+    conn: LimitedConnection,
+    role: str | None,
+    named: HistoryTableName | None = None,
+    *,
+    limit_s: float = ANSWER_TIMEOUT_S,
+) -> Iterator[Foreign]:
     """
-    Return the first history of another tool that has rows that may have run.
+    Yield each history of another tool that has rows that may have run.
 
     Whoever owns a table can put a view in its place between two questions, and whoever
     writes its policies has their functions run by the role that reads it: so only
@@ -133,28 +146,78 @@ def find_foreign(
 
     Args:
         role: GATE_ROLE, whose tables are trusted too.
+        named: A table that may have another name than its tool gives it.
         limit_s: How long each table may be waited for.
     """
-    names = sorted({name for tool in TOOLS for name in tool.tables})
+    schemas, tables = {"public", *OWN_SCHEMAS}, set[str]()
+    for tool in TOOLS:
+        tables.update(tool.tables)
+    if named is not None:
+        tables.add(named.table)
+        schemas.update([named.schema] if named.schema else [])
     query = CANDIDATES.format(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
-        schemas=_listed(("public", *OWN_SCHEMAS)),
-        tables=_listed(names),
+        schemas=_listed(sorted(schemas)),
+        tables=_listed(sorted(tables)),
         marks=_listed(MARKS),
     )
     for schema, table, *rights, types in conn.execute(query).fetchall():
-        tool = find_tool(table, types)
-        if tool is None:
+        is_named = _is_named(named, schema, table)
+        owner = find_tool(None if is_named else table, types)
+        if owner is None:
             continue
         found = Foreign(
-            tool=tool.name, schema=schema, table=table, unread=_why_unread(*rights)
+            tool=owner.name, schema=schema, table=table, unread=_why_unread(*rights)
         )
         if not found.unread:
-            found = _count(conn, tool, found, limit_s)
+            found = _count(conn, owner, found, limit_s)
         if found.count != 0:
-            return found
-    return None
+            yield found
+
+
+def _is_named(named: HistoryTableName | None, schema: str, table: str) -> bool:
+    return named is not None and named.table == table and named.schema in {None, schema}
+
+
+def find_adopted(
+    conn: LimitedConnection,
+    role: str | None,
+    tool: str,
+    named: HistoryTableName | None,
+) -> Foreign | None:
+    """
+    Return the history that is to be taken over; None where there is none with rows.
+
+    Args:
+        role: GATE_ROLE, whose tables are trusted too.
+        tool: Its name in ``tools.TOOLS``.
+        named: Where it is, if a person has said so.
+
+    Raises:
+        HistoryError: Another one is there too, or it cannot be read.
+    """
+    found = tuple(iter_foreign(conn, role, named))
+    ours = [one for one in found if one.tool == tool]
+    if named is not None:
+        ours = [one for one in ours if _is_named(named, one.schema, one.table)]
+    for one in found:
+        if one not in ours:
+            raise _may_have_run(one)
+    if len(ours) > 1:
+        tables = " and ".join(f'"{one.schema}.{one.table}"' for one in ours)
+        raise HistoryError(
+            f"{tool} has two histories in this database: {tables}",
+            hint="Say which one has these files: GATE_ADOPT=TOOL:schema.table.",
+        )
+    if ours and ours[0].count is None:
+        where = f'"{ours[0].schema}.{ours[0].table}"'
+        raise HistoryError(
+            f"cannot take over table {where}: it has {ours[0].unread}",
+            hint="Nothing was written. GRANT SELECT on it, and USAGE on its schema, to "
+            "the login role, or start the gate as the role that owns it.",
+        )
+    return ours[0] if ours else None
 
 
 def _why_unread(
@@ -177,15 +240,24 @@ def require_no_foreign(conn: LimitedConnection, role: str | None) -> None:
         HistoryError: It may have run them.
     """
     found = find_foreign(conn, role)
-    if found is None:
-        return
+    if found is not None:
+        raise _may_have_run(found)
+
+
+def _may_have_run(found: Foreign) -> HistoryError:
     table = f"{quote_name(found.schema)}.{quote_name(found.table)}"
-    raise HistoryError(
+    way = "say so of each first: resolve VERSION --applied"
+    for name, reader in READERS.items():
+        if reader.tool == found.tool:
+            way = (
+                f"set GATE_ADOPT={name}, or give the command adopt --from {name}: "
+                "its history is taken over"
+            )
+    return HistoryError(
         f"{found.tool} has a history in this database, and the gate has none: table "
         f"{table} has {found.rows}",
         hint="Nothing was written. Where the files here are new to this database, set "
-        "GATE_ADOPT=none; where the other tool has run some of them, say so of each "
-        "first: resolve VERSION --applied.",
+        f"GATE_ADOPT=none; where the other tool has run some of them, {way}.",
     )
 
 

@@ -4,13 +4,14 @@ The statements that read and write the history table. Nothing is sent from here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from psycopg import sql
 
 from migration_gate import __version__
 from migration_gate.connection.qualified import qualified
+from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.table import HistoryTable
 
 
@@ -68,6 +69,42 @@ def insert_row(
         sql.SQL(", ").join(sql.Identifier(column) for column in values),
         sql.SQL(", ").join(values.values()),
     )
+
+
+def insert_adopted(
+    table: HistoryTable, rows: Iterable[tuple[AppliedMigration, str]]
+) -> sql.Composed:
+    """
+    Return the statement that records what another tool has applied.
+
+    Args:
+        rows: Each with what is recorded as gate_version; now, where it has no time.
+    """
+    with_zone = sql.SQL("{}::pg_catalog.timestamptz")
+    time = with_zone if table.has_zone else sql.SQL("{}::pg_catalog.timestamp")
+    values = []
+    for row, origin in rows:
+        each: dict[str, sql.Composable] = {
+            "version": sql.Literal(row.version),
+            "applied_at": time.format(row.applied_at)
+            if row.applied_at
+            else clock(has_zone=table.has_zone),
+            "checksum": sql.Literal(row.checksum),
+            "gate_version": sql.Literal(origin),
+        }
+        values.append([each[name] for name in _adopted_columns(table)])
+    return sql.SQL("INSERT INTO {} ({}) VALUES {}").format(
+        sql.Identifier(table.schema, table.name),
+        sql.SQL(", ").join(map(sql.Identifier, _adopted_columns(table))),
+        sql.SQL(", ").join(
+            sql.SQL("({})").format(sql.SQL(", ").join(each)) for each in values
+        ),
+    )
+
+
+def _adopted_columns(table: HistoryTable) -> tuple[str, ...]:
+    ours = [name for name in ("checksum", "gate_version") if name in table.our_columns]
+    return ("version", "applied_at", *ours)
 
 
 def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:

@@ -269,10 +269,10 @@ TOOLS: Final = (
 MANY: Final = 5
 
 
-def find_tool(table: str, types: Mapping[str, str]) -> Tool | None:
-    """Return the tool whose history has this name and these columns. Pure."""
+def find_tool(table: str | None, types: Mapping[str, str]) -> Tool | None:
+    """Return the tool whose history has this name, any if None, and these columns."""
     for tool in TOOLS:
-        if tool.tables and table not in tool.tables:
+        if tool.tables and table is not None and table not in tool.tables:
             continue
         needed = dict(column.split(":") for column in tool.columns.split())
         fits = all(types.get(n) in kinds.split("|") for n, kinds in needed.items())

@@ -156,7 +156,7 @@ def require_agreement(
             )
         )
     if ahead == "refuse" and plan.unknown:
-        names = _listed(plan.unknown)
+        names = listed(plan.unknown)
         faults.append(
             (
                 f"the history has {names}, which no file here explains",
@@ -204,10 +204,11 @@ def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
 def _subject(versions: Sequence[str]) -> str:
     verb = "was" if len(versions) == 1 else "were"
     noun = "migration" if len(versions) == 1 else "migrations"
-    return f"{noun} {_listed(versions)} {verb}"
+    return f"{noun} {listed(versions)} {verb}"
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return names for a message: so many, and how many more there are."""
     shown = ", ".join(f'"{name}"' for name in names[:most])
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return shown + more

@@ -102,6 +102,12 @@ NOT_ALTERED = Event(
     "The history table stays without checksums: {reason}",
     ("reason",),
 )
+ADOPTED = Event(
+    "history.adopted",
+    "info",
+    "Took over {row_count} migrations from {tool}, by table {table}",
+    ("tool", "table", "row_count", "inferred", "versions"),
+)
 LOCK_WAITING = Event(
     "lock.waiting",
     "info",

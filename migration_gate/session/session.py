@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from psycopg import pq
 
@@ -24,7 +24,7 @@ from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
-from migration_gate.history.creation import ensure_history
+from migration_gate.history.creation import Fill, ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
 from migration_gate.session.activity import find_blockers, observe
@@ -38,6 +38,9 @@ from migration_gate.session.lock import (
 )
 from migration_gate.settings.settings import Settings
 
+
+if TYPE_CHECKING:
+    from migration_gate.history.foreign import Foreign
 
 LOOKING: Final = "look at the history"
 
@@ -105,7 +108,10 @@ class Session:
 
     def require_no_foreign(self, pending: Sequence[Migration]) -> None:
         """Refuse another tool's history where the gate has none of its own."""
-        if not pending or self.seen.history or self.settings.adopt == "none":
+        if not pending or self.seen.history or self.settings.adopt.word == "none":
+            return
+        if self.settings.adopt.tool is not None:
+            self.find_adopted()
             return
         from migration_gate.history.foreign import (  # noqa: PLC0415  # rarely needed
             require_no_foreign,
@@ -113,6 +119,22 @@ class Session:
 
         with self.translated("look for other tools' histories"):
             require_no_foreign(self.conn, self.settings.role)
+
+    def find_adopted(self) -> Foreign | None:
+        """Return the history that GATE_ADOPT names, where the gate has none."""
+        adopt = self.settings.adopt
+        if adopt.tool is None or self.seen.history:
+            return None
+        from migration_gate.history.foreign import (  # noqa: PLC0415  # rarely needed
+            find_adopted,
+        )
+        from migration_gate.history.readers import (  # noqa: PLC0415  # rarely needed
+            READERS,
+        )
+
+        with self.translated("look for other tools' histories"):
+            tool = READERS[adopt.tool].tool
+            return find_adopted(self.conn, self.settings.role, tool, adopt.table)
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
@@ -212,7 +234,7 @@ def not_writable(*, is_standby: bool) -> NotReadyError:
 
 
 def make_history(
-    conn: LimitedConnection, session: Session
+    conn: LimitedConnection, session: Session, fill: Fill | None = None
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
     settings = session.settings
@@ -223,4 +245,5 @@ def make_history(
             session.seen.name,
             settings.role,
             full=settings.log_detail == "full",
+            fill=fill,
         )

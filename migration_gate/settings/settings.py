@@ -34,7 +34,6 @@ Changed = Literal["refuse", "warn"]
 OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
 Standby = Literal["wait", "check"]
-Adopt = Literal["refuse", "none"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
@@ -67,6 +66,36 @@ class HistoryTableName(NamedTuple):
         return (self.table,)
 
 
+class Adopt(NamedTuple):
+    """
+    What another tool's history means: ``refuse``, ``none``, or it is taken over.
+
+    ``tool`` is then the tool's name, and ``table`` where its history is, if told.
+    """
+
+    word: str
+    table: HistoryTableName | None = None
+
+    @property
+    def tool(self) -> str | None:
+        """Return the tool whose history is taken over."""
+        return self.word if self.word in ADOPTED_TOOLS else None
+
+
+ADOPTED_TOOLS: Final = (
+    "golang-migrate",
+    "dbmate",
+    "goose",
+    "tern",
+    "sql-migrate",
+    "node-pg-migrate",
+    "supabase",
+    "sqlx",
+    "flyway",
+    "diesel",
+    "prisma",
+    "atlas",
+)
 DEFAULT_HISTORY_TABLE: Final = HistoryTableName(None, "schema_migrations")
 OTHER_HISTORY_TABLE: Final = "gate_schema_migrations"
 
@@ -184,6 +213,17 @@ def _parse_history_table(text: str) -> HistoryTableName:
     return HistoryTableName(schema=schema, table=_parse_identifier(parts[2]))
 
 
+def _parse_adopt(text: str) -> Adopt:
+    """Take refuse, none, a tool, or tool:schema.table."""
+    word, colon, table = text.strip().partition(":")
+    word = word.lower()
+    if word in ADOPTED_TOOLS:
+        return Adopt(word, _parse_history_table(table) if colon else None)
+    if colon or word not in {"refuse", "none"}:
+        raise ValueError("is not refuse, none or the name of a tool")
+    return Adopt(word)
+
+
 def _choice(*words: T) -> Callable[[str], T]:
     """Return a parser that takes one of the words, in any case."""
 
@@ -206,6 +246,8 @@ _REMEDIES: Final[Mapping[Callable[[str], object], str]] = MappingProxyType(
         _parse_history_table: "Write table or schema.table;"
         " a name with a dot or a space in double quotes.",
         _parse_role: "Write the name of one role.",
+        _parse_adopt: f"The tools are: {', '.join(ADOPTED_TOOLS)}; a table of another"
+        " name is written after the tool, as in goose:audit.goose_db_version.",
     }
 )
 
@@ -232,8 +274,8 @@ SETTINGS: Final = (
     Setting(
         "GATE_ADOPT",
         "refuse",
-        _choice("refuse", "none"),
-        "another tool's history in the database: refuse, or none: not looked for",
+        _parse_adopt,
+        "another tool's history: refuse, none (not looked for), or that tool's name",
     ),
     Setting("GATE_TIMEOUT", "none", _parse_limit, "all waiting and applying together"),
     Setting(

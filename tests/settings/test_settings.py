@@ -9,6 +9,7 @@ from migration_gate.settings.database import DatabaseSettings, Source
 from migration_gate.settings.durations import parse_duration
 from migration_gate.settings.settings import (
     SETTINGS,
+    Adopt,
     HistoryTableName,
     LogSettings,
     Settings,
@@ -36,7 +37,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         migrations="migrations",
         allow_empty=False,
         history_table=HistoryTableName(schema=None, table="schema_migrations"),
-        adopt="refuse",
+        adopt=Adopt("refuse"),
         timeout_s=None,
         wait_timeout_s=300,
         auth_grace_s=30,
@@ -101,7 +102,7 @@ def test_every_setting_can_be_set() -> None:
         migrations="/sql",
         allow_empty=True,
         history_table=HistoryTableName(schema="ops", table="history"),
-        adopt="none",
+        adopt=Adopt("none"),
         timeout_s=3600,
         wait_timeout_s=0,
         auth_grace_s=0,

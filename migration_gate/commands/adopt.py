@@ -1,0 +1,199 @@
+"""
+Take over another tool's history: the command adopt, and migrate's first start.
+
+Writes only the gate's own table, under the lock; the other tool's is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+
+from psycopg import sql
+
+from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_json
+from migration_gate.commands.apply import open_worker
+from migration_gate.commands.resolve import execute
+from migration_gate.commands.steps import load, wait_for_history
+from migration_gate.files.folder import read_file
+from migration_gate.files.migration import AppliedMigration, Migration
+from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
+from migration_gate.history.adopting import read_foreign
+from migration_gate.history.look import require_readable
+from migration_gate.history.rows import insert_adopted
+from migration_gate.history.table import HistoryTable
+from migration_gate.planning.adoption import Adopted, map_rows
+from migration_gate.report.errors import (
+    DatabaseUnreachableError,
+    HistoryError,
+    SettingFault,
+    SettingsError,
+)
+from migration_gate.report.events import ADOPTED
+from migration_gate.report.log import Log, write_line
+from migration_gate.report.outcomes import (
+    AlreadyAppliedError,
+    ConnectionLostError,
+    RefusedForNowError,
+)
+from migration_gate.report.verdict import Tally
+from migration_gate.session.session import Session
+from migration_gate.session.turn import take_turn
+from migration_gate.settings.settings import ADOPTED_TOOLS, Adopt, Settings
+
+
+STDOUT = 1
+
+
+def adopt(
+    settings: Settings, log: Log, tally: Tally, *, tool: str | None, as_json: bool
+) -> None:
+    """
+    Take over another tool's history, and apply nothing.
+
+    Raises:
+        SettingsError: No tool is named.
+        HistoryError: There is none, or a doubt is left; or the gate has its own.
+    """
+    if tool is not None and tool != settings.adopt.tool:
+        settings = settings._replace(adopt=Adopt(tool))
+    if settings.adopt.tool is None:
+        fault = SettingFault(
+            name="GATE_ADOPT",
+            rule="names no tool, and neither does --from",
+            remedy=f"The tools are: {', '.join(ADOPTED_TOOLS)}.",
+        )
+        raise SettingsError([fault])
+    migrations = load(settings, log, "adopt")
+    try:
+        with closing(wait_for_history(settings, migrations, log, tally)) as session:
+            require_readable(session.seen)
+            if session.seen.history:
+                raise _has_rows()
+            adopted = take_over(settings, migrations, session, log, tally)
+    except (ConnectionLostError, AlreadyAppliedError) as error:
+        raise DatabaseUnreachableError(
+            "the connection was lost, or another gate was faster, while the history "
+            "was written",
+            hint="Look with the command status whether it was, or give the command "
+            "again.",
+        ) from error
+    except RefusedForNowError as error:
+        raise error.refusal from error
+    if adopted is not None and not adopted:
+        raise _has_rows()
+    if adopted is None:
+        raise HistoryError(
+            f"{settings.adopt.tool} has no history with rows in this database",
+            hint="Check that this is the database, and that the role sees the tool's "
+            "table; one with another name is told by GATE_ADOPT=TOOL:schema.table.",
+        )
+    lines = make_lines(adopted)
+    write_line(STDOUT, to_json(lines) if as_json else describe_adopted(lines))
+    tally.outcome = f"{len(adopted)} taken over, nothing was applied"
+
+
+def take_over(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    session: Session,
+    log: Log,
+    tally: Tally,
+) -> tuple[Adopted, ...] | None:
+    """
+    Record what the tool that GATE_ADOPT names has applied; None where it has nothing.
+
+    Whatever is refused is refused before the lock is taken. What is returned is empty
+    where another gate was faster; but for None, the session is closed after it.
+
+    Raises:
+        HistoryError: A doubt is left.
+        AlreadyAppliedError: Another program has just made the history.
+    """
+    if not find_adopted(settings, migrations, session):
+        return None
+    with take_turn(session, lambda seen: bool(seen.history), log, tally) as held:
+        if held.seen.history:
+            return ()
+        adopted = find_adopted(settings, migrations, held)
+        if adopted:
+            _record(settings, held, adopted, log)
+        return adopted
+
+
+def find_adopted(
+    settings: Settings, migrations: Sequence[Migration], session: Session
+) -> tuple[Adopted, ...]:
+    """
+    Map the rows of the tool that GATE_ADOPT names to files. Reads only.
+
+    Raises:
+        HistoryError: A doubt is left.
+    """
+    found = session.find_adopted()
+    tool = settings.adopt.tool
+    if found is None or tool is None:
+        return ()
+    with session.translated("read another tool's history"):
+        rows = read_foreign(session.conn, tool, found)
+    compute = TOOL_CHECKSUMS.get(tool)
+    read = partial(read_file, settings.migrations)
+    return map_rows(
+        tool,
+        migrations,
+        rows,
+        checksum=None if compute is None else lambda each: compute(read(each)),
+        changed=settings.changed,
+    )
+
+
+def to_history(
+    settings: Settings, adopted: Sequence[Adopted]
+) -> list[tuple[AppliedMigration, str]]:
+    """Return the rows of our history, each with its origin."""
+    return [each.to_history(settings.adopt.word) for each in adopted]
+
+
+def make_lines(adopted: Sequence[Adopted]) -> tuple[AdoptedLine, ...]:
+    """Return a line for each file that counts as applied."""
+    return tuple(
+        AdoptedLine(
+            version=each.migration.version,
+            row=each.row.version,
+            applied_at=each.row.applied_at or None,
+            inferred=each.is_inferred,
+            verified=each.is_verified,
+        )
+        for each in adopted
+    )
+
+
+def _record(
+    settings: Settings, held: Session, adopted: Sequence[Adopted], log: Log
+) -> None:
+    rows = to_history(settings, adopted)
+
+    def fill(table: HistoryTable) -> sql.Composed:
+        return insert_adopted(table, rows)
+
+    with open_worker(settings, held, log, fill) as worker:
+        if held.seen.table is not None:
+            execute(worker, [fill(worker.table)])
+        found = held.find_adopted()
+        table = "" if found is None else f"{found.schema}.{found.table}"
+    log.emit(
+        ADOPTED,
+        tool=settings.adopt.word,
+        table=table,
+        row_count=len(adopted),
+        inferred=[each.migration.version for each in adopted if each.is_inferred],
+        versions=[each.migration.version for each in adopted],
+    )
+
+
+def _has_rows() -> HistoryError:
+    return HistoryError(
+        "the gate has a history with rows already: another one is not taken over",
+        hint="The command status shows it; resolve VERSION --applied adds to it.",
+    )

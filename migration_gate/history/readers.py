@@ -1,0 +1,93 @@
+"""
+How the histories are read that can be taken over: a row a tool. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+
+class Reader(NamedTuple):
+    """
+    How a tool's rows are read: expressions over its columns.
+
+    ``tool`` is its name in ``tools.TOOLS``. Of several rows with one version the last
+    by ``order`` is what holds.
+    """
+
+    tool: str
+    version: str = "version"
+    state: str = "'applied'"
+    time: str = "NULL"
+    checksum: str = "NULL"
+    order: str = "version"
+    counts: str = "true"
+
+
+READERS: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        "golang-migrate": Reader(
+            "golang-migrate or Hasura",
+            state="CASE WHEN dirty THEN 'failed' ELSE 'applied' END",
+        ),
+        "dbmate": Reader("dbmate or Rails"),
+        # An old goose writes a row for what it undoes; 0 is its own.
+        "goose": Reader(
+            "goose",
+            version="version_id",
+            state="CASE WHEN is_applied THEN 'applied' ELSE 'undone' END",
+            time="tstamp",
+            order="id",
+            counts="version_id > 0",
+        ),
+        "tern": Reader("tern", counts="version > 0"),
+        "sql-migrate": Reader(
+            "sql-migrate", version="id", time="applied_at", order="id"
+        ),
+        "node-pg-migrate": Reader(
+            "node-pg-migrate or db-migrate", version="name", time="run_on", order="id"
+        ),
+        "supabase": Reader("Supabase"),
+        "sqlx": Reader(
+            "sqlx",
+            state="CASE WHEN success THEN 'applied' ELSE 'failed' END",
+            time="installed_on",
+            checksum="pg_catalog.encode(checksum, 'hex')",
+        ),
+        # CoreMigrationType.java. Repeatable ones have no version, and no file here.
+        "flyway": Reader(
+            "Flyway",
+            state="CASE WHEN NOT success THEN 'failed' "
+            "WHEN type = ANY (ARRAY['DELETE', 'UNDO_SQL', 'UNDO_SCRIPT', 'UNDO_JDBC'])"
+            " THEN 'undone' "
+            "WHEN type = ANY (ARRAY['BASELINE', 'SQL_BASELINE']) THEN 'baseline' "
+            "ELSE 'applied' END",
+            time="installed_on",
+            checksum="checksum",
+            order="installed_rank",
+            counts="version IS NOT NULL",
+        ),
+        "diesel": Reader("Diesel", time="run_on"),
+        # A name has a row for each attempt.
+        "prisma": Reader(
+            "Prisma",
+            version="migration_name",
+            state="CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' "
+            "WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END",
+            time="finished_at",
+            checksum="checksum",
+            order="rolled_back_at IS NULL, finished_at IS NULL, started_at",
+        ),
+        # sql/migrate/migrate.go: bit 1 is a baseline, bit 4 a person's word.
+        "atlas": Reader(
+            "Atlas",
+            state="CASE WHEN type = ANY (ARRAY[1, 3, 5, 7]) THEN 'baseline' "
+            "WHEN type = ANY (ARRAY[4, 6]) THEN 'applied' "
+            "WHEN applied <> total OR error <> '' THEN 'failed' ELSE 'applied' END",
+            time="executed_at",
+            counts="version <> '.atlas_cloud_identifier'",
+        ),
+    }
+)

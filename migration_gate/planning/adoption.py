@@ -1,0 +1,254 @@
+"""
+Another tool's history and the files here: which row is of which file. Pure.
+
+A row is mapped by the tool's own key. Where one doubt is left, nothing is taken over.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+from migration_gate.files.migration import (
+    AppliedMigration,
+    ForeignRow,
+    Migration,
+    version_to_key,
+)
+from migration_gate.planning.plan import listed
+from migration_gate.report.errors import HistoryError
+
+
+class Key(NamedTuple):
+    """
+    How a tool knows its files again: by what of a row, and of a file.
+
+    Raises:
+        ValueError: The row's version is none that the tool gives.
+    """
+
+    of_row: Callable[[str], Any]
+    of_file: Callable[[Migration], Any]
+
+
+def _to_parts(version: str) -> tuple[int, ...]:
+    parts = tuple(int(part) for part in re.split("[._]", version))
+    while len(parts) > 1 and parts[-1] == 0:
+        parts = parts[:-1]
+    return parts
+
+
+NUMBER: Final = Key(_to_parts, lambda file: file.number)
+# "1" and "001" are two versions.
+DIGITS: Final = Key(str, lambda file: re.split("[^0-9]", file.version)[0])
+NAME: Final = Key(version_to_key, lambda file: file.key)
+BEFORE_UNDERSCORE: Final = Key(
+    str, lambda file: file.version.removesuffix(".sql").partition("_")[0]
+)
+WITHOUT_DASHES: Final = Key(
+    str, lambda file: file.version.partition("_")[0].replace("-", "")
+)
+
+
+class Rules(NamedTuple):
+    """
+    A tool's key, and what else of its rows matters.
+
+    ``keeps_one`` tells that there is one row, the newest; ``mend`` is how the tool
+    itself gets over what failed.
+    """
+
+    key: Key
+    mend: str
+    keeps_one: bool = False
+
+
+RULES: Final[Mapping[str, Rules]] = MappingProxyType(
+    {
+        "golang-migrate": Rules(NUMBER, "migrate force VERSION", keeps_one=True),
+        "dbmate": Rules(DIGITS, ""),
+        "goose": Rules(NUMBER, ""),
+        "tern": Rules(NUMBER, "", keeps_one=True),
+        "sql-migrate": Rules(NAME, ""),
+        "node-pg-migrate": Rules(NAME, ""),
+        "supabase": Rules(DIGITS, ""),
+        "sqlx": Rules(NUMBER, "DELETE of the row"),
+        "flyway": Rules(NUMBER, "flyway repair"),
+        "diesel": Rules(WITHOUT_DASHES, ""),
+        "prisma": Rules(NAME, "prisma migrate resolve --applied or --rolled-back"),
+        "atlas": Rules(BEFORE_UNDERSCORE, "atlas migrate set"),
+    }
+)
+
+
+class Adopted(NamedTuple):
+    """
+    A file that counts as applied, and the row that says so.
+
+    ``is_inferred`` tells that the row is of a newer file, and stands for this one too.
+    """
+
+    migration: Migration
+    row: ForeignRow
+    is_inferred: bool
+    is_verified: bool
+
+    def to_history(self, tool: str) -> tuple[AppliedMigration, str]:
+        """Return the row of our history, and its origin."""
+        row = AppliedMigration(
+            version=self.migration.version,
+            checksum=self.migration.checksum if self.is_verified else None,
+            applied_at="" if self.is_inferred else self.row.applied_at,
+        )
+        return row, f"adopted from {tool} {self.row.version}"
+
+
+def map_rows(
+    tool: str,
+    migrations: Sequence[Migration],
+    rows: Iterable[ForeignRow],
+    *,
+    checksum: Callable[[Migration], str] | None,
+    changed: Literal["refuse", "warn"],
+) -> tuple[Adopted, ...]:
+    """
+    Return the files that the other tool has applied, in their order.
+
+    Args:
+        tool: A name of RULES.
+        migrations: In any order; no two share a key of ours.
+        rows: In the order in which they hold: the last one of a version does.
+        checksum: The tool's own of a file; None where it keeps none.
+        changed: What a file means that is not what the tool has applied.
+
+    Raises:
+        HistoryError: Lists every doubt.
+    """
+    rules = RULES[tool]
+    ordered = sorted(migrations, key=lambda migration: migration.order)
+    files: dict[Any, list[Migration]] = defaultdict(list)
+    for migration in ordered:
+        files[rules.key.of_file(migration)].append(migration)
+    held: dict[Any, ForeignRow] = {}
+    strange = []
+    for row in rows:
+        try:
+            if rules.keeps_one or row.state == "baseline":
+                _to_parts(row.version)
+            held[rules.key.of_row(row.version)] = row
+        except ValueError:
+            strange.append(row.version)
+    applied = {k: r for k, r in held.items() if r.state in {"applied", "baseline"}}
+    known = {k: r for k, r in applied.items() if k in files}
+    faults = [
+        *_failed(tool, rules, held.values()),
+        *_unexplained(tool, applied, known, strange),
+        *_ambiguous(tool, [files[key] for key in known]),
+    ]
+    adopted = []
+    for key, row in applied.items():
+        adopted += [_adopt(each, row, checksum) for each in files.get(key, ())]
+        if rules.keeps_one or row.state == "baseline":
+            newest = _to_parts(row.version)
+            adopted += [
+                Adopted(migration=each, row=row, is_inferred=True, is_verified=True)
+                for each in ordered
+                if each.number <= newest and rules.key.of_file(each) not in held
+            ]
+    if changed == "refuse":
+        faults += _changed(tool, adopted)
+    if faults:
+        raise HistoryError(
+            "; ".join(fault for fault, _ in faults),
+            hint="Nothing was taken over. " + " ".join(hint for _, hint in faults),
+        )
+    once = {each.migration.key: each for each in adopted}
+    return tuple(sorted(once.values(), key=lambda each: each.migration.order))
+
+
+def _adopt(
+    migration: Migration,
+    row: ForeignRow,
+    checksum: Callable[[Migration], str] | None,
+) -> Adopted:
+    is_verified = True
+    if checksum is not None and row.checksum:
+        is_verified = checksum(migration) == row.checksum
+    return Adopted(
+        migration=migration, row=row, is_inferred=False, is_verified=is_verified
+    )
+
+
+Fault = tuple[str, str]
+
+
+def _failed(tool: str, rules: Rules, rows: Iterable[ForeignRow]) -> list[Fault]:
+    failed = [row.version for row in rows if row.state == "failed"]
+    if not failed:
+        return []
+    mend = f", say {rules.mend}," if rules.mend else ""
+    return [
+        (
+            f"{tool} records {listed(failed)} as failed or not finished",
+            (
+                f"Look what of it is there, finish or undo it{mend} and start the gate "
+                "again."
+            ),
+        )
+    ]
+
+
+def _unexplained(
+    tool: str,
+    applied: Mapping[Any, ForeignRow],
+    known: Mapping[Any, ForeignRow],
+    strange: Sequence[str],
+) -> list[Fault]:
+    missing = [
+        row.version
+        for key, row in applied.items()
+        if key not in known and row.state != "baseline"
+    ]
+    missing += strange
+    if not missing:
+        return []
+    return [
+        (
+            f"{tool} has applied {listed(missing)}, which no file here explains",
+            (
+                "Check that these are its files; where a newer image has them, start "
+                "that one first; where they are gone for good, say resolve VERSION "
+                "--applied of each that is here."
+            ),
+        )
+    ]
+
+
+def _ambiguous(tool: str, files: Iterable[Sequence[Migration]]) -> list[Fault]:
+    return [
+        (
+            (
+                f"{listed([m.version for m in same])} are one version to {tool}, which "
+                "has applied it"
+            ),
+            "Keep the one that it has run, and give the other a number of its own.",
+        )
+        for same in files
+        if len(same) > 1
+    ]
+
+
+def _changed(tool: str, adopted: Iterable[Adopted]) -> list[Fault]:
+    changed = [each.migration.version for each in adopted if not each.is_verified]
+    if not changed:
+        return []
+    return [
+        (
+            f"{listed(changed)} differ from what {tool} has applied, by its checksum",
+            "Restore the files as they were applied, or set GATE_CHANGED=warn.",
+        )
+    ]

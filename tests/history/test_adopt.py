@@ -1,0 +1,343 @@
+"""Another tool's history is taken over, as the tool has written it."""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.history_tables import TWO, tables, versions, why
+
+
+TOOLS = Path(__file__).parent / "tools"
+A, B, C = (f"create table {name}(id int);\n" for name in "abc")
+# Tool: the file of its table; what it has applied, by row; what is left.
+ADOPTED = {
+    "golang-migrate": (
+        "golang-migrate",
+        {"1_a.up.sql": "3", "2_b.up.sql": "3", "3_c.up.sql": "3"},
+        ["4_d.up.sql"],
+    ),
+    "dbmate": (
+        "dbmate",
+        {"00001_a.sql": "00001", "00002_b.sql": "00002", "00003_c.sql": "00003"},
+        ["00004_d.sql"],
+    ),
+    "goose": (
+        "goose",
+        {"00001_a.sql": "1", "00002_b.sql": "2", "3_c.sql": "3"},
+        ["00004_d.sql"],
+    ),
+    "tern": (
+        "tern",
+        {"001_a.sql": "3", "002_b.sql": "3", "003_c.sql": "3"},
+        ["004_d.sql"],
+    ),
+    "sql-migrate": (
+        "sql-migrate",
+        {"0001_a.sql": "0001_a.sql", "0002_b.sql": "0002_b.sql"},
+        ["0003_d.sql"],
+    ),
+    "node-pg-migrate": (
+        "node-pg-migrate",
+        {f"170000000000{n}_small.sql": f"170000000000{n}_small" for n in (1, 2, 3)},
+        ["1700000000004_d.sql"],
+    ),
+    "supabase": (
+        "supabase",
+        {f"2026010100000{n}_x{n}.sql": f"2026010100000{n}" for n in (1, 2)},
+        ["20260101000003_d.sql"],
+    ),
+    "sqlx": (
+        "sqlx",
+        {
+            "20260101000001_a.sql": "20260101000001",
+            "20260101000002_b.sql": "20260101000002",
+        },
+        ["20260101000003_d.sql"],
+    ),
+    "flyway": (
+        "flyway-2",
+        {"V1__a.sql": "1", "V4.0__z.sql": "4"},
+        ["V1_1__b.sql", "V5__d.sql"],
+    ),
+    "diesel": (
+        "diesel",
+        {
+            "2026-01-01-000001_a/up.sql": "20260101000001",
+            "2026-01-01-000002_b/up.sql": "20260101000002",
+        },
+        ["2026-01-01-000003_d/up.sql"],
+    ),
+    "atlas": (
+        "atlas",
+        {f"2026010100000{n}_x{n}.sql": f"2026010100000{n}" for n in (1, 2, 3)},
+        ["20260101000004_d.sql"],
+    ),
+}
+
+
+def text_of(path: str) -> str:
+    """Return the text of a file, as the tool was given it."""
+    words = path.removesuffix("/up.sql").removesuffix(".sql").removesuffix(".up")
+    return f"create table {words[-1]}(id int);\n"
+
+
+def folder_of(*groups: object) -> dict[str, str]:
+    """Return files by their paths."""
+    return {path: text_of(path) for group in groups for path in group}  # type: ignore[attr-defined]  # dict or list
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write files, and the folders that they are in."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, "utf-8")
+    return folder
+
+
+def load(database: Database, name: str) -> None:
+    """Make another tool's table, as it has written it."""
+    database.execute((TOOLS / f"{name}.sql").read_text("utf-8"))
+    database.execute("RESET search_path")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("tool", ADOPTED)
+def test_what_the_tool_has_applied_is_not_run_again(
+    gate: Gate, database: Database, tmp_path: Path, tool: str
+) -> None:
+    """One start with GATE_ADOPT; what is new to the tool runs, and only that."""
+    name, rows, pending = ADOPTED[tool]
+    load(database, name)
+    run = gate(
+        database=database,
+        migrations=write(tmp_path / "files", folder_of(rows, pending)),
+        env={"GATE_ADOPT": tool},
+    )
+    assert run.exit_code == 0, run.output
+    left = [path.removesuffix("/up.sql") for path in pending]
+    assert run.verdict["applied"] == left
+    assert run.one("history.adopted")["row_count"] == len(rows)
+    table = "schema_migrations"
+    if database.fetch("SELECT to_regclass('gate_schema_migrations') IS NOT NULL")[0][0]:
+        table = "gate_schema_migrations"
+    found = database.fetch(f"SELECT version, gate_version FROM public.{table}")
+    assert {
+        version: origin.removeprefix(f"adopted from {tool} ")
+        for version, origin in found
+        if version not in left
+    } == {path.removesuffix("/up.sql"): row for path, row in rows.items()}
+
+
+def test_what_prisma_has_rolled_back_is_pending(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """A name may have several rows; a row by hand has a checksum of no file."""
+    load(database, "prisma")
+    database.execute(
+        "DELETE FROM _prisma_migrations WHERE finished_at IS NULL"
+        " AND rolled_back_at IS NULL"
+    )
+    applied = database.fetch(
+        "SELECT migration_name FROM _prisma_migrations WHERE rolled_back_at IS NULL"
+    )
+    paths = [f"{name}/migration.sql" for (name,) in applied]
+    files = dict.fromkeys(paths, "SELECT 1;")
+    files["20260101000003_c/migration.sql"] = "SELECT 3;"
+    run = gate(
+        database=database,
+        migrations=write(tmp_path / "files", files),
+        env={"GATE_ADOPT": "prisma", "GATE_CHANGED": "warn"},
+    )
+    assert run.verdict["applied"] == ["20260101000003_c"], run.output
+    assert run.one("history.adopted")["row_count"] == len(paths)
+
+
+def test_times_and_checksums_are_taken_over(gate: Gate, database: Database) -> None:
+    """Where the tool has them; a later change of the file is found."""
+    load(database, "sqlx")
+    files = folder_of(ADOPTED["sqlx"][1])
+    env = {"GATE_ADOPT": "sqlx"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    assert database.fetch(
+        "SELECT applied_at::text, checksum IS NULL FROM schema_migrations ORDER BY 1"
+    ) == [("2026-11-29 06:17:29.80336", False), ("2026-11-29 06:17:29.907027", False)]
+    files["20260101000001_a.sql"] = "SELECT 1;"
+    run = gate(database=database, migrations=files)
+    assert "changed after being applied" in run.verdict["error_message"]
+
+
+def test_a_file_that_is_not_what_was_applied_closes_the_gate(
+    gate: Gate, database: Database
+) -> None:
+    """By the tool's own checksum, unless GATE_CHANGED says otherwise."""
+    load(database, "flyway-2")
+    files = {"V1__a.sql": "SELECT 1;", "V4__z.sql": "SELECT 4;"}
+    env = {"GATE_ADOPT": "flyway"}
+    run = gate(database=database, migrations=files, env=env)
+    assert why(run) == (
+        1,
+        "history",
+        '"V1__a.sql", "V4__z.sql" differ from what flyway has applied, by its checksum',
+    )
+    assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
+    env["GATE_CHANGED"] = "warn"
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    found = database.fetch("SELECT version, checksum FROM schema_migrations ORDER BY 1")
+    assert found == [("V1__a.sql", None), ("V4__z.sql", None)]
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "message"),
+    [
+        (
+            "golang-migrate:golang-migrate-dirty",
+            {"1_a.up.sql": A, "2_b.up.sql": B, "3_c.up.sql": C},
+            "as failed or not finished",
+        ),
+        (
+            "prisma:prisma",
+            {
+                "20260101000001_a/migration.sql": A,
+                "20260101000002_b/migration.sql": B,
+                "20260101000003_c/migration.sql": C,
+            },
+            'prisma records "20260101000003_c" as failed or not finished',
+        ),
+        ("flyway:flyway-failed", {"V1__a.sql": A, "V1.1__b.sql": B}, 'records "3"'),
+        ("goose:goose", TWO, 'goose has applied "3", which no file here explains'),
+        ("dbmate:goose", TWO, "goose has a history in this database"),
+        (
+            "goose:goose",
+            {"1_a.sql": A, "01_b.sql": B, "2_c.sql": C, "3_d.sql": A},
+            '"01_b.sql", "1_a.sql" are one version to goose',
+        ),
+    ],
+)
+def test_a_doubt_closes_the_gate(  # noqa: PLR0913, PLR0917  # a fault and its words
+    gate: Gate,
+    database: Database,
+    tmp_path: Path,
+    source: str,
+    files: dict[str, str],
+    message: str,
+) -> None:
+    """Nothing is written; what to do is said."""
+    tool, _, name = source.partition(":")
+    load(database, name)
+    before = tables(database)
+    folder = write(tmp_path / "files", files)
+    run = gate(database=database, migrations=folder, env={"GATE_ADOPT": tool})
+    assert why(run)[:2] == (1, "history")
+    assert message in run.verdict["error_message"]
+    assert run.verdict["hint"].startswith("Nothing was ")
+    assert tables(database) == before
+
+
+def test_a_database_without_that_history_gets_every_file(
+    gate: Gate, database: Database
+) -> None:
+    """One manifest serves environments that are new and such that are not."""
+    env = {"GATE_ADOPT": "goose"}
+    run = gate(database=database, migrations=TWO, env=env)
+    assert run.verdict["applied"] == list(TWO)
+
+
+def test_a_history_of_another_name_is_told_with_its_schema(
+    gate: Gate, database: Database
+) -> None:
+    """After the tool's name."""
+    load(database, "tern")
+    database.execute(
+        "CREATE SCHEMA audit; ALTER TABLE schema_version RENAME TO steps;"
+        "ALTER TABLE steps SET SCHEMA audit; UPDATE audit.steps SET version = 1"
+    )
+    env = {"GATE_ADOPT": "tern:audit.steps"}
+    run = gate(database=database, migrations=TWO, env=env)
+    assert run.verdict["applied"] == ["2_b.sql"], run.output
+
+
+def test_plan_shows_the_mapping_and_writes_nothing(
+    gate: Gate, database: Database
+) -> None:
+    """File by file; the rest is what migrate would run."""
+    load(database, "goose-2")
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
+    env = {"GATE_ADOPT": "goose"}
+    before = tables(database)
+    run = gate("plan", "--json", database=database, migrations=files, env=env)
+    assert run.exit_code == 0, run.output
+    lines = json.loads(run.stdout)
+    assert [(line["version"], line.get("row")) for line in lines] == [
+        ("1_a.sql", "1"),
+        ("2_b.sql", "2"),
+        ("3_c.sql", None),
+    ]
+    assert tables(database) == before
+
+
+def test_the_command_takes_over_and_applies_nothing(
+    gate: Gate, database: Database
+) -> None:
+    """Once: a second time the gate has a history."""
+    load(database, "goose-2")
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
+    call = ("adopt", "--from", "goose")
+    assert gate(*call, database=database, migrations=files).exit_code == 0
+    assert versions(database) == ["1_a.sql", "2_b.sql"]
+    again = gate(*call, database=database, migrations=files)
+    assert again.exit_code == 1
+    assert "has a history with rows already" in again.stderr
+    assert gate(database=database, migrations=files).verdict["applied"] == ["3_c.sql"]
+
+
+def test_two_gates_take_over_once(gate: Gate, database: Database) -> None:
+    """The second one finds the history of the first."""
+    load(database, "goose")
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql", "4_d.sql"])
+    env = {"GATE_ADOPT": "goose"}
+    both = [gate.start(database=database, migrations=files, env=env) for _ in range(2)]
+    runs = [process.wait() for process in both]
+    assert [run.exit_code for run in runs] == [0, 0]
+    assert sum(len(run.all("history.adopted")) for run in runs) == 1
+    assert len(versions(database)) == 4
+
+
+def test_a_killed_take_over_leaves_nothing(gate: Gate, database: Database) -> None:
+    """The rows come with the table, or not at all."""
+    load(database, "goose")
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
+    database.execute(
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END $$;"
+        "CREATE EVENT TRIGGER no ON ddl_command_end WHEN TAG IN ('CREATE TABLE')"
+        " EXECUTE FUNCTION no()"
+    )
+    env = {"GATE_ADOPT": "goose"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 1
+    assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
+    database.execute("DROP EVENT TRIGGER no")
+    run = gate(database=database, migrations=files, env=env)
+    assert run.one("history.adopted")["row_count"] == 3
+
+
+def test_ten_thousand_rows_take_little_time(gate: Gate, database: Database) -> None:
+    """One statement, one transaction."""
+    load(database, "goose")
+    database.execute(
+        "INSERT INTO goose_db_version (id, version_id, is_applied, tstamp)"
+        " SELECT n, n, true, now() FROM generate_series(5, 10000) n;"
+        "INSERT INTO goose_db_version (id, version_id, is_applied, tstamp)"
+        " VALUES (10001, 4, true, now())"
+    )
+    files = {f"{number:05}_x.sql": "" for number in range(1, 10001)}
+    run = gate(database=database, migrations=files, env={"GATE_ADOPT": "goose"})
+    assert run.one("history.adopted")["row_count"] == 10000
+    assert run.verdict["applied"] == []
+    assert run.verdict["duration_ms"] < 10_000
