@@ -19,6 +19,7 @@ from migration_gate.execution.frame import (
     require_defaults,
     restore,
 )
+from migration_gate.execution.invalid import require_valid
 from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
@@ -29,7 +30,7 @@ from migration_gate.history.rows import (
     rows_written,
 )
 from migration_gate.session.marks import to_mark
-from migration_gate.statements import Statement, string_syntax_set
+from migration_gate.statements import Statement, created_index, string_syntax_set
 
 
 MESSAGE_MAX_BYTES: Final = 1 << 20  # PostgreSQL parses a whole message before it runs
@@ -143,7 +144,17 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     for parts, cut in zip(groups, (first, *others), strict=True):
         parts.extend(restore(worker, cut))
     groups[-1] += after
-    return [single(task, parts) for parts in groups]
+    return [single(task, [*_require_valid(worker, parts)]) for parts in groups]
+
+
+def _require_valid(worker: Worker, parts: Sequence[Part]) -> Iterator[Part]:
+    """Ask after IF NOT EXISTS, which passes over an index that is invalid."""
+    for part in parts:
+        yield part
+        if isinstance(part, Statement) and part.tokens[:1] == (b"create",):
+            created = created_index(part)
+            if created is not None and created.if_not_exists:
+                yield own(worker, "valid", require_valid(created))
 
 
 def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:

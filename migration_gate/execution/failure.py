@@ -16,7 +16,12 @@ from typing import Final
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.frame import OUTDATED
-from migration_gate.execution.invalid import find_named
+from migration_gate.execution.invalid import (
+    InvalidIndex,
+    find_invalid,
+    find_named,
+    is_built,
+)
 from migration_gate.execution.message import Origin, Own, OwnName, Task
 from migration_gate.execution.stumble import missing_semicolon, name_token
 from migration_gate.execution.worker import Worker
@@ -48,6 +53,7 @@ from migration_gate.statements import Statement, created_index, place
 
 SYNTAX_ERROR: Final = "42601"
 DUPLICATE_TABLE: Final = "42P07"
+DIVISION_BY_ZERO: Final = "22012"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # A character that the database's encoding does not have; bytes that are none.
@@ -72,6 +78,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "role": 'become GATE_ROLE for migration "{version}"',
         "setting": 'bring back the settings of migration "{version}"',
         "mark": 'tell how far migration "{version}" is',
+        "valid": 'ask whether an index of migration "{version}" is valid',
         "clean up": 'clear the session after migration "{version}"',
         "trusted": 'clear the session after migration "{version}"',
         "forget": 'forget the progress of migration "{version}"',
@@ -127,12 +134,40 @@ def _name_invalid(
             index = find_named(worker.conn, created)
     if index is None:
         return error, hint
-    message = f"index {index} exists and is invalid"
-    return error._replace(error_message=message), (
+    message, hint = _tell_invalid(index)
+    return error._replace(error_message=message), hint
+
+
+def _tell_invalid(index: InvalidIndex) -> tuple[str, str]:
+    """Return what is wrong with an index that is in the way, and what to do."""
+    return f"index {index} exists and is invalid", (
         "An attempt to build it was cut short, and no query uses it. Drop it, unless "
         f"somebody is building it at this moment: {index.remedy} Then start the gate "
         "again."
     )
+
+
+def _refuse_invalid(worker: Worker, task: Task) -> MigrationFailedError | None:
+    """Return the error for the invalid index that IF NOT EXISTS passed over."""
+    script, found = task.script, find_invalid(worker.conn)
+    for statement in (each for unit in script.units for each in unit.statements):
+        created = created_index(statement)
+        if created is None or not created.if_not_exists:
+            continue
+        for index in found:
+            if is_built(index, [created]):
+                message, hint = _tell_invalid(index)
+                line, column = place(script.content, statement.first)
+                error = SqlError(
+                    version=script.migration.version,
+                    file=script.migration.file,
+                    sqlstate=None,
+                    error_message=message,
+                    line=line,
+                    column=column,
+                )
+                return MigrationFailedError(error, hint=hint)
+    return None
 
 
 def _name_stumble(
@@ -215,6 +250,9 @@ def _refuse_own(
         failure,
         full=worker.settings.log_detail == "full",
     )
+    if part.name == "valid" and failure.sqlstate == DIVISION_BY_ZERO:
+        with suppress(*NO_ANSWER), worker.translated("ask which index is invalid"):
+            return _refuse_invalid(worker, task) or refusal
     if part.name in WRITES_HISTORY and isinstance(refusal, ServerRefusedError):
         with suppress(*NO_ANSWER):
             return explain_write(worker.conn, worker.table, worker.login_role, refusal)

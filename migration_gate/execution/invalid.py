@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
+from psycopg import sql
+
 from migration_gate.connection.qualified import qualified
 from migration_gate.report.quoting import quote_name
 from migration_gate.statements import CreatedIndex
@@ -30,6 +32,17 @@ JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT i.indisvalid AND c.relkind = 'i'
 ORDER BY 1, 3
+"""
+)
+# Divides by zero where the table, as the session finds it, has this one invalid.
+REQUIRE_VALID: Final = qualified(
+    """
+SELECT 1 / CASE WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relname = {name}
+      AND i.indrelid = pg_catalog.to_regclass({table})::pg_catalog.oid
+) THEN 0 ELSE 1 END
 """
 )
 # What REINDEX CONCURRENTLY builds, or leaves.
@@ -62,6 +75,15 @@ def find_invalid(conn: psycopg.Connection[Any]) -> tuple[InvalidIndex, ...]:
 def is_built(index: InvalidIndex, created: Iterable[CreatedIndex]) -> bool:
     """Tell whether one of these statements builds it; unnamed, told by the table."""
     return any(_builds(each, index) for each in created)
+
+
+def require_valid(created: CreatedIndex) -> sql.Composed:
+    """Return the statement that fails where what IF NOT EXISTS has found is invalid."""
+    names = [name for name in (created.schema, created.table) if name is not None]
+    return REQUIRE_VALID.format(
+        name=sql.Literal(created.name or ""),
+        table=sql.Literal(sql.Identifier(*names).as_string()),
+    )
 
 
 def find_named(

@@ -25,6 +25,7 @@ OwnName = Literal[
     "role",
     "setting",
     "mark",
+    "valid",
     "clean up",
     "trusted",
     "forget",

@@ -54,3 +54,26 @@ def test_a_valid_index_in_the_way_may_be_declared_applied(
 
     assert closed.verdict["sqlstate"] == "42P07"
     assert "resolve VERSION --applied" in closed.verdict["hint"]
+
+
+@pytest.mark.parametrize("head", ["", "-- gate: no-transaction\n"])
+def test_if_not_exists_does_not_hide_an_invalid_index(
+    gate: Gate, database: Database, head: str
+) -> None:
+    """PostgreSQL passes over it, and the gate would open without the index."""
+    database.execute("CREATE TABLE t AS SELECT 1 AS id UNION ALL SELECT 1")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.execute("CREATE UNIQUE INDEX CONCURRENTLY t_id ON t (id)")
+    database.execute("DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)")
+    create = "CREATE UNIQUE INDEX IF NOT EXISTS t_id ON t (id);"
+    closed = gate(database=database, migrations={"001_i.sql": f"{head}{create}"})
+    mended = f"{head}DROP INDEX IF EXISTS t_id;\n{create}\n{create}"
+    opened = gate(database=database, migrations={"001_i.sql": mended})
+
+    assert (closed.exit_code, closed.verdict["reason"]) == (1, "migration_failed")
+    message = 'index "public.t_id" exists and is invalid'
+    assert closed.verdict["error_message"] == message
+    assert closed.verdict["line"] == 1 + head.count("\n")
+    assert "DROP INDEX CONCURRENTLY public.t_id;" in closed.verdict["hint"]
+    assert opened.exit_code == 0, opened.output
+    assert versions(database) == ["001_i.sql"]

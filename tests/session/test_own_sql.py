@@ -37,7 +37,8 @@ from tests.planted import plant, was_called
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 INSIDE = {
-    "1_a.sql": "CREATE TABLE public.a (n integer);",
+    "1_a.sql": "CREATE TABLE public.a (n integer);"
+    "CREATE INDEX IF NOT EXISTS j ON public.a (n);",
     "2_b.sql": "CREATE TABLE public.b (n integer);",
 }
 UNITS = {
