@@ -6,8 +6,10 @@ Touches the disk, never a database; keeps no file's content but a pending one's.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -164,10 +166,13 @@ def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
 
 
 def _unreadable(name: str, error: OSError) -> FileFault:
+    is_odd = error.errno == errno.EINVAL
     return FileFault(
         file=name,
         problem=f"cannot read the file: {error_words(error)}",
-        remedy="Make it readable for the user that the gate runs as.",
+        remedy="Put a file in its place, or take it out of the folder."
+        if is_odd
+        else "Make it readable for the user that the gate runs as.",
     )
 
 
@@ -175,9 +180,13 @@ def _read(folder: str | Path, name: str) -> Content:
     """Return a file's content; a large one as a map, whose pages can be let go."""
     # Ten thousand files may be read by a gate that has nothing to do: in half the time
     # that Path.open() takes.
-    file = os.open(f"{folder}/{name}", os.O_RDONLY)
+    # A pipe would wait for who writes it, and a device may have no end.
+    file = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        size = os.fstat(file).st_size
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        size = facts.st_size
         if size >= MAP_MIN_BYTES:
             return mmap.mmap(file, 0, access=mmap.ACCESS_READ)
         content = b""

@@ -91,7 +91,7 @@ def _scan(path: str) -> tuple[list[str], list[str]]:
         with os.scandir(path) as entries:
             for entry in entries:
                 if not entry.name.startswith((".", "_")):
-                    (folders if entry.is_dir() else names).append(entry.name)
+                    (folders if _is_folder(entry) else names).append(entry.name)
     except OSError as error:
         fault = FileFault(
             file=path,
@@ -101,6 +101,13 @@ def _scan(path: str) -> tuple[list[str], list[str]]:
         )
         raise MigrationFilesError([fault]) from error
     return sorted(names), folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle: to be told of as a file
+        return False
 
 
 def _read_names(

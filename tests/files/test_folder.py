@@ -451,3 +451,15 @@ def test_a_file_that_goes_or_changes_meanwhile_is_a_fault(tmp_path: Path) -> Non
     ]
     with pytest.raises(MigrationFilesError, match=r"1_a\.sql: cannot read the file"):
         check_texts(tmp_path, migrations)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe that nobody writes, a device without end, a link to itself."""
+    os.mkfifo(tmp_path / "1_pipe.sql")
+    (tmp_path / "2_zero.sql").symlink_to("/dev/zero")
+    (tmp_path / "3_circle.sql").symlink_to("3_circle.sql")
+    assert faults(tmp_path) == [
+        "1_pipe.sql: cannot read the file: not a regular file",
+        "2_zero.sql: cannot read the file: not a regular file",
+        "3_circle.sql: cannot read the file: too many levels of symbolic links",
+    ]
