@@ -16,6 +16,7 @@ from migration_gate.execution.message import Own
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
 from migration_gate.history.catalogue import still_trusted
+from migration_gate.history.rows import RECORDED
 from migration_gate.session.lock import SERVER_KEEPALIVES
 from migration_gate.statements import Statement, string_syntax_set
 
@@ -126,6 +127,7 @@ def _clean_up(
             if name not in worker.unlimited
         ),
         *keep_calls(worker),
+        set_config(RECORDED, "", is_local=True),  # whatever the defaults say
         # Before the history is written: a trigger would run as the login role.
         sql.SQL("{}::pg_catalog.bool").format(
             still_trusted(worker.table.schema, worker.table.name, worker.table.owners)

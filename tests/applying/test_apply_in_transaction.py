@@ -27,7 +27,8 @@ def test_pending_migrations_are_one_message(
     run = gate(database=proxy.through(database), migrations=files)
     assert run.verdict["applied"] == list(files)
     looking, working = proxy.settled()
-    assert looking.asked == "QQQX"  # look, lock, look again
+    # Look; other tools' histories, as there is none; lock; both again.
+    assert looking.asked == "QQQQQX"
     # The history table; what the server can do; then the migrations.
     assert working.asked == "QQQX"
     assert working.round_trips == 3
@@ -162,6 +163,16 @@ def test_a_file_that_removes_its_own_row_fails_and_leaves_nothing(
         "2_b.sql:1: the migration removes the history table, or writes rows of it",
     )
     assert (versions(database), tables(database)) == (["1_a.sql"], [])
+
+
+def test_no_default_says_that_a_row_is_there(gate: Gate, database: Database) -> None:
+    """What the gate notes of its row counts from the end of the file on."""
+    database.execute(
+        f"ALTER DATABASE \"{database.name}\" SET migration_gate.recorded = 'on'"
+    )
+    files = {"1_a.sql": "CREATE TABLE a (); DELETE FROM schema_migrations;"}
+    assert why(gate(database=database, migrations=files))[1] == "history"
+    assert (versions(database), tables(database)) == ([], [])
 
 
 @pytest.mark.parametrize(
