@@ -102,9 +102,11 @@ def _look(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:
         what = "; ".join(fault.what for fault in seen.faults)
         remedies = " ".join(fault.remedy for fault in seen.faults)
         name = f"{table.schema}.{table.name}{SUFFIX}"
+        shown = companion_name(table, SUFFIX).as_string()
         raise HistoryError(
             f'table "{name}" cannot be trusted as progress: {what}',
-            hint=f"It tells what of files outside a transaction has run: {remedies}",
+            hint=f"It tells what of files outside a transaction has run: {remedies} "
+            f"Where the gate has not made it: DROP TABLE {shown};",
         )
     return seen
 

@@ -28,6 +28,8 @@ from migration_gate.report.quoting import quote_name
 WRITING: Final = ("SELECT", "INSERT", "UPDATE")
 NOT_NEEDED: Final = "UPDATE"
 DEFINITION_CLASS: Final = "42"
+CONSTRAINT_CLASS: Final = "23"
+TOO_LONG_STATE: Final = "22001"
 REPLICA_IDENTITY_STATE: Final = "55000"
 # The sequences that the columns' defaults take their values from.
 RIGHTS: Final = qualified(
@@ -99,6 +101,13 @@ def _find_hint(refusal: ServerRefusedError, where: str, triggers: Sequence[str])
         return (
             f"Table {where} has triggers: {names}. The history has none: DROP TRIGGER "
             f"{quote_name(triggers[0])} ON {where};"
+        )
+    if refusal.sqlstate == TOO_LONG_STATE:
+        return f"ALTER TABLE {where} ALTER COLUMN version TYPE varchar(255);"
+    if refusal.sqlstate.startswith(CONSTRAINT_CLASS):
+        return (
+            f"Table {where} has a constraint that keeps the gate's row out: drop that "
+            "one. A row has the file's name, its checksum and times, and no more."
         )
     if refusal.sqlstate.startswith(DEFINITION_CLASS):
         return f"Table {where} may have been altered meanwhile: look at it."

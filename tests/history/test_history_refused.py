@@ -145,3 +145,21 @@ def test_a_trigger_that_a_file_puts_on_the_history_is_named(
     assert message.startswith("1_a.sql:3: the migration leaves the history table")
     assert message.endswith("with a trigger")
     assert versions(database) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("ALTER COLUMN version TYPE varchar(5)", "version TYPE varchar(255);"),
+        ("ADD CHECK (version < '1')", "a constraint that keeps the gate's row out"),
+    ],
+)
+def test_a_column_or_constraint_that_keeps_a_row_out_is_told(
+    gate: Gate, database: Database, change: str, remedy: str
+) -> None:
+    """With what mends it; nothing of the file is left."""
+    database.execute(f"{PLAIN} ALTER TABLE schema_migrations {change}")
+    run = gate(database=database, migrations=ONE)
+    assert run.verdict["reason"] == "history"
+    assert remedy in run.verdict["hint"]
+    assert tables(database) == []
