@@ -41,6 +41,17 @@ ALARMS: Final = 2
 FIRST_PROCESS: Final = 1
 ROLLED_BACK: Final = "What was not applied was rolled back."
 NOTHING_SENT: Final = "Nothing was being applied."
+# What a wait is known by, and who can end it.
+SIGNS: Final = (
+    ("; in its way: ", "End what was in its way. "),
+    (
+        "IPC:SyncRep",
+        (
+            "PostgreSQL waited for a synchronous standby: see that it runs, or take it "
+            "out of synchronous_standby_names. "
+        ),
+    ),
+)
 LONGER: Final = (
     "Find out what took the time, or raise GATE_TIMEOUT and the platform's own limit "
     "with it; then start the gate again."
@@ -145,7 +156,8 @@ def _error_for(number: int) -> GateError:
     is_in_file = halt.file is not None or not halt.words
     left = halt.left or (ROLLED_BACK if is_in_file else NOTHING_SENT)
     if number == signal.SIGALRM:
-        hint = f"{left} {LONGER}"
+        in_the_way = next((say for sign, say in SIGNS if sign in halt.words), "")
+        hint = f"{left} {in_the_way}{LONGER}"
         return DeadlineError(
             f"GATE_TIMEOUT is over{found}", hint=hint, file=halt.file, line=halt.line
         )

@@ -182,6 +182,13 @@ CODE_AT_LOGIN: Final = Cause(
     "TRIGGER name DISABLE.",
     own_pace=CROWDED,
 )
+DISK_FULL: Final = Cause(
+    pattern=r"No space left on device",
+    kind="away",
+    reason="disk_full",
+    remedy="The server's disk is full: make room there, or enlarge it.",
+    own_pace=CROWDED,
+)
 STARTUP_PARAMETER: Final = Cause(
     pattern=r"unrecognized configuration parameter|unsupported startup parameter|"
     r"invalid value for parameter|invalid command-line argument|"
@@ -466,6 +473,7 @@ CAUSES: Final = (
     NO_CONNECT_RIGHT,
     TEMPLATE_IN_USE,
     CODE_AT_LOGIN,
+    DISK_FULL,
     HOST_UNKNOWN,
     CONNECTION_REFUSED,
     STARTING_UP,

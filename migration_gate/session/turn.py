@@ -162,11 +162,12 @@ class _Queue:
             self._progress_s = now
         if now - self._progress_s > self._settings.lock_wait_timeout_s:
             who = "another gate" if holder is None else f"process {holder.pid}"
+            pid = "pid" if holder is None or not holder.pid else holder.pid
             raise LockTimeoutError(
                 f"{who} kept the gates' lock without progress for "
                 f"{self._settings.lock_wait_timeout_s:g} s",
                 hint="Look at that session in pg_stat_activity; end it with "
-                "SELECT pg_terminate_backend(pid) if its gate is gone.",
+                f"SELECT pg_terminate_backend({pid}); if its gate is gone.",
             )
         if now - self._logged_s >= self._settings.heartbeat_s:
             self._logged_s = now

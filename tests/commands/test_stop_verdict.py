@@ -79,6 +79,7 @@ def test_who_is_in_the_way_of_a_statement_is_named(
         'application report, idle in transaction for N s, at table "public.t"'
     )
     assert place(run.verdict) == ("001_a.sql", 1)
+    assert "End what was in its way. " in run.verdict["hint"]
 
 
 def test_who_is_in_the_way_of_an_index_is_named(gate: Gate, database: Database) -> None:

@@ -25,6 +25,9 @@ from tests.ends import cause
 AT = 'connection to server at "10.0.0.5", port 5432 failed: '
 # As libpq 18, PostgreSQL 13 to 18 and PgBouncer 1.18 to 1.25 say it.
 TEXTS = {
+    "disk_full": [
+        AT + "FATAL:  could not write init file: No space left on device",
+    ],
     "code_at_login": [
         AT + "FATAL:  card 4111\nCONTEXT:  PL/pgSQL function watch() line 1 at RAISE",
         AT + 'FATAL:  column "a" does not exist\nLINE 1: SELECT a\n               ^\n'

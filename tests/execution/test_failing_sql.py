@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -399,6 +400,32 @@ def test_a_full_disk_reads_well(
     remount = ["mount", "-o", "remount,size=64m", str(small_disk.parent)]
     subprocess.run(remount, check=True)
     assert gate(database=database, migrations=files).verdict["applied"] == ["2_b.sql"]
+
+
+def test_a_disk_that_is_full_while_the_history_is_made_reads_well(
+    gate: Gate, new_server: NewServer, small_disk: Path
+) -> None:
+    """No lost connection, no network: the server's own words."""
+    remount = ["mount", "-o", "remount,size=32m", str(small_disk.parent)]
+    subprocess.run(remount, check=True)
+    database = database_of(new_server())
+    database.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    database.execute("CREATE DATABASE crowded TABLESPACE small")
+    crowded = database.changed(dbname="crowded")
+    crowded.execute("SELECT 1")  # a first session writes a file of the catalogue's
+    with (
+        (small_disk.parent / "filler").open("wb", buffering=0) as filler,
+        contextlib.suppress(OSError),
+    ):
+        while filler.write(bytes(1 << 12)):
+            pass
+    run = gate(database=crowded, migrations={"1_a.sql": "CREATE TABLE a ();"})
+    verdict = run.verdict
+    assert verdict["sqlstate"] == "53100", run.output
+    assert verdict["reason"] == "refused"
+    assert verdict["error_message"].startswith("could not make table ")
+    assert "No space left on device" in verdict["error_message"]
+    assert "disk is full" in verdict["hint"]
 
 
 def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:

@@ -82,6 +82,7 @@ def test_the_history_table_waits_for_a_standby_and_says_so(
     message = run.verdict["error_message"]
     assert message.startswith("GATE_TIMEOUT is over: had waited ")
     assert message.endswith(f" s to {event['doing']}, waiting for IPC:SyncRep")
+    assert "synchronous_standby_names" in run.verdict["hint"]
 
 
 @pytest.fixture
