@@ -7,7 +7,7 @@ Writes only the gate's own table, under the lock; the other tool's is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 
 from psycopg import sql
@@ -16,21 +16,26 @@ from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_js
 from migration_gate.commands.apply import open_worker
 from migration_gate.commands.resolve import execute
 from migration_gate.commands.steps import load, wait_for_history
+from migration_gate.connection.connect import limited
+from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.files.folder import read_file
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
 from migration_gate.history.adopting import read_foreign
+from migration_gate.history.foreign import iter_foreign
 from migration_gate.history.look import require_readable
+from migration_gate.history.readers import READERS
 from migration_gate.history.rows import insert_adopted
 from migration_gate.history.table import HistoryTable
-from migration_gate.planning.adoption import Adopted, map_rows
+from migration_gate.planning.adoption import Adopted, find_grown, map_rows
+from migration_gate.planning.plan import make_plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     HistoryError,
     SettingFault,
     SettingsError,
 )
-from migration_gate.report.events import ADOPTED
+from migration_gate.report.events import ADOPTED, OTHER_TOOL
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
@@ -146,6 +151,29 @@ def find_adopted(
         checksum=None if compute is None else lambda each: compute(read(each)),
         changed=settings.changed,
     )
+
+
+def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) -> None:
+    """Report what another tool has applied since the gate has its own history."""
+    settings, conn = session.settings, session.conn
+    if settings.adopt.word == "none":
+        return
+    pending = make_plan(migrations, session.seen.history).pending
+    doing = "look for other tools' histories"
+    with suppress(*NO_ANSWER), session.translated(doing), limited(conn):
+        for found in iter_foreign(conn, settings.role, settings.adopt.table):
+            for tool, reader in READERS.items():
+                if reader.tool != found.tool or found.count is None:
+                    continue
+                rows = read_foreign(conn, tool, found)
+                versions = find_grown(tool, pending, rows)
+                if versions:
+                    log.emit(
+                        OTHER_TOOL,
+                        tool=tool,
+                        table=f"{found.schema}.{found.table}",
+                        versions=list(versions),
+                    )
 
 
 def to_history(

@@ -52,6 +52,11 @@ def take_turn_and_apply(
     def is_done(seen: Look) -> bool:
         return not make_plan(migrations, seen.history).pending
 
+    if session.seen.history:
+        from migration_gate.commands.adopt import warn_of_growth
+
+        # Not under the lock: through a pooler an error would end that.
+        warn_of_growth(migrations, session, log)
     with take_turn(session, is_done, log, tally) as held:
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.

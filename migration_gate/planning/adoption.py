@@ -10,6 +10,7 @@ import re
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -168,6 +169,19 @@ def map_rows(
         )
     once = {each.migration.key: each for each in adopted}
     return tuple(sorted(once.values(), key=lambda each: each.migration.order))
+
+
+def find_grown(
+    tool: str, pending: Iterable[Migration], rows: Iterable[ForeignRow]
+) -> tuple[str, ...]:
+    """Return what is pending by our history, and applied by another tool's rows."""
+    rules = RULES[tool]
+    held: dict[Any, ForeignRow] = {}
+    for row in rows:
+        with suppress(ValueError):
+            held[rules.key.of_row(row.version)] = row
+    applied = {key for key, row in held.items() if row.state == "applied"}
+    return tuple(m.version for m in pending if rules.key.of_file(m) in applied)
 
 
 def _adopt(

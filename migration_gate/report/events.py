@@ -102,6 +102,12 @@ NOT_ALTERED = Event(
     "The history table stays without checksums: {reason}",
     ("reason",),
 )
+OTHER_TOOL = Event(
+    "history.other_tool",
+    "warning",
+    "Pending here, and applied by {tool} in table {table}: {versions}",
+    ("tool", "table", "versions"),
+)
 ADOPTED = Event(
     "history.adopted",
     "info",

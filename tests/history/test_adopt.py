@@ -297,6 +297,27 @@ def test_the_command_takes_over_and_applies_nothing(
     assert gate(database=database, migrations=files).verdict["applied"] == ["3_c.sql"]
 
 
+def test_what_the_tool_has_applied_since_is_told(
+    gate: Gate, database: Database
+) -> None:
+    """Before it runs again: two tools apply to one database."""
+    load(database, "goose-2")
+    files = folder_of(["1_a.sql", "2_b.sql"])
+    env = {"GATE_ADOPT": "goose"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
+    run = gate(database=database, migrations=files)
+    assert (run.exit_code, run.all("history.other_tool")) == (0, [])
+    database.execute(
+        "INSERT INTO goose_db_version (version_id, is_applied) VALUES (4, true)"
+    )
+    run = gate(
+        database=database, migrations={**files, **folder_of(["4_d.sql", "5_e.sql"])}
+    )
+    assert run.one("history.other_tool")["versions"] == ["4_d.sql"]
+    assert run.verdict["applied"] == ["4_d.sql", "5_e.sql"]
+
+
 def test_two_gates_take_over_once(gate: Gate, database: Database) -> None:
     """The second one finds the history of the first."""
     load(database, "goose")
