@@ -37,13 +37,12 @@ class Fault(NamedTuple):
 
 def find_faults(facts: Mapping[str, Any]) -> list[Fault]:
     """Return what forbids to trust a table, by the facts that the catalogue gave."""
-    table = f"{quote_name(str(facts['schema']))}.{quote_name(str(facts['name']))}"
     if facts["kind"] != "r" or facts["persistence"] == "t":
         return [Fault("it is not an ordinary table", "")]
     faults = [
         Fault(
             f'it has {kind} "{name}"',
-            f"DROP {kind.upper()} {quote_name(name)} ON {table};",
+            f"DROP {kind.upper()} {quote_name(name)} ON {_shown(facts)};",
         )
         for kind, names in (("rule", facts["rules"]), ("trigger", facts["triggers"]))
         for name in names
@@ -54,16 +53,22 @@ def find_faults(facts: Mapping[str, Any]) -> list[Fault]:
         what = "it has row security, which is " + (
             "forced on its owner too" if force else "active for the login role"
         )
-        faults.append(Fault(what, f"ALTER TABLE {table} {change} ROW LEVEL SECURITY;"))
+        faults.append(
+            Fault(what, f"ALTER TABLE {_shown(facts)} {change} ROW LEVEL SECURITY;")
+        )
     if not facts["owner_is_trusted"]:
         owner = quote_name(str(facts["gate_role"] or facts["login_role"]))
         faults.append(
             Fault(
                 f'it is owned by role "{facts["owner"]}"',
-                f"ALTER TABLE {table} OWNER TO {owner};",
+                f"ALTER TABLE {_shown(facts)} OWNER TO {owner};",
             )
         )
     return faults
+
+
+def _shown(facts: Mapping[str, Any]) -> str:
+    return f"{quote_name(str(facts['schema']))}.{quote_name(str(facts['name']))}"
 
 
 MARKED: Final = re.compile("gate:([a-z ]+)")

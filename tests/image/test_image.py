@@ -105,6 +105,7 @@ connection connection.causes connection.connect connection.dialing
 connection.qualified connection.servers connection.wait connection.waits
 files files.folder files.listing files.migration files.names
 history history.catalogue history.choice history.look history.rows history.table
+history.trust
 planning planning.plan
 report report.errors report.events report.log report.outcomes report.verdict
 session session.session
