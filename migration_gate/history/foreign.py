@@ -214,8 +214,10 @@ def find_adopted(
         where = f'"{ours[0].schema}.{ours[0].table}"'
         raise HistoryError(
             f"cannot take over table {where}: it has {ours[0].unread}",
-            hint="Nothing was written. GRANT SELECT on it, and USAGE on its schema, to "
-            "the login role, or start the gate as the role that owns it.",
+            hint="Nothing was written. Start the gate as the role that owns it, or "
+            "GRANT SELECT on it and USAGE on its schema to the login role and set "
+            "GATE_ROLE to that owner; where another session has it locked, let that "
+            "end first.",
         )
     return ours[0] if ours else None
 
