@@ -69,7 +69,11 @@ def read_call(arguments: Sequence[str]) -> Call:
     command = COMMANDS.get(name)
     if command is None:
         names = ", ".join(COMMANDS)
-        raise UsageError("unknown command", hint=f"The commands are: {names}.")
+        from migration_gate.settings.spelling import closest
+
+        meant = closest(name, COMMANDS)
+        guess = "" if meant is None else f'Was "{meant}" meant? '
+        raise UsageError("unknown command", hint=f"{guess}The commands are: {names}.")
     if not rest and command.arguments is None:
         return Call(name, command, {})
     from migration_gate.commands.parser import parse_options

@@ -89,6 +89,17 @@ def test_a_usage_error_shows_the_usage_and_no_argument(gate: Gate) -> None:
     assert "geheim" not in run.output
 
 
+def test_a_slip_in_a_command_is_answered_with_the_one_that_was_meant(
+    gate: Gate,
+) -> None:
+    """By its name, not by the word that was typed."""
+    hints = [
+        json.loads(gate(word).termination_log)["hint"] for word in ("migrat", "fly")
+    ]
+    assert hints[0] == f'Was "migrate" meant? {hints[1]}'
+    assert hints[1].startswith("The commands are: migrate, ")
+
+
 def test_without_a_command_it_migrates(gate: Gate, database: Database) -> None:
     """As a container that is given no arguments does."""
     run = gate(database=database, migrations=TWO)
