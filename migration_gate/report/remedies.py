@@ -33,6 +33,9 @@ class Remedy:
     outside: bool = False
 
 
+# A context tells of code in each language of the server's; REINDEX of a partitioned
+# table has one too.
+IN_CODE: Final = re.compile(r"\bPL/\w|\bSQL\b")
 NOTHING_LEFT: Final = "Nothing of this file is left."
 FIX_AND_RESTART: Final = (
     "Nothing of this file is left; correct it and start the gate again."
@@ -452,7 +455,8 @@ def find_own_remedy(failure: SqlFailure, *, full: bool = False) -> str:
 def _find(
     remedies: Sequence[Remedy], failure: SqlFailure, *, outside: bool = False
 ) -> str | None:
-    message, is_inside = failure.message or "", bool(failure.context)
+    message = failure.message or ""
+    is_inside = IN_CODE.search(failure.context or "") is not None
     for remedy in remedies:
         if (
             failure.sqlstate in remedy.states.split()

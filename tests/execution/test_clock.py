@@ -96,8 +96,11 @@ def test_a_signal_ends_data_on_its_way(
     )
     file = f"CREATE TABLE made (); COPY t FROM stdin;\n{ROWS}\\.\nSELECT pg_sleep(60);"
     process = gate.start(database=database, migrations={"001_copy.sql": file})
-    copies = "SELECT FROM pg_stat_activity WHERE query LIKE '%%COPY t FROM%%'"
-    until(lambda: database.fetch(copies + " AND pid <> pg_backend_pid()"))
+    copies = (
+        "SELECT FROM pg_locks WHERE relation = 't'::regclass"
+        " AND mode = 'RowExclusiveLock'"
+    )
+    until(lambda: database.fetch(copies))
     stop(process, signal.SIGTERM)
     require_nothing_left(database)
     assert database.fetch("SELECT count(*) FROM t") == [(0,)]
