@@ -11,6 +11,8 @@ from tests.fix_gate import Event, Gate, Run
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database
 from tests.history_tables import PLAIN, tables
+from tests.polling import until
+from tests.sleepers import is_sleeping
 
 
 pytestmark = pytest.mark.server
@@ -140,7 +142,7 @@ def test_a_run_that_is_stopped_says_so(
     env = {"GATE_TIMEOUT": "4s"} if stop == "deadline" else {}
     files = {"001_x.sql": "SELECT pg_sleep(60);"}
     process = gate.start(database=database, migrations=files, env=env)
-    process.wait_for("migration.started")
+    until(lambda: is_sleeping(database))
     if stop == "signal":
         process.signal(signal.SIGTERM)
     run = process.wait()
