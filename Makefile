@@ -7,8 +7,8 @@
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
 
-test: venv  ## the whole suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
-	@.venv/bin/python -m pytest -n 4 -m "not docker" $(ARGS)
+test: venv  ## the suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
+	@.venv/bin/python -m pytest -n 4 -m "not docker and not thorough" $(ARGS)
 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint

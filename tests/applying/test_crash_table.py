@@ -22,7 +22,7 @@ from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.thorough]
 
 Moment = Literal["before", "during", "after"]
 RUNS, DONE, ASKS = "runs it", "counts it as done", "asks"

@@ -18,7 +18,7 @@ from tests.fix_postgres import Database, Databases
 from tests.round_trip import call, dump
 
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
 ORDERS = {
     "001_step.sql": "CREATE TABLE orders.o ();",
     "002_step.sql": "ALTER TABLE orders.o ADD n integer;",

@@ -35,7 +35,7 @@ from tests.own_sql import sent, unqualified
 from tests.planted import plant, was_called
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.server, pytest.mark.thorough, pytest.mark.timeout(120)]
 INSIDE = {
     "1_a.sql": "CREATE TABLE public.a (n integer);"
     "CREATE INDEX IF NOT EXISTS j ON public.a (n);",
