@@ -47,6 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
 def test_every_kind_of_fault_is_survived(lab: Lab, scenario: Scenario) -> None:
@@ -64,6 +65,7 @@ def test_every_kind_of_fault_is_survived(lab: Lab, scenario: Scenario) -> None:
     assert sum(score.missed for score in campaign.scores.values()) <= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_fault_while_a_statement_runs_is_survived(lab: Lab) -> None:
     """The server may go on with it, and commit it, after the gate is gone."""

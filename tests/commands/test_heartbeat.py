@@ -63,7 +63,7 @@ def test_each_statement_of_a_transaction_is_found(
     gate: Gate, database: Database
 ) -> None:
     """The whole file is one message, and yet its place is told."""
-    text = "SELECT 1;\nSELECT pg_sleep(0.5);\n\n\nSELECT 2; SELECT pg_sleep(0.5);\n"
+    text = "SELECT 1;\nSELECT pg_sleep(0.7);\n\n\nSELECT 2; SELECT pg_sleep(0.7);\n"
     events = run_slowly(gate, database, text)
     assert places(events) == [(2, 2), (4, 5)]
     assert {event["statement_count"] for event in events} == {4}

@@ -22,6 +22,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_refused_statement_is_told_as_what_it_is(lab: Lab) -> None:
     """Never as the gate's fault, a loss that is none, or a right that is there."""
