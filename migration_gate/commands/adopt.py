@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
-
-from psycopg import sql
+from typing import NamedTuple
 
 from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_json
-from migration_gate.commands.apply import open_worker
-from migration_gate.commands.resolve import execute
+from migration_gate.commands.recording import by_hand, has_rows, record_first
 from migration_gate.commands.steps import load, wait_for_history
 from migration_gate.connection.connect import limited
 from migration_gate.connection.refusals import NO_ANSWER
@@ -25,23 +23,15 @@ from migration_gate.history.adopting import read_foreign
 from migration_gate.history.foreign import iter_foreign
 from migration_gate.history.look import require_readable
 from migration_gate.history.readers import READERS
-from migration_gate.history.rows import insert_adopted
-from migration_gate.history.table import HistoryTable
 from migration_gate.planning.adoption import Adopted, find_grown, map_rows
 from migration_gate.planning.plan import make_plan
 from migration_gate.report.errors import (
-    DatabaseUnreachableError,
     HistoryError,
     SettingFault,
     SettingsError,
 )
 from migration_gate.report.events import ADOPTED, OTHER_TOOL
 from migration_gate.report.log import Log, write_line
-from migration_gate.report.outcomes import (
-    AlreadyAppliedError,
-    ConnectionLostError,
-    RefusedForNowError,
-)
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
@@ -71,23 +61,15 @@ def adopt(
         )
         raise SettingsError([fault])
     migrations = load(settings, log, "adopt")
-    try:
-        with closing(wait_for_history(settings, migrations, log, tally)) as session:
-            require_readable(session.seen)
-            if session.seen.history:
-                raise _has_rows()
+    with (
+        by_hand(),
+        closing(wait_for_history(settings, migrations, log, tally)) as session,
+    ):
+        adopted = None
+        if not session.seen.history:
             adopted = take_over(settings, migrations, session, log, tally)
-    except (ConnectionLostError, AlreadyAppliedError) as error:
-        raise DatabaseUnreachableError(
-            "the connection was lost, or another gate was faster, while the history "
-            "was written",
-            hint="Look with the command status whether it was, or give the command "
-            "again.",
-        ) from error
-    except RefusedForNowError as error:
-        raise error.refusal from error
-    if adopted is not None and not adopted:
-        raise _has_rows()
+    if session.seen.history or adopted == ():
+        raise has_rows("another one is not taken over")
     if adopted is None:
         raise HistoryError(
             f"{settings.adopt.tool} has no history with rows in this database",
@@ -116,20 +98,37 @@ def take_over(
         HistoryError: A doubt is left.
         AlreadyAppliedError: Another program has just made the history.
     """
-    if not find_adopted(settings, migrations, session):
+    require_readable(session.seen)
+    session.require_sole((), migrations)
+    if not find_adopted(settings, migrations, session).adopted:
         return None
     with take_turn(session, lambda seen: bool(seen.history), log, tally) as held:
         if held.seen.history:
             return ()
-        adopted = find_adopted(settings, migrations, held)
+        table, adopted = find_adopted(settings, migrations, held)
         if adopted:
-            _record(settings, held, adopted, log)
+            record_first(held, to_history(settings, adopted), log)
+            log.emit(
+                ADOPTED,
+                tool=settings.adopt.word,
+                table=table,
+                row_count=len(adopted),
+                inferred=[a.migration.version for a in adopted if a.is_inferred],
+                versions=[a.migration.version for a in adopted],
+            )
         return adopted
+
+
+class FoundAdopted(NamedTuple):
+    """Another tool's table, empty where it has none; what counts as applied by it."""
+
+    table: str
+    adopted: tuple[Adopted, ...]
 
 
 def find_adopted(
     settings: Settings, migrations: Sequence[Migration], session: Session
-) -> tuple[Adopted, ...]:
+) -> FoundAdopted:
     """
     Map the rows of the tool that GATE_ADOPT names to files. Reads only.
 
@@ -139,18 +138,19 @@ def find_adopted(
     found = session.find_adopted()
     tool = settings.adopt.tool
     if found is None or tool is None:
-        return ()
+        return FoundAdopted("", ())
     with session.translated("read another tool's history"):
         rows = read_foreign(session.conn, tool, found)
     compute = TOOL_CHECKSUMS.get(tool)
     read = partial(read_file, settings.migrations)
-    return map_rows(
+    adopted = map_rows(
         tool,
         migrations,
         rows,
         checksum=None if compute is None else lambda each: compute(read(each)),
         changed=settings.changed,
     )
+    return FoundAdopted(f"{found.schema}.{found.table}", adopted)
 
 
 def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) -> None:
@@ -194,34 +194,4 @@ def make_lines(adopted: Sequence[Adopted]) -> tuple[AdoptedLine, ...]:
             verified=each.is_verified,
         )
         for each in adopted
-    )
-
-
-def _record(
-    settings: Settings, held: Session, adopted: Sequence[Adopted], log: Log
-) -> None:
-    rows = to_history(settings, adopted)
-
-    def fill(table: HistoryTable) -> sql.Composed:
-        return insert_adopted(table, rows)
-
-    with open_worker(settings, held, log, fill) as worker:
-        if held.seen.table is not None:
-            execute(worker, [fill(worker.table)])
-        found = held.find_adopted()
-        table = "" if found is None else f"{found.schema}.{found.table}"
-    log.emit(
-        ADOPTED,
-        tool=settings.adopt.word,
-        table=table,
-        row_count=len(adopted),
-        inferred=[each.migration.version for each in adopted if each.is_inferred],
-        versions=[each.migration.version for each in adopted],
-    )
-
-
-def _has_rows() -> HistoryError:
-    return HistoryError(
-        "the gate has a history with rows already: another one is not taken over",
-        hint="The command status shows it; resolve VERSION --applied adds to it.",
     )

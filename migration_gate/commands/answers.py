@@ -8,7 +8,7 @@ import json
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from migration_gate.files.migration import AppliedMigration, version_to_key
 from migration_gate.history.failures import Failure
@@ -16,7 +16,13 @@ from migration_gate.planning.plan import Plan
 
 
 State = Literal[
-    "applied", "pending", "unfinished", "changed", "unknown", "out of order"
+    "applied",
+    "pending",
+    "to record",
+    "unfinished",
+    "changed",
+    "unknown",
+    "out of order",
 ]
 
 
@@ -67,6 +73,17 @@ class AdoptedLine:
     verified: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineLine:
+    """One migration that counts as applied by a person's word: that of ``baseline``."""
+
+    version: str
+    baseline: str
+
+
+RecordedLine: TypeAlias = AdoptedLine | BaselineLine
+
+
 def make_status(
     plan: Plan,
     history: Sequence[AppliedMigration],
@@ -83,13 +100,17 @@ def make_status(
     failed = {version_to_key(failure.version): failure for failure in failures}
     begun = {version_to_key(version) for version in unfinished}
     rows = {version_to_key(row.version): row for row in history}
+    applied = {migration.key for migration in plan.applied}
+    changed, out_of_order = set(plan.changed), set(plan.out_of_order)
     lines = []
     for migration in sorted((*plan.applied, *plan.pending), key=lambda m: m.order):
         row = rows.get(migration.key)
         state: State = "pending" if row is None else "applied"
-        if migration.version in plan.changed:
+        if row is None and migration.key in applied:
+            state = "to record"
+        if migration.version in changed:
             state = "changed"
-        if migration.version in plan.out_of_order:
+        if migration.version in out_of_order:
             state = "out of order"
         if row is None and migration.key in begun:
             state = "unfinished"
@@ -171,7 +192,22 @@ def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
     return _table(rows)
 
 
-def to_json(lines: Iterable[StatusLine | PlanLine | AdoptedLine]) -> str:
+def describe_baseline(lines: Sequence[BaselineLine]) -> str:
+    """Return the table that a person reads."""
+    rows = [("RECORDED", "BASELINE", "MIGRATION")]
+    rows += [("applied, not run", line.baseline, line.version) for line in lines]
+    return _table(rows)
+
+
+def describe_recorded(lines: Sequence[RecordedLine]) -> str:
+    """Return the table that a person reads."""
+    adopted = [line for line in lines if isinstance(line, AdoptedLine)]
+    if adopted:
+        return describe_adopted(adopted)
+    return describe_baseline([x for x in lines if isinstance(x, BaselineLine)])
+
+
+def to_json(lines: Iterable[StatusLine | PlanLine | RecordedLine]) -> str:
     """Return the lines as a JSON array."""
     return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
 

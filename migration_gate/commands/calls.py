@@ -125,6 +125,16 @@ def _take_tool(parser: ArgumentParser) -> None:
     _take_json(parser)
 
 
+def _take_baseline(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "version",
+        metavar="VERSION",
+        help="the last one that the database has: a file name, with or without "
+        "ending, or a number",
+    )
+    _take_json(parser)
+
+
 def _take_name(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="words, such as add_orders_table")
 
@@ -170,6 +180,13 @@ COMMANDS: Final = {
         module="adopt",
         function="adopt",
         arguments=_take_tool,
+        answers=True,
+    ),
+    "baseline": Command(
+        "record all migrations up to one as applied, where there is no history yet",
+        module="baseline",
+        function="baseline",
+        arguments=_take_baseline,
         answers=True,
     ),
     "new": Command(

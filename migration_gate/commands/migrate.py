@@ -53,7 +53,8 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     1. Read the folder: names and checksums.
     2. Wait for a database that can be written, and look at its history. Where
        GATE_STANDBY is check, a hot standby that has every migration ends it here.
-       Where GATE_ADOPT names a tool, its history is taken over first, under the lock.
+       Where GATE_ADOPT names a tool, its history is taken over first, under the lock;
+       else what GATE_BASELINE says is recorded.
     3. Plan; nothing pending: done, and no lock was taken.
     4. Take the lock; look and plan again.
     5. Read and split every pending file.
@@ -105,6 +106,11 @@ def bring_up_to_date(
             from migration_gate.commands.adopt import take_over
 
             if take_over(settings, migrations, session, log, tally) is not None:
+                return bring_up_to_date(settings, migrations, log, tally)
+        if settings.baseline is not None and not session.seen.history:
+            from migration_gate.commands.baseline import take_baseline
+
+            if take_baseline(settings, migrations, session, log, tally):
                 return bring_up_to_date(settings, migrations, log, tally)
         plan = agree(settings, migrations, session)
         if tally.in_doubt:

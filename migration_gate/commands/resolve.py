@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from psycopg import sql
 
 from migration_gate.commands.apply import open_worker
 from migration_gate.commands.calls import UsageError
+from migration_gate.commands.recording import by_hand, execute, require_valid
 from migration_gate.commands.steps import load, plan_for, wait_for_history
-from migration_gate.connection.waits import interruptible
-from migration_gate.execution.invalid import find_invalid, is_built
 from migration_gate.execution.worker import Worker
-from migration_gate.files.folder import read_statements
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.history.progress import (
     delete_units,
@@ -27,27 +25,17 @@ from migration_gate.history.progress import (
     read_progress,
 )
 from migration_gate.history.rows import delete_rows, insert_row, replace_checksum
-from migration_gate.history.writing import explain_write
-from migration_gate.planning.naming import find_keys
+from migration_gate.planning.naming import NO_FILE, find_keys, find_through
 from migration_gate.planning.plan import Plan
-from migration_gate.report.errors import (
-    DatabaseUnreachableError,
-    ServerRefusedError,
-    UnresolvedError,
-)
 from migration_gate.report.events import MIGRATION_RESOLVED
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
-from migration_gate.statements import created_index
 
 
 Said: TypeAlias = Literal["applied", "not applied", "applied as it stands now"]
-
-RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 class Saying(NamedTuple):
@@ -97,20 +85,12 @@ def resolve(  # noqa: PLR0913  # the options of a command
     migrations = load(settings, log, "resolve")
     if is_applied:
         _choose(migrations, saying)  # before the wait
-    try:
-        with (
-            closing(wait_for_history(settings, migrations, log, tally)) as session,
-            take_turn(session, lambda _: False, log, tally) as held,
-        ):
-            written = _resolve_under_lock(settings, log, held, migrations, saying)
-    except ConnectionLostError as error:
-        raise DatabaseUnreachableError(
-            "the connection was lost while the history was written",
-            hint="Look with the command status whether it was, or give the command "
-            "again.",
-        ) from error
-    except RefusedForNowError as error:
-        raise error.refusal from error
+    with (
+        by_hand(),
+        closing(wait_for_history(settings, migrations, log, tally)) as session,
+        take_turn(session, lambda _: False, log, tally) as held,
+    ):
+        written = _resolve_under_lock(settings, log, held, migrations, saying)
     for version, said, _ in written:
         if said is not None:
             log.emit(MIGRATION_RESOLVED, **{"version": version, "as": said})
@@ -143,15 +123,12 @@ def _describe(written: Sequence[Writing]) -> str:
 
 def _choose(migrations: Sequence[Migration], saying: Saying) -> tuple[Migration, ...]:
     """Return the files that are said to be applied, in their order."""
+    if saying.through is not None:
+        return find_through(saying.through, migrations)
     ordered = sorted(migrations, key=lambda migration: migration.order)
     names = [migration.version for migration in ordered]
-    missing = "no file in the folder has this name"
-    if saying.through is None:
-        keys = find_keys(saying.words, names, missing=missing)
-        return tuple(m for m in ordered if m.key in keys)
-    (last,) = find_keys([saying.through], names, missing=missing)
-    place = next(place for place, m in enumerate(ordered) if m.key == last)
-    return tuple(ordered[: place + 1])
+    keys = find_keys(saying.words, names, missing=NO_FILE)
+    return tuple(m for m in ordered if m.key in keys)
 
 
 def _resolve_under_lock(
@@ -169,34 +146,12 @@ def _resolve_under_lock(
             chosen = _choose(migrations, saying)
             if saying.through is not None:  # of what was changed it says nothing
                 chosen = tuple(m for m in chosen if m in plan.pending)
-            _require_valid(worker, chosen)
+            require_valid(worker, chosen)
             written = [_record(worker, plan, history, unfinished, m) for m in chosen]
         else:
             written = _remove(worker, saying, history, unfinished)
         execute(worker, [part for each in written for part in each.statements])
     return written
-
-
-def _require_valid(worker: Worker, migrations: Sequence[Migration]) -> None:
-    """Refuse a word that would leave the application without an index."""
-    with worker.translated("ask which indexes are invalid"):
-        found = find_invalid(worker.conn)
-    for migration in migrations if found else ():
-        with interruptible():
-            statements = read_statements(worker.settings.migrations, migration)
-        created = [index for s in statements if (index := created_index(s))]
-        invalid = [index for index in found if is_built(index, created)]
-        if invalid:
-            verb = "is" if len(invalid) == 1 else "are"
-            noun = "index" if len(invalid) == 1 else "indexes"
-            raise UnresolvedError(
-                f'"{migration.version}" cannot be declared applied: {noun} '
-                f"{', '.join(map(str, invalid))}, which it builds, {verb} invalid",
-                hint="No query uses what is invalid. Unless somebody is building it "
-                f"at this moment: {' '.join(index.remedy for index in invalid)} Then "
-                "start the gate, which builds it.",
-                version=migration.version,
-            )
 
 
 def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | None:
@@ -257,16 +212,3 @@ def _remove(
             statements += [delete_rows(table, rows)] if rows else []
         written.append(Writing((*rows, *units)[0], "not applied", statements))
     return written
-
-
-def execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
-    """Send statements as one message: PostgreSQL does all of them, or none."""
-    table, role = worker.table, worker.login_role
-    if not statements:
-        return
-    try:
-        with worker.translated(f'write to table "{table.schema}.{table.name}"'):
-            worker.conn.execute(sql.SQL("; ").join(statements))
-    except ServerRefusedError as refusal:
-        error = explain_write(worker.conn, table, role, refusal, rights=RIGHTS)
-        raise error from refusal

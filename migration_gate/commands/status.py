@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from migration_gate.commands.answers import (
-    AdoptedLine,
     PlanLine,
-    describe_adopted,
+    RecordedLine,
     describe_plan,
+    describe_recorded,
     describe_status,
     make_status,
     to_json,
@@ -31,7 +31,11 @@ from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.failures import Failure
 from migration_gate.history.progress import find_unfinished
 from migration_gate.planning.plan import Plan, make_plan, require_agreement
-from migration_gate.report.errors import GateError, MigrationFilesError
+from migration_gate.report.errors import (
+    GateError,
+    IncompleteError,
+    MigrationFilesError,
+)
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
@@ -55,6 +59,11 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
     _require_agreement(seen.plan, settings)
     if seen.plan.pending:
         raise incomplete(seen.plan.pending, seen.failures)
+    if seen.recorded:
+        raise IncompleteError(
+            f"{len(seen.recorded)} migrations count as applied, and are not recorded",
+            hint="The command migrate records them first; plan says why they count.",
+        )
     tally.outcome = f"{len(seen.plan.applied)} applied, nothing pending"
 
 
@@ -69,10 +78,10 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     seen = _look_once(settings, log, tally, "plan")
     plan = seen.plan
     lines, errors = _describe_pending(plan.pending, settings, seen.name)
-    if seen.adopted and not as_json:
-        write_line(STDOUT, describe_adopted(seen.adopted) + "\n")
+    if seen.recorded and not as_json:
+        write_line(STDOUT, describe_recorded(seen.recorded) + "\n")
     write_line(
-        STDOUT, to_json((*seen.adopted, *lines)) if as_json else describe_plan(lines)
+        STDOUT, to_json((*seen.recorded, *lines)) if as_json else describe_plan(lines)
     )
     _require_agreement(plan, settings)
     faults = [fault for error in errors for fault in error.faults]
@@ -83,14 +92,19 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What one look showed; ``unfinished`` are the versions that are done in part."""
+    """
+    What one look showed.
+
+    ``unfinished`` are the versions that are done in part; ``recorded`` is what the next
+    start records before it applies anything.
+    """
 
     plan: Plan
     name: HistoryTableName
     history: tuple[AppliedMigration, ...]
     unfinished: tuple[str, ...]
     failures: tuple[Failure, ...]
-    adopted: tuple[AdoptedLine, ...] = ()
+    recorded: tuple[RecordedLine, ...] = ()
 
 
 def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _Seen:
@@ -102,9 +116,11 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         plan = plan_for(migrations, session)
-        adopted: tuple[AdoptedLine, ...] = ()
+        recorded: tuple[RecordedLine, ...] = ()
         if settings.adopt.tool is not None and not session.seen.history:
-            plan, adopted = _plan_adoption(settings, migrations, session)
+            plan, recorded = _plan_adoption(settings, migrations, session)
+        if settings.baseline is not None and not recorded:
+            plan, recorded = _plan_baseline(settings, migrations, session, plan)
         table = session.seen.table
         with session.translated("read the progress of files"):
             unfinished = () if table is None else find_unfinished(session.conn, table)
@@ -116,13 +132,13 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         history=session.seen.history,
         unfinished=tuple(unfinished),
         failures=failures,
-        adopted=adopted,
+        recorded=recorded,
     )
 
 
 def _plan_adoption(
     settings: Settings, migrations: Sequence[Migration], session: Session
-) -> tuple[Plan, tuple[AdoptedLine, ...]]:
+) -> tuple[Plan, tuple[RecordedLine, ...]]:
     """Plan as if the other tool's history had been taken over."""
     from migration_gate.commands.adopt import (
         find_adopted,
@@ -130,9 +146,26 @@ def _plan_adoption(
         to_history,
     )
 
-    adopted = find_adopted(settings, migrations, session)
+    _, adopted = find_adopted(settings, migrations, session)
     rows = [row for row, _ in to_history(settings, adopted)]
     return make_plan(migrations, rows), make_lines(adopted)
+
+
+def _plan_baseline(
+    settings: Settings, migrations: Sequence[Migration], session: Session, plan: Plan
+) -> tuple[Plan, tuple[RecordedLine, ...]]:
+    """Plan as if what GATE_BASELINE says had been recorded, where it holds."""
+    from migration_gate.commands.baseline import (
+        find_baseline,
+        make_lines,
+        to_history,
+    )
+
+    chosen = find_baseline(settings, migrations, session)
+    if not chosen:
+        return plan, ()
+    rows = [row for row, _ in to_history(chosen)]
+    return make_plan(migrations, rows), make_lines(chosen)
 
 
 def _require_agreement(plan: Plan, settings: Settings) -> None:

@@ -234,21 +234,28 @@ def _why_unread(
     return ""
 
 
-def require_no_foreign(conn: LimitedConnection, role: str | None) -> None:
+def require_no_foreign(
+    conn: LimitedConnection, role: str | None, *, only_adoptable: bool = False
+) -> None:
     """
     Refuse to run files where another tool has a history.
+
+    Args:
+        role: GATE_ROLE, whose tables are trusted too.
+        only_adoptable: One that cannot be taken over is no matter.
 
     Raises:
         HistoryError: It may have run them.
     """
-    found = find_foreign(conn, role)
-    if found is not None:
-        raise _may_have_run(found)
+    tools = {reader.tool for reader in READERS.values()}
+    for found in iter_foreign(conn, role):
+        if found.tool in tools or not only_adoptable:
+            raise _may_have_run(found)
 
 
 def _may_have_run(found: Foreign) -> HistoryError:
     table = f"{quote_name(found.schema)}.{quote_name(found.table)}"
-    way = "say so of each first: resolve VERSION --applied"
+    way = "record those first, up to the last one: baseline VERSION"
     for name, reader in READERS.items():
         if reader.tool == found.tool:
             way = (

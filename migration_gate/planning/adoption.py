@@ -235,8 +235,8 @@ def _unexplained(
             f"{tool} has applied {listed(missing)}, which no file here explains",
             (
                 "Check that these are its files; where a newer image has them, start "
-                "that one first; where they are gone for good, say resolve VERSION "
-                "--applied of each that is here."
+                "that one first; where they are gone for good, give the command "
+                "baseline VERSION, with the last one that is here."
             ),
         )
     ]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from migration_gate.files.migration import version_to_key
+from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.files.names import Number, classify
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
+NO_FILE: Final = "no file in the folder has this name"
 NUMBER: Final = re.compile(r"[0-9]+(?:[-._][0-9]+)*")
 # The parts of a number of Flyway's form, V1.2__words.
 PARTED: Final = re.compile(r"[0-9]+(?:[._][0-9]+)+")
@@ -50,6 +51,20 @@ def find_keys(
     if faults:
         raise MigrationFilesError(faults)
     return tuple(dict.fromkeys(keys))
+
+
+def find_through(word: str, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    """
+    Return the migration that is meant, and all that come before it, in their order.
+
+    Raises:
+        MigrationFilesError: The word means none of them, or several.
+    """
+    ordered = sorted(migrations, key=lambda migration: migration.order)
+    names = [migration.version for migration in ordered]
+    (last,) = find_keys([word], names, missing=NO_FILE)
+    place = next(place for place, m in enumerate(ordered) if m.key == last)
+    return tuple(ordered[: place + 1])
 
 
 def _find_meant(word: str, versions: Iterable[str]) -> tuple[str, ...]:

@@ -114,6 +114,12 @@ ADOPTED = Event(
     "Took over {row_count} migrations from {tool}, by table {table}",
     ("tool", "table", "row_count", "inferred", "versions"),
 )
+BASELINE = Event(
+    "history.baseline",
+    "info",
+    "Recorded {row_count} migrations as applied, up to {baseline}",
+    ("baseline", "row_count", "versions"),
+)
 LOCK_WAITING = Event(
     "lock.waiting",
     "info",

@@ -107,7 +107,11 @@ class Session:
             require_sole(self.conn, self.seen, self.seen.name, applied, pending)
 
     def require_no_foreign(self, pending: Sequence[Migration]) -> None:
-        """Refuse another tool's history where the gate has none of its own."""
+        """
+        Refuse another tool's history where the gate has none of its own.
+
+        With GATE_BASELINE only one that could be taken over, and says more.
+        """
         if not pending or self.seen.history or self.settings.adopt.word == "none":
             return
         if self.settings.adopt.tool is not None:
@@ -118,7 +122,8 @@ class Session:
         )
 
         with self.translated("look for other tools' histories"):
-            require_no_foreign(self.conn, self.settings.role)
+            is_said = self.settings.baseline is not None
+            require_no_foreign(self.conn, self.settings.role, only_adoptable=is_said)
 
     def find_adopted(self) -> Foreign | None:
         """Return the history that GATE_ADOPT names, where the gate has none."""

@@ -108,6 +108,7 @@ class Settings(NamedTuple):
     allow_empty: bool
     history_table: HistoryTableName
     adopt: Adopt
+    baseline: str | None
     timeout_s: float | None
     wait_timeout_s: float
     auth_grace_s: float
@@ -182,6 +183,10 @@ def _parse_text(text: str) -> str:
     if "\0" in text:
         raise ValueError("contains a NUL character")
     return text
+
+
+def _parse_word(text: str) -> str | None:
+    return None if text == "none" else _parse_text(text)
 
 
 def _parse_role(text: str) -> str | None:
@@ -276,6 +281,12 @@ SETTINGS: Final = (
         "refuse",
         _parse_adopt,
         "another tool's history: refuse, none (not looked for), or that tool's name",
+    ),
+    Setting(
+        "GATE_BASELINE",
+        "none",
+        _parse_word,
+        "the last migration that a database with tables and no history has already",
     ),
     Setting("GATE_TIMEOUT", "none", _parse_limit, "all waiting and applying together"),
     Setting(
