@@ -19,6 +19,7 @@ from migration_gate.commands.steps import (
     wait_for_history,
 )
 from migration_gate.files.migration import Migration
+from migration_gate.history.creation import HistoryMadeError
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -135,6 +136,12 @@ def _in_vain(error: Exception, tally: Tally) -> GateError:
     """Say what kept the run from going on, however often it began anew."""
     if isinstance(error, RefusedForNowError):
         return error.refusal.noted(f"{LOSSES_MAX + 1} times in a row")
+    if isinstance(error, HistoryMadeError):
+        return HistoryError(
+            f'table "{error.version}" was made or moved by others '
+            f"{LOSSES_MAX + 1} times in a row",
+            hint="Let what makes it come to its end, then start the gate again.",
+        )
     if isinstance(error, AlreadyAppliedError):
         return HistoryError(
             f'could not record "{error.version}": duplicate key value violates unique '

@@ -16,6 +16,7 @@ from migration_gate.execution.invalid import find_invalid, is_built
 from migration_gate.execution.worker import Worker
 from migration_gate.files.folder import read_statements
 from migration_gate.files.migration import AppliedMigration, Migration
+from migration_gate.history.creation import HistoryMadeError
 from migration_gate.history.rows import insert_adopted
 from migration_gate.history.table import HistoryTable
 from migration_gate.history.writing import explain_write
@@ -45,10 +46,17 @@ def by_hand() -> Iterator[None]:
 
     Raises:
         DatabaseUnreachableError: It may or may not have been.
+        HistoryError: Another gate made the history meanwhile.
         ServerRefusedError: PostgreSQL refused it.
     """
     try:
         yield
+    except HistoryMadeError as error:
+        raise HistoryError(
+            f'another gate made the history, "{error.version}", meanwhile',
+            hint="Nothing was written. Look with the command status, then give the "
+            "command again.",
+        ) from error
     except (ConnectionLostError, AlreadyAppliedError) as error:
         raise DatabaseUnreachableError(
             "the connection was lost, or another gate was faster, while the history "

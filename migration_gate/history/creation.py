@@ -17,7 +17,7 @@ from migration_gate.connection.qualified import names, qualified
 from migration_gate.connection.refusals import translated
 from migration_gate.history.catalogue import still_trusted
 from migration_gate.history.companions import made_otherwise, right_to_become
-from migration_gate.history.look import Look
+from migration_gate.history.look import Look, look
 from migration_gate.history.making import making
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -29,6 +29,9 @@ from migration_gate.settings.settings import HistoryTableName
 Fill: TypeAlias = Callable[[HistoryTable], sql.Composed]
 
 MAKE_LIMIT_S: Final = 10
+# One for the whole database: where there is no history, two gates whose search paths
+# differ have locks of their own.
+MAKING_KEY: Final = int.from_bytes(b"gatemake", "big")
 # A second CREATE of the same name finds the first one's row in a catalogue's index.
 MADE_MEANWHILE: Final = (
     psycopg.errors.DuplicateTable,
@@ -57,6 +60,7 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
     Returns the table and, where it stays without our columns, the reason.
 
     Args:
+        name: What GATE_HISTORY_TABLE says; without a schema, a table in any counts.
         role: GATE_ROLE.
         full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
         fill: Gives what fills a table in the transaction that makes it.
@@ -109,7 +113,7 @@ def _create(  # noqa: PLR0913  # private, called once
             maker = role if _may_belong_to(conn, role, seen.schema) else None
     table = HistoryTable(
         schema=seen.schema,
-        name=name.table,
+        name=seen.name.table,
         our_columns=frozenset(OUR_COLUMNS),
         has_zone=False,
         can_insert=True,
@@ -121,6 +125,9 @@ def _create(  # noqa: PLR0913  # private, called once
     shown = f"{table.schema}.{table.name}"
     with making(conn, table.schema, table.name, table.owner, full=full):
         try:
+            conn.execute(_begin(is_alone=name.schema is not None))
+            if name.schema is None:
+                _require_none(conn, seen, name, role)
             conn.execute(_creation(table, maker, exists=seen.schema_exists, fill=fill))
         except MADE_MEANWHILE as error:
             raise HistoryMadeError(shown) from error
@@ -133,6 +140,36 @@ def _create(  # noqa: PLR0913  # private, called once
         except psycopg.errors.InvalidTextRepresentation as error:
             raise made_otherwise(conn, shown, error) from error
     return table
+
+
+def _begin(*, is_alone: bool) -> sql.Composed:
+    """
+    Return what begins the transaction that makes the table.
+
+    Its statements see what others have committed before each of them.
+
+    Args:
+        is_alone: The gates' lock is that of any other gate which could make it.
+    """
+    take = sql.SQL("" if is_alone else "SELECT pg_catalog.pg_advisory_xact_lock({})")
+    return sql.SQL(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; {}"
+    ).format(f"{MAKE_LIMIT_S}s", take.format(MAKING_KEY))
+
+
+def _require_none(
+    conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, role: str | None
+) -> None:
+    """
+    Look over the whole database once more: no other gate makes a history now.
+
+    Raises:
+        HistoryMadeError: There is one, or it would have another name.
+    """
+    found = look(conn, name, role)
+    schema = found.schema if found.hidden_schema is None else found.hidden_schema
+    if found.table is not None or found.hidden_schema or found.name != seen.name:
+        raise HistoryMadeError(f"{schema}.{found.name.table}")
 
 
 BELONG: Final = qualified(
@@ -171,8 +208,6 @@ def _creation(
         )
     return sql.SQL(
         """
-        BEGIN;
-        SET LOCAL lock_timeout = '{limit_s}s';
         {create_schema}
         {become}
         CREATE TABLE {table} (
@@ -189,7 +224,6 @@ def _creation(
         COMMIT
         """
     ).format(
-        limit_s=sql.SQL(str(MAKE_LIMIT_S)),
         create_schema=create_schema,
         become=become,
         leave=leave,

@@ -247,7 +247,7 @@ def make_history(
         return ensure_history(
             conn,
             session.seen,
-            session.seen.name,
+            settings.history_table,
             settings.role,
             full=settings.log_detail == "full",
             fill=fill,
