@@ -19,6 +19,7 @@ State = Literal[
     "applied",
     "pending",
     "to record",
+    "replaced",
     "unfinished",
     "changed",
     "unknown",
@@ -103,11 +104,15 @@ def make_status(
     applied = {migration.key for migration in plan.applied}
     changed, out_of_order = set(plan.changed), set(plan.out_of_order)
     lines = []
-    for migration in sorted((*plan.applied, *plan.pending), key=lambda m: m.order):
+    replaced = {migration.key for migration in plan.replaced}
+    files = (*plan.applied, *plan.pending, *plan.replaced)
+    for migration in sorted(files, key=lambda m: m.order):
         row = rows.get(migration.key)
         state: State = "pending" if row is None else "applied"
         if row is None and migration.key in applied:
             state = "to record"
+        if migration.key in replaced:
+            state = "replaced"
         if migration.version in changed:
             state = "changed"
         if migration.version in out_of_order:

@@ -20,11 +20,13 @@ from migration_gate.files.listing import error_words, list_entries, read_entries
 from migration_gate.files.migration import (
     Content,
     Migration,
+    Replaced,
     changed,
     checksum,
     unchanged,
     version_to_key,
 )
+from migration_gate.files.names import Number
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 
 MAP_MIN_BYTES: Final = 16 << 20
+CHECKPOINT: Final = "atlas:checkpoint"
+# What a file has that stands for others; it is looked at closer only for these.
+REPLACING: Final = (b"replaces", CHECKPOINT.encode())
 READ_MIN_BYTES: Final = 1 << 16  # of what does not say how long it is
 
 
@@ -59,21 +64,59 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
         except OSError as error:
             faults.append(_unreadable(path, error))
             continue
+        key = version_to_key(version)
+        replaces = Replaced(said.number) if said.is_baseline else None
         with unchanged(path):
             found = checksum(content)
+            if any(content.find(trace) >= 0 for trace in REPLACING):
+                replaces = _read_replaces(content, said.number, key)
         migrations.append(
             Migration(
                 version=version,
                 number=said.number,
-                key=version_to_key(version),
+                key=key,
                 checksum=found,
                 path="" if path == version else path,
                 is_outside=is_outside,
+                replaces=replaces,
             )
         )
+    faults += _find_misplaced(migrations)
     if faults:
         raise MigrationFilesError(faults)
     return tuple(sorted(migrations, key=lambda migration: migration.order))
+
+
+def _read_replaces(content: Content, number: Number, key: str) -> Replaced | None:
+    """Return what a file says that it stands for; Atlas' mark: for all before it."""
+    from migration_gate.files.migration import DIRECTIVE, REPLACES, parse_replaced
+    from migration_gate.statements import leading_comments
+
+    for _, comment in leading_comments(content):
+        text = comment.decode(errors="replace")
+        if text.split()[:2] == ["--", CHECKPOINT]:
+            return Replaced(number, key, is_open=True)
+        directive = DIRECTIVE.fullmatch(text)
+        word, _, named = (directive[1] if directive else "").strip().partition(" ")
+        if word == REPLACES:
+            return parse_replaced(named.strip())
+    return None
+
+
+def _find_misplaced(migrations: Iterable[Migration]) -> list[FileFault]:
+    """Refuse what would run in a new database after what it does not stand for."""
+    ordered = sorted(migrations, key=lambda migration: migration.order)
+    faults: list[FileFault] = []
+    for place, migration in enumerate(ordered):
+        replaces = migration.replaces
+        if replaces is None:
+            continue
+        before = [m for m in ordered[:place] if not replaces.covers(m.number, m.key)]
+        if before:
+            problem = f'comes after "{before[0].version}", which it does not replace'
+            remedy = "Give it the number of the last one that it replaces."
+            faults.append(FileFault(migration.file, problem, remedy))
+    return faults
 
 
 def read_scripts(

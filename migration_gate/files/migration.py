@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
-from migration_gate.files.names import Number
+from migration_gate.files.names import Number, classify, read_number
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.durations import parse_duration, parse_positive_duration
 from migration_gate.statements import TextChangedError, blocks
@@ -28,6 +28,29 @@ CARRIAGE_RETURN = ord("\r")
 Content: TypeAlias = bytes | mmap.mmap
 
 
+class Replaced(NamedTuple):
+    """
+    What a file stands for: all up to one migration, whose name it may have.
+
+    ``key`` is empty where all of that number are meant; ``is_open`` tells that it is
+    all that comes before the file itself.
+    """
+
+    number: Number
+    key: str = ""
+    is_open: bool = False
+
+    def covers(self, number: Number, key: str) -> bool:
+        """Tell whether a migration is among what is replaced."""
+        if number != self.number:
+            return () < number < self.number
+        return not self.key or key <= self.key
+
+    def is_last(self, number: Number, key: str) -> bool:
+        """Tell whether a migration is the one that all is up to."""
+        return number == self.number and self.key in {"", key}
+
+
 class Migration(NamedTuple):
     """
     A migration on disk.
@@ -35,7 +58,8 @@ class Migration(NamedTuple):
     ``version`` is the name of the file, or of the folder that is one migration; ``key``
     is what its spellings share and what history is compared by; ``checksum`` is
     ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
-    ``is_outside`` tells that what stands beside the file wants no transaction.
+    ``is_outside`` tells that what stands beside the file wants no transaction;
+    ``replaces`` is what it stands for in a new database.
     """
 
     version: str
@@ -44,6 +68,7 @@ class Migration(NamedTuple):
     checksum: str
     path: str = ""
     is_outside: bool = False
+    replaces: Replaced | None = None
 
     @property
     def file(self) -> str:
@@ -92,6 +117,7 @@ class Directives(NamedTuple):
     lock_timeout_s: float | None = None
     statement_timeout_s: float | None = None
     one_way: bool = False
+    replaces: Replaced | None = None
 
 
 def version_to_key(version: str) -> str:
@@ -101,6 +127,16 @@ def version_to_key(version: str) -> str:
     ``005_x``, ``005_x.sql``, ``005_x.up`` and ``005_x.up.sql`` are the same migration.
     """
     return version.removesuffix(".sql").removesuffix(".up")
+
+
+def parse_replaced(word: str) -> Replaced | None:
+    """Return what is up to a migration's name, with or without ending, or number."""
+    number = read_number(word)
+    if number:
+        return Replaced(number)
+    key = version_to_key(word)
+    name = classify(f"{key}.sql")
+    return Replaced(name.number, key) if name.kind == "up" else None
 
 
 def changed(file: str) -> FileFault:
@@ -161,7 +197,11 @@ WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
         "one-way": ("one_way", True),
     }
 )
-KNOWN = "no-transaction, transaction, one-way, lock-timeout=10s, statement-timeout=1h"
+KNOWN = (
+    "no-transaction, transaction, one-way, lock-timeout=10s, statement-timeout=1h, "
+    "replaces 041_orders"
+)
+REPLACES = "replaces"
 
 
 def parse_directives(
@@ -199,6 +239,10 @@ def _parse_directive(text: str) -> tuple[str, object] | str:
     """Return a field of Directives and its value, or what is wrong."""
     if text in WORDS:
         return WORDS[text]
+    word, _, named = text.partition(" ")
+    if word == REPLACES:
+        replaced = parse_replaced(named.strip())
+        return (REPLACES, replaced) if replaced else "names nothing that it replaces"
     name, equals, value = (part.strip() for part in text.partition("="))
     if name not in TIMEOUTS:
         return "unknown directive"

@@ -27,7 +27,7 @@ NUMBERED: Final = re.compile(
 )
 # Flyway: MigrationVersion.java, of names with its usual prefixes and separator.
 VERSIONED: Final = re.compile(
-    r"(?P<prefix>[VU]) (?P<parts> [0-9]+ (?:[._][0-9]+)* ) __ (?P<words>.+)",
+    r"(?P<prefix>[VUB]) (?P<parts> [0-9]+ (?:[._][0-9]+)* ) __ (?P<words>.+)",
     re.DOTALL | re.VERBOSE,
 )
 FORWARD: Final = re.compile(r"[._-]up\Z", re.IGNORECASE)
@@ -101,7 +101,7 @@ _MEANT: Final = (
 
 class Name(NamedTuple):
     """
-    What a name says.
+    What a name says; ``is_baseline`` tells that it stands for all up to its number.
 
     ``base`` is what a migration and its way back have in common; ``number`` and it are
     empty where there is no number. ``problem`` and ``remedy`` are of a refused name, or
@@ -113,6 +113,7 @@ class Name(NamedTuple):
     base: str = ""
     problem: str = ""
     remedy: str = ""
+    is_baseline: bool = False
 
 
 IGNORED: Final = Name(kind="ignored")
@@ -133,6 +134,19 @@ def classify(name: str) -> Name:
             f"name is longer than {NAME_MAX_CHARACTERS} characters", "Shorten the name."
         )
     return _classify_sql(name.removesuffix(ENDING))
+
+
+NUMBER: Final = re.compile(r"[0-9]+(?:[-._][0-9]+)*")
+# The parts of a number of Flyway's form, V1.2__words.
+PARTED: Final = re.compile(r"[0-9]+(?:[._][0-9]+)+")
+
+
+def read_number(word: str) -> Number:
+    """Return the number that a word is; empty where it is none."""
+    if not NUMBER.fullmatch(word):
+        return ()
+    parted = PARTED.fullmatch(word)
+    return classify(f"V{word}__x.sql" if parted else f"{word}.sql").number
 
 
 def _classify_sql(stem: str) -> Name:
@@ -164,6 +178,9 @@ def _read_numbered(stem: str, match: re.Match[str]) -> Name:
 def _read_versioned(match: re.Match[str]) -> Name:
     number = _trim(tuple(int(part) for part in re.split("[._]", match["parts"])))
     base = f"V{match['parts']}__{match['words']}"
+    if match["prefix"] == "B":
+        base = f"B{base[1:]}"
+        return Name(kind="up", number=number, base=base, is_baseline=True)
     if match["prefix"] == "U":
         # Flyway knows them by the number alone.
         return Name(kind="down", number=number)
@@ -184,10 +201,6 @@ def _refuse(stem: str) -> Name:
         return refused(
             "repeatable migration, and the gate applies a file once",
             "Put each change of it into a numbered migration. " + IGNORE,
-        )
-    if re.match(r"B[0-9]+(?:[._][0-9]+)*__.", stem):
-        return refused(
-            "baseline of Flyway, which stands for migrations that may have run", IGNORE
         )
     if re.match(CALLBACK, stem):
         return refused(

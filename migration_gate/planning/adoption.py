@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -18,8 +18,10 @@ from migration_gate.files.migration import (
     AppliedMigration,
     ForeignRow,
     Migration,
+    Replaced,
     version_to_key,
 )
+from migration_gate.files.names import Number, classify, read_number
 from migration_gate.planning.plan import listed
 from migration_gate.report.errors import HistoryError
 
@@ -132,8 +134,11 @@ def map_rows(
     rules = RULES[tool]
     ordered = sorted(migrations, key=lambda migration: migration.order)
     files: dict[Any, list[Migration]] = defaultdict(list)
+    # What stands for others has a row of its own in Atlas alone.
+    squashes = [m for m in ordered if m.replaces is not None and not m.replaces.is_open]
     for migration in ordered:
-        files[rules.key.of_file(migration)].append(migration)
+        if migration not in squashes:
+            files[rules.key.of_file(migration)].append(migration)
     held: dict[Any, ForeignRow] = {}
     strange = []
     for row in rows:
@@ -145,12 +150,19 @@ def map_rows(
             strange.append(row.version)
     applied = {k: r for k, r in held.items() if r.state in {"applied", "baseline"}}
     known = {k: r for k, r in applied.items() if k in files}
+    stood_for = list(_find_stood_for(squashes, applied.values()))
+    scopes = [each.migration.replaces for each in stood_for]
+    lost = [
+        row
+        for key, row in applied.items()
+        if key not in known and row.state != "baseline" and not _covers(scopes, row)
+    ]
     faults = [
         *_failed(tool, rules, held.values()),
-        *_unexplained(tool, applied, known, strange),
+        *_unexplained(tool, [*(row.version for row in lost), *strange]),
         *_ambiguous(tool, [files[key] for key in known]),
     ]
-    adopted = []
+    adopted = stood_for
     for key, row in applied.items():
         adopted += [_adopt(each, row, checksum) for each in files.get(key, ())]
         if rules.keeps_one or row.state == "baseline":
@@ -158,7 +170,8 @@ def map_rows(
             adopted += [
                 Adopted(migration=each, row=row, is_inferred=True, is_verified=True)
                 for each in ordered
-                if each.number <= newest and rules.key.of_file(each) not in held
+                if each.number <= newest
+                and (each in squashes or rules.key.of_file(each) not in held)
             ]
     if changed == "refuse":
         faults += _changed(tool, adopted)
@@ -216,18 +229,28 @@ def _failed(tool: str, rules: Rules, rows: Iterable[ForeignRow]) -> list[Fault]:
     ]
 
 
-def _unexplained(
-    tool: str,
-    applied: Mapping[Any, ForeignRow],
-    known: Mapping[Any, ForeignRow],
-    strange: Sequence[str],
-) -> list[Fault]:
-    missing = [
-        row.version
-        for key, row in applied.items()
-        if key not in known and row.state != "baseline"
-    ]
-    missing += strange
+def _find_stood_for(
+    squashes: Iterable[Migration], rows: Iterable[ForeignRow]
+) -> Iterator[Adopted]:
+    """Yield each file that stands for others, where the last of those is applied."""
+    by_number = {_to_number(row): row for row in rows}
+    for squash in squashes:
+        row = by_number.get(squash.replaces.number) if squash.replaces else None
+        if row is not None:
+            yield Adopted(migration=squash, row=row, is_inferred=True, is_verified=True)
+
+
+def _covers(scopes: Iterable[Replaced | None], row: ForeignRow) -> bool:
+    number = _to_number(row)
+    return any(scope and scope.covers(number, "") for scope in scopes)
+
+
+def _to_number(row: ForeignRow) -> Number:
+    stem = row.version.removesuffix(".sql")
+    return read_number(stem) or classify(f"{stem}.sql").number
+
+
+def _unexplained(tool: str, missing: Sequence[str]) -> list[Fault]:
     if not missing:
         return []
     return [

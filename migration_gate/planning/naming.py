@@ -6,20 +6,15 @@ It is a name, with or without ending, or a number that only one has.
 
 from __future__ import annotations
 
-import re
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from migration_gate.files.migration import Migration, version_to_key
-from migration_gate.files.names import Number, classify
+from migration_gate.files.names import classify, read_number
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
 NO_FILE: Final = "no file in the folder has this name"
-NUMBER: Final = re.compile(r"[0-9]+(?:[-._][0-9]+)*")
-# The parts of a number of Flyway's form, V1.2__words.
-PARTED: Final = re.compile(r"[0-9]+(?:[._][0-9]+)+")
 
 
 def find_keys(
@@ -68,16 +63,8 @@ def find_through(word: str, migrations: Sequence[Migration]) -> tuple[Migration,
 
 
 def _find_meant(word: str, versions: Iterable[str]) -> tuple[str, ...]:
-    key, number = version_to_key(word), _read_number(word)
+    key, number = version_to_key(word), read_number(word)
     keys = tuple(dict.fromkeys(map(version_to_key, versions)))
     if key in keys:
         return (key,)
     return tuple(k for k in keys if number and classify(f"{k}.sql").number == number)
-
-
-def _read_number(word: str) -> Number:
-    """Return the number that a word is; empty where it is none."""
-    if not NUMBER.fullmatch(word):
-        return ()
-    parted = PARTED.fullmatch(word)
-    return classify(f"V{word}__x.sql" if parted else f"{word}.sql").number

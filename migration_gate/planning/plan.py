@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from migration_gate.files.migration import (
     AppliedMigration,
@@ -18,6 +18,9 @@ from migration_gate.files.migration import (
 from migration_gate.files.names import Number, classify
 from migration_gate.report.errors import HistoryError
 
+
+if TYPE_CHECKING:
+    from migration_gate.planning.squashing import Half
 
 DIGITS_SHOWN: Final = 12
 DETAILED_MAX: Final = 3  # the last line is short
@@ -41,9 +44,9 @@ class Plan(NamedTuple):
     """
     What is to be done, and every disagreement between folder and history.
 
-    ``pending`` is sorted and disjoint from ``applied``; ``out_of_order`` names files,
-    ``unknown`` and ``lookalikes`` name history rows. ``spelling`` is how the history
-    writes versions.
+    ``pending`` is sorted and disjoint from ``applied``; ``replaced`` is neither, since
+    something else stands for it; ``out_of_order`` names files, ``unknown`` and
+    ``lookalikes`` name history rows. ``spelling`` is how the history writes versions.
     """
 
     pending: tuple[Migration, ...]
@@ -53,6 +56,8 @@ class Plan(NamedTuple):
     out_of_order: tuple[str, ...]
     lookalikes: tuple[tuple[str, str], ...]
     spelling: Spelling
+    replaced: tuple[Migration, ...] = ()
+    halves: tuple[Half, ...] = ()
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -106,8 +111,15 @@ def make_plan(
             strangers.append(row)
         else:
             rows[file.key] = (*rows.get(file.key, ()), row)
+    replaced: frozenset[str] = frozenset()
+    halves: tuple[Half, ...] = ()
+    if any(migration.replaces is not None for migration in ordered):
+        from migration_gate.planning.squashing import settle  # noqa: PLC0415  # rarely needed
+
+        replaced, scopes, halves = settle(ordered, rows.keys(), history)
+        strangers = [row for row in strangers if not scopes.explain(row)]
     applied = tuple(m for m in ordered if m.key in rows)
-    pending = tuple(m for m in ordered if m.key not in rows)
+    pending = tuple(m for m in ordered if m.key not in rows and m.key not in replaced)
     lookalikes = _find_lookalikes(ordered, strangers)
     alike = {row for row, _ in lookalikes}
     newest = _newest_order(applied, strangers)
@@ -119,6 +131,8 @@ def make_plan(
         out_of_order=tuple(m.version for m in pending if m.order < newest),
         lookalikes=lookalikes,
         spelling=_find_spelling(applied, history),
+        replaced=tuple(m for m in ordered if m.key in replaced),
+        halves=halves,
     )
 
 
@@ -145,6 +159,7 @@ def require_agreement(
         )
         for row, version in plan.lookalikes
     ]
+    faults += [_refuse_half(half) for half in plan.halves]
     if changed == "refuse" and plan.changed:
         faults.append(_refuse_changes(plan))
     if out_of_order == "refuse" and plan.out_of_order:
@@ -168,6 +183,21 @@ def require_agreement(
             "; ".join(fault for fault, _ in faults),
             hint=" ".join(remedy for _, remedy in faults),
         )
+
+
+def _refuse_half(half: Half) -> tuple[str, str]:
+    """Return what of a file that stands for others is not there, and what to do."""
+    ends = f'ends at "{half.reached}"' if half.reached else "has none of it"
+    return (
+        (
+            f'"{half.version}" stands for more than the history has: that {ends}, and '
+            f'lacks "{half.missing}"'
+        ),
+        (
+            f"Start the newest image that still ships {half.missing} first, then this "
+            "one."
+        ),
+    )
 
 
 def _refuse_changes(plan: Plan) -> tuple[str, str]:
@@ -195,9 +225,14 @@ def _refuse_changes(plan: Plan) -> tuple[str, str]:
 
 
 def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
-    """Return the versions whose number another migration has too, sorted."""
-    counts = Counter(migration.number for migration in migrations)
-    shared = (migration for migration in migrations if counts[migration.number] > 1)
+    """
+    Return the versions whose number another migration has too, sorted.
+
+    One that stands for others may have the number of the last of them.
+    """
+    plain = [migration for migration in migrations if migration.replaces is None]
+    counts = Counter(migration.number for migration in plain)
+    shared = (migration for migration in plain if counts[migration.number] > 1)
     return tuple(m.version for m in sorted(shared, key=lambda m: m.order))
 
 

@@ -89,10 +89,6 @@ def test_a_way_back_is_known_by_its_ending(
         ("001_not_utf8_\udcff.sql", FORM),
         ("9" * 256 + ".sql", "name is longer than 255 characters"),
         ("R__views.sql", "repeatable migration, and the gate applies a file once"),
-        (
-            "B3__base.sql",
-            "baseline of Flyway, which stands for migrations that may have run",
-        ),
         ("beforeMigrate.sql", "callback of Flyway, which the gate does not call"),
         ("afterEachMigrate__x.sql", "callback of Flyway, which the gate does not call"),
         ("001_init.SQL", 'name does not end in ".sql"'),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from migration_gate.files.migration import ForeignRow, Migration, version_to_key
+from migration_gate.files.migration import (
+    ForeignRow,
+    Migration,
+    Replaced,
+    version_to_key,
+)
 from migration_gate.files.names import classify
 from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
 from migration_gate.planning.adoption import RULES, Adopted, map_rows
@@ -55,6 +60,23 @@ def test_a_baseline_needs_no_file() -> None:
     rows = [ForeignRow("1.1", "baseline"), *applied("3")]
     found = adopt("flyway", "V1__a.sql V1.1__b.sql V2__c.sql V3__d.sql", *rows)
     assert names(found) == ["(V1__a.sql)", "V1.1__b.sql", "V3__d.sql"]
+
+
+def test_what_stands_for_others_counts_with_the_last_of_them() -> None:
+    """Those that are gone are explained by it, whichever of the two has run."""
+    squash = file("B2__s.sql")._replace(replaces=Replaced((2,)))
+    rows = applied("1", "2", "3")
+    for found in (rows, [ForeignRow("2", "baseline"), *applied("3")]):
+        adopted = map_rows(
+            "flyway",
+            [file("V2__b.sql"), squash, file("V3__c.sql")],
+            found,
+            checksum=None,
+            changed="refuse",
+        )
+        assert set(names(adopted)) == {"(B2__s.sql)", "V2__b.sql", "V3__c.sql"}
+    with pytest.raises(HistoryError, match='has applied "1", which no file'):
+        map_rows("flyway", [squash], applied("1"), checksum=None, changed="refuse")
 
 
 def test_the_last_row_of_a_version_holds() -> None:
