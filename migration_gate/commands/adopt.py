@@ -158,7 +158,8 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     settings, conn = session.settings, session.conn
     if settings.adopt.word == "none":
         return
-    pending = make_plan(migrations, session.seen.history).pending
+    seen = session.seen
+    pending = make_plan(migrations, seen.history, tool=seen.tool).pending
     doing = "look for other tools' histories"
     with suppress(*NO_ANSWER), session.translated(doing), limited(conn):
         for found in iter_foreign(conn, settings.role, settings.adopt.table):

@@ -100,7 +100,7 @@ def make_status(
     """
     failed = {version_to_key(failure.version): failure for failure in failures}
     begun = {version_to_key(version) for version in unfinished}
-    rows = {version_to_key(row.version): row for row in history}
+    rows = {plan.key_of(row.version): row for row in history}
     applied = {migration.key for migration in plan.applied}
     changed, out_of_order = set(plan.changed), set(plan.out_of_order)
     lines = []

@@ -50,7 +50,7 @@ def take_turn_and_apply(
     """Go through steps 4 to 7 of ``migrate``; raises what it does."""
 
     def is_done(seen: Look) -> bool:
-        return not make_plan(migrations, seen.history).pending
+        return not make_plan(migrations, seen.history, tool=seen.tool).pending
 
     if session.seen.history:
         from migration_gate.commands.adopt import warn_of_growth

@@ -184,7 +184,7 @@ def _record(
         return Writing(version, "applied", [insert, *forget])
     if version not in plan.changed:
         return Writing(version, None, forget)
-    rows = [r.version for r in history if version_to_key(r.version) == migration.key]
+    rows = [r.version for r in history if plan.key_of(r.version) == migration.key]
     replace = replace_checksum(table, rows, migration.checksum)
     return Writing(version, "applied as it stands now", [replace, *forget])
 

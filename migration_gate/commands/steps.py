@@ -239,7 +239,7 @@ def plan_for(
         LoginRefusedError: The role may not use the table's schema.
     """
     require_readable(session.seen)
-    plan = make_plan(migrations, session.seen.history)
+    plan = make_plan(migrations, session.seen.history, tool=session.seen.tool)
     session.require_sole(plan.applied, plan.pending)
     if not by_hand:
         session.require_no_foreign(plan.pending)

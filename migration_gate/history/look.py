@@ -14,7 +14,7 @@ from psycopg import pq
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue
 from migration_gate.history.choice import Choice, choose_history
-from migration_gate.history.rows import read_rows
+from migration_gate.history.rows import ADOPTED_FROM, read_rows
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -46,7 +46,7 @@ class Look(NamedTuple):
     ``hidden_schema`` is a schema that has the table but that the role may not use.
     ``is_elsewhere`` tells that the search path does not name the table's schema;
     ``others`` are further tables of its name that could be the history; ``owners`` are
-    whom the gate trusts with it.
+    whom the gate trusts with it; ``tool`` is the one whose history was taken over.
     """
 
     backend_pid: int
@@ -62,6 +62,7 @@ class Look(NamedTuple):
     is_elsewhere: bool
     owners: Owners
     others: tuple[Mapping[str, Any], ...]
+    tool: str | None = None
 
 
 def look(
@@ -90,9 +91,10 @@ def look(
         if may_be_foreign(choice.table):
             _require_not_foreign(conn, choice.table)
         table = recognise_table(choice.table)
-        rows = ask_rows(conn, table, choice.table["oid"])
-        if rows is not None:
-            return _to_look(facts, chosen, choice, table, rows)
+        found = ask_rows(conn, table, choice.table["oid"])
+        if found is not None:
+            rows, tool = found
+            return _to_look(facts, chosen, choice, table, rows)._replace(tool=tool)
     raise HistoryError(
         f'table "{table.schema}.{table.name}" was changed each time that the gate '
         "looked at it",
@@ -137,20 +139,25 @@ def _to_look(
 
 def ask_rows(
     conn: psycopg.Connection[Any], table: HistoryTable, oid: int
-) -> tuple[AppliedMigration, ...] | None:
+) -> tuple[tuple[AppliedMigration, ...], str | None] | None:
     """
-    Return the rows of a table, oldest first; None where it is not that one any more.
+    Return the rows of a table, oldest first, and the tool that they were taken over of.
+
+    None where the table is not that one any more.
 
     Raises:
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
     try:
-        found, rows = conn.execute(read_rows(table)).fetchall()[0]
+        found, rows, origin = conn.execute(read_rows(table)).fetchall()[0]
     except CHANGED as error:
         if conn.info.transaction_status == pq.TransactionStatus.INERROR:
             raise ConnectionLostError(str(error)) from error
         return None
-    return _to_history(rows or ()) if found == oid else None
+    if found != oid:
+        return None
+    tool = origin and origin.removeprefix(ADOPTED_FROM).partition(" ")[0]
+    return _to_history(rows or ()), tool
 
 
 def require_readable(seen: Look) -> None:

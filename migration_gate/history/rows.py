@@ -17,6 +17,11 @@ from migration_gate.history.table import HistoryTable
 
 # A name that is longer is no file's; text of any length may stand there.
 VERSION_READ_MAX: Final = 300
+ADOPTED_FROM: Final = "adopted from "
+ORIGIN: Final = sql.SQL(
+    "pg_catalog.min(gate_version) FILTER (WHERE "
+    "pg_catalog.starts_with(gate_version, {}))"
+).format(ADOPTED_FROM)
 
 
 def read_rows(table: HistoryTable) -> sql.Composed:
@@ -24,7 +29,8 @@ def read_rows(table: HistoryTable) -> sql.Composed:
     Return the query for all rows, as one JSON array of arrays, and the table's oid.
 
     A row has version, checksum, time and duration in ms; the array is NULL where there
-    are none. The oid tells whether it is the table that was judged.
+    are none. The oid tells whether it is the table that was judged. The third column is
+    the origin of rows that were taken over, NULL where there are none.
     """
     name = sql.Identifier(table.schema, table.name)
     ours = {
@@ -35,13 +41,15 @@ def read_rows(table: HistoryTable) -> sql.Composed:
         "SELECT {name_text}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8, "
         "pg_catalog.json_agg(pg_catalog.json_build_array("
         'pg_catalog."left"(version::pg_catalog.text, {length}), '
-        "{checksum}, {time}, {duration_ms})) FROM {name} WHERE version IS NOT NULL"
+        "{checksum}, {time}, {duration_ms})), {origin} FROM {name} "
+        "WHERE version IS NOT NULL"
     ).format(
         name_text=name.as_string(),
         length=VERSION_READ_MAX,
         checksum=ours["checksum"],
         time=to_text(has_zone=table.has_zone),
         duration_ms=ours["duration_ms"],
+        origin=ORIGIN if "gate_version" in table.our_columns else sql.NULL,
         name=name,
     )
 

@@ -34,7 +34,7 @@ def require_sole(
     if seen.is_elsewhere and seen.history and not applied:
         raise _unrelated(seen, name)
     for facts in seen.others:
-        rows = ask_rows(conn, recognise_table(facts), facts["oid"]) or ()
+        rows, _ = ask_rows(conn, recognise_table(facts), facts["oid"]) or ((), None)
         checksums = {version_to_key(row.version): row.checksum for row in rows}
         for migration in pending:
             checksum = checksums.get(migration.key, "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from migration_gate.files.migration import (
@@ -46,7 +47,8 @@ class Plan(NamedTuple):
 
     ``pending`` is sorted and disjoint from ``applied``; ``replaced`` is neither, since
     something else stands for it; ``out_of_order`` names files, ``unknown`` and
-    ``lookalikes`` name history rows. ``spelling`` is how the history writes versions.
+    ``lookalikes`` name history rows. ``spelling`` is how the history writes versions;
+    ``renamed`` has the rows whose files have another name by now, and that name.
     """
 
     pending: tuple[Migration, ...]
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
     spelling: Spelling
     replaced: tuple[Migration, ...] = ()
     halves: tuple[Half, ...] = ()
+    renamed: Mapping[str, str] = MappingProxyType({})
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -80,6 +83,10 @@ class Plan(NamedTuple):
         """Tell whether most of what the history has is of no file here."""
         return len(self.unknown) > len(self.applied)
 
+    def key_of(self, row: str) -> str:
+        """Return the key of the file that a row's version is of."""
+        return version_to_key(self.renamed.get(row, row))
+
     def version_to_record(self, migration: Migration) -> str:
         """Return the version in the spelling that the history already uses."""
         if self.spelling == "file name":
@@ -90,7 +97,10 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    migrations: Sequence[Migration], history: Sequence[AppliedMigration]
+    migrations: Sequence[Migration],
+    history: Sequence[AppliedMigration],
+    *,
+    tool: str | None = None,
 ) -> Plan:
     """
     Compare folder and history.
@@ -100,13 +110,15 @@ def make_plan(
     Args:
         migrations: In any order; no two share a key.
         history: Oldest row first.
+        tool: Whose history was taken over, so that its key counts.
     """
     ordered = sorted(migrations, key=lambda migration: migration.order)
     files = {migration.key: migration for migration in ordered}
     rows: dict[str, tuple[AppliedMigration, ...]] = {}
     strangers = []
+    renamed = _find_renamed(ordered, files, history, tool)
     for row in history:
-        file = files.get(version_to_key(row.version))
+        file = files.get(version_to_key(row.version)) or renamed.get(row.version)
         if file is None:
             strangers.append(row)
         else:
@@ -133,7 +145,24 @@ def make_plan(
         spelling=_find_spelling(applied, history),
         replaced=tuple(m for m in ordered if m.key in replaced),
         halves=halves,
+        renamed={row: file.version for row, file in renamed.items()},
     )
+
+
+def _find_renamed(
+    ordered: Sequence[Migration],
+    files: Mapping[str, Migration],
+    history: Sequence[AppliedMigration],
+    tool: str | None,
+) -> Mapping[str, Migration]:
+    """Return the files whose rows have another name; seldom there is any."""
+    lost = [row for row in history if version_to_key(row.version) not in files]
+    if not lost or len(files) <= len(history) - len(lost):
+        return {}
+    from migration_gate.planning.renaming import pair_renamed  # noqa: PLC0415
+
+    pairs = pair_renamed(ordered, history, tool)
+    return {row.version: pairs[row.version] for row in lost if row.version in pairs}
 
 
 def require_agreement(

@@ -263,6 +263,34 @@ def test_a_history_of_another_name_is_told_with_its_schema(
     assert run.verdict["applied"] == ["2_b.sql"], run.output
 
 
+def test_a_renamed_file_is_no_new_one(gate: Gate, database: Database) -> None:
+    """The history goes on by the tool's key, for what came later too."""
+    load(database, "goose-2")
+    files = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
+    env = {"GATE_ADOPT": "goose"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    files = {
+        "0001_first.sql": files["1_a.sql"],
+        "2_b.sql": files["2_b.sql"],
+        "3_third.sql": files["3_c.sql"],
+    }
+    run = gate(database=database, migrations=files)
+    status = gate("status", "--json", database=database, migrations=files)
+    assert (run.exit_code, run.verdict["applied"]) == (0, []), run.output
+    assert run.verdict["warnings"] == []
+    lines = json.loads(status.stdout)
+    assert [(line["version"], line["state"]) for line in lines] == [
+        (name, "applied") for name in files
+    ]
+    assert all(line["applied_at"] for line in lines)
+    files["3_third.sql"] = "SELECT 3;"
+    closed = gate(database=database, migrations=files)
+    said = gate("resolve", "3", "--applied", database=database, migrations=files)
+    assert "changed after being applied" in closed.verdict["error_message"]
+    assert said.exit_code == 0, said.output
+    assert gate(database=database, migrations=files).exit_code == 0
+
+
 def test_plan_shows_the_mapping_and_writes_nothing(
     gate: Gate, database: Database
 ) -> None:

@@ -1,0 +1,70 @@
+"""What another tool knows by its number stays the same under another name."""
+
+from __future__ import annotations
+
+import pytest
+
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.files.names import classify
+from migration_gate.planning.plan import Plan, make_plan
+
+
+def plan(tool: str | None, files: str, rows: str) -> Plan:
+    """Compare files and rows by their names."""
+    migrations = [
+        Migration(
+            version=name,
+            number=classify(f"{name.removesuffix('.sql')}.sql").number,
+            key=version_to_key(name),
+            checksum="sha256:2",
+        )
+        for name in files.split()
+    ]
+    history = [AppliedMigration(name, "sha256:1") for name in rows.split()]
+    return make_plan(migrations, history, tool=tool)
+
+
+@pytest.mark.parametrize(
+    ("tool", "row", "file"),
+    [
+        ("goose", "0001_a.sql", "1_b.sql"),
+        ("golang-migrate", "1_a.up.sql", "1_b.up.sql"),
+        ("dbmate", "001_a.sql", "001-b.sql"),
+        ("atlas", "20260101_a.sql", "20260101_b.sql"),
+        ("diesel", "2026-01-01-000001_a", "2026-01-01-000001_b"),
+        ("flyway", "V1_0__a.sql", "V1__b.sql"),
+        (None, "V1_0__a.sql", "V1__b.sql"),
+    ],
+)
+def test_a_row_is_of_the_file_with_the_same_key(
+    tool: str | None, row: str, file: str
+) -> None:
+    """It counts as applied, and is compared like any other."""
+    made = plan(tool, file, row)
+    assert [m.version for m in made.applied] == [file]
+    assert (made.pending, made.unknown, made.lookalikes) == ((), (), ())
+    assert made.renamed == {row: file}
+    assert made.changed == (file,)
+
+
+@pytest.mark.parametrize(
+    ("tool", "rows", "files"),
+    [
+        (None, "1_a.sql", "1_b.sql"),
+        ("dbmate", "1_a.sql", "001_b.sql"),
+        ("prisma", "20260101_a", "20260101_b"),
+        ("sql-migrate", "1_a.sql", "1_b.sql"),
+        # whose it is cannot be told
+        ("goose", "1_a.sql", "1_b.sql 1_c.sql"),
+        ("goose", "1_a.sql 1_x.sql", "1_b.sql"),
+        ("goose", "1_a.sql", "1_a.sql 1_b.sql"),
+    ],
+)
+def test_no_other_file_takes_the_place_of_a_row(
+    tool: str | None, rows: str, files: str
+) -> None:
+    """Where the name is the key, or two have the number."""
+    made = plan(tool, files, rows)
+    assert made.renamed == {}
+    left = set(files.split()) - set(rows.split())
+    assert {m.version for m in made.pending} == left
