@@ -5,7 +5,8 @@ ARG PYTHON=python:3.15-slim
 FROM ${PYTHON} AS build
 WORKDIR /build
 COPY requirements requirements
-# What GATE_LOGIN needs: azure, aws, google, or several of them; nothing by default.
+# What GATE_LOGIN needs: azure, aws, google; what https to a collector needs: otel; or
+# several of them; nothing by default.
 ARG EXTRAS=
 RUN for name in run ${EXTRAS}; do cat "requirements/${name}.txt"; done > wanted.txt && \
     pip install --no-cache-dir --no-compile --no-deps --only-binary :all: \

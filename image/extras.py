@@ -77,4 +77,6 @@ EXTRAS: Final[Mapping[str, Extra]] = {
         data=("certifi/cacert.pem",),
         namespaces=("google",),
     ),
+    # Python's own TLS, for a collector that is spoken to by https; no library.
+    "otel": Extra(modules=()),
 }

@@ -46,6 +46,7 @@ class Question:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     form: Mapping[str, str]
+    body: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,7 @@ class Endpoint:
             query=dict(parse_qsl(parts.query)),
             headers={name.lower(): value for name, value in handler.headers.items()},
             form=dict(parse_qsl(body)),
+            body=body,
         )
         self.asked.append(question)
         reply = self.faults.pop(0) if self.faults else self.answer(question)

@@ -9,5 +9,6 @@ GATE_TIMEOUT; ``steps`` is what commands share; ``migrate`` is the main path, an
 ``apply`` what it does when something is pending; ``check`` (with ``wait``), ``status``
 (with ``plan``), ``resolve``, ``adopt``, ``baseline`` and ``new`` are the others;
 ``recording`` writes what is said to be applied; ``last_failure`` writes down, and
-tells, why an attempt failed; ``answers`` is what ``status`` and ``plan`` print.
+tells, why an attempt failed; ``answers`` is what ``status`` and ``plan`` print;
+``telemetry`` is who follows a run from outside.
 """

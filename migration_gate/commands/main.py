@@ -13,7 +13,7 @@ import traceback
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from migration_gate import __version__
 from migration_gate.commands.calls import COMMANDS, DEFAULT, read_call
@@ -35,6 +35,7 @@ from migration_gate.report.events import (
     GATE_FAILED,
     GATE_OPENED,
     SETTINGS_UNKNOWN,
+    TELEMETRY_NOT_SENT,
 )
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
@@ -42,10 +43,19 @@ from migration_gate.settings.database import empty_variables
 from migration_gate.settings.settings import from_environ, log_settings
 
 
+if TYPE_CHECKING:
+    from migration_gate.report.telemetry import Telemetry
+
 STDOUT: Final = 1
 STDERR: Final = 2
 # A person who watches is shown at once that something goes on.
 LIVE_HEARTBEAT_S: Final = 0.5
+FOLLOWED_BY: Final = (
+    "TRACEPARENT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
 ANSWERED: Final = frozenset({"-h", "--help", "--version"})
 
 
@@ -57,20 +67,35 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     command = COMMANDS.get(arguments[0] if arguments else DEFAULT)
     wanted = log_settings(environ)
+    ids: Mapping[str, str] = {}
+    telemetry = None
+    if any(environ.get(name) for name in FOLLOWED_BY):
+        from migration_gate.commands.telemetry import follow
+
+        ids, telemetry = follow(
+            environ,
+            sends=command is not None and command.needs_database,
+            tells_words=wanted.log_detail == "safe",
+        )
     log = Log(
         fd=STDERR if command is not None and command.answers else STDOUT,
         log_format=wanted.log_format,
         level=wanted.log_level,
-        common=dict(wanted.pod_fields),
+        common={**dict(wanted.pod_fields), **ids},
         termination_log=wanted.termination_log,
+        record=None if telemetry is None else telemetry.record,
     )
-    verdict = run(lambda tally: _perform(arguments, environ, log, tally), log)
+    verdict = run(
+        lambda tally: _perform(arguments, environ, log, tally), log, telemetry
+    )
     return verdict.exit_code
 
 
-def run(step: Callable[[Tally], None], log: Log) -> Verdict:
+def run(
+    step: Callable[[Tally], None], log: Log, telemetry: Telemetry | None = None
+) -> Verdict:
     """Perform a step, turn whatever ends it into a verdict, and report that once."""
-    tally, ending = Tally(), _Ending(log)
+    tally, ending = Tally(), _Ending(log, telemetry)
     error: GateError | None = None
     is_done = False
     try:
@@ -95,27 +120,39 @@ class _Ending:
     thread that watches for signals takes over.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, telemetry: Telemetry | None) -> None:
         self._log = log
+        self._telemetry = telemetry
         self._started_s = time.monotonic()
         self._reporting = threading.Lock()
-        self._exit_code = 1
+        self._verdict: Verdict | None = None
 
     def end(self, error: GateError | None, tally: Tally) -> Verdict:
         """Report how the run ended."""
-        verdict = self._make_verdict(error, tally)
-        self._exit_code = verdict.exit_code
+        verdict = self._verdict = self._make_verdict(error, tally)
+        if self._telemetry is not None:
+            self._send(self._telemetry, verdict)
         self._reporting.acquire()
         _report(verdict, self._log)
         ignore_signals()
         return verdict
 
     def leave(self, error: GateError, tally: Tally) -> None:
-        """Report for a main thread that is stuck, and end the process."""
+        """
+        Report for a main thread that is stuck, and end the process.
+
+        What the main thread has decided stands, though it may not have said it yet.
+        """
+        verdict = self._verdict or self._make_verdict(error, tally)
         if self._reporting.acquire(blocking=False):
-            _report(self._make_verdict(error, tally), self._log)
-            os._exit(1)
-        os._exit(self._exit_code)
+            _report(verdict, self._log)
+        os._exit(verdict.exit_code)
+
+    def _send(self, telemetry: Telemetry, verdict: Verdict) -> None:
+        """Tell of the run elsewhere, before the last line, and never instead of it."""
+        fault = telemetry.send(verdict.fields, verdict.message)
+        if fault:
+            self._log.emit(TELEMETRY_NOT_SENT, reason=fault)
 
     def _make_verdict(self, error: GateError | None, tally: Tally) -> Verdict:
         duration_ms = round((time.monotonic() - self._started_s) * 1000)

@@ -5,5 +5,7 @@ Imports no other room. ``errors`` is the tree of what closes the gate; ``outcome
 exceptions that the run acts on; ``quoting`` writes identifiers for people; ``cleaning``
 is PostgreSQL's words without row data and SQL; ``remedies`` tells what to do about an
 error of PostgreSQL's; ``verdict`` makes the last line's fields; ``events`` names each
-line; ``console`` writes a line for a person; ``log`` writes lines.
+line; ``console`` writes a line for a person; ``log`` writes lines. ``spans`` and
+``metrics`` are a run as OpenTelemetry has it, in the form of ``otlp``; ``telemetry``
+keeps what they are made of, and sends them.
 """

@@ -180,6 +180,12 @@ MIGRATION_RESOLVED = Event(
     "{version} was declared {as}",
     ("version", "as"),
 )
+TELEMETRY_NOT_SENT = Event(
+    "telemetry.not_sent",
+    "warning",
+    "Telemetry was not sent, or not all of it: {reason}",
+    ("reason",),
+)
 SUMMARY_FIELDS = (
     "applied",
     "applied_count",

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import structlog
 
@@ -29,6 +29,7 @@ DEFAULT_COLUMNS: Final = 80
 
 
 LogFormat = Literal["auto", "json", "console"]
+Record: TypeAlias = Callable[[Event, Mapping[str, object]], None]
 
 
 class Log:
@@ -37,9 +38,10 @@ class Log:
 
     Common fields (pod name and the like) are bound once and stand on every line.
     ``is_live`` tells whether a person watches: a line of progress is then written over.
+    ``record`` is told of every event, of those below the level too.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # where, how, what and for whom, by name
         self,
         *,
         fd: int,
@@ -47,6 +49,7 @@ class Log:
         level: Level = "info",
         common: Mapping[str, str] | None = None,
         termination_log: str = "",
+        record: Record | None = None,
     ) -> None:
         is_terminal = os.isatty(fd)
         is_for_person = log_format == "console" or (
@@ -56,6 +59,7 @@ class Log:
         self._is_for_person = is_for_person
         self._is_terminal = is_terminal
         self._level = LEVELS[level]
+        self._record = record
         # wrap_logger() would load defaults, among them the renderer for people; so
         # would each of structlog.processors.
         self._descriptor = _Descriptor(fd)
@@ -80,6 +84,8 @@ class Log:
 
     def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""
+        if self._record is not None:
+            self._record(event, fields)
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
             message = event.message.format_map(_Words(fields))

@@ -4,5 +4,6 @@ The environment becomes Settings. Pure.
 ``settings`` are names, defaults and values; ``database`` is which database;
 ``connection_string`` takes a URL or a key=value string apart; ``libpq`` are its
 parameters; ``durations`` are how a duration is written; ``spelling`` guesses which
-known word was meant.
+known word was meant. ``tracing`` is the trace that a run belongs to, ``telemetry`` what
+is sent to whom.
 """

@@ -258,10 +258,13 @@ def test_connections_are_opened_in_one_place() -> None:
 
 
 def test_nothing_opens_a_socket_or_starts_a_process() -> None:
-    """The database is all that the gate talks to, and the resolver."""
-    assert files_that(mention=r"socket\..*") == {"migration_gate/connection/servers.py"}
-    assert files_that(mention=r"socket\.(socket|create_\w+|fromfd)") == set()
-    network = r"(ssl|http|urllib|asyncio|subprocess|multiprocessing)(\..*)?"
+    """The database is all that the gate talks to, the resolver, and a collector."""
+    sender = "migration_gate/report/telemetry.py"
+    resolver = "migration_gate/connection/servers.py"
+    assert files_that(mention=r"socket\..*") == {resolver, sender}
+    assert files_that(mention=r"socket\.(socket|create_\w+|fromfd)") == {sender}
+    assert files_that(imports="ssl") == {sender}
+    network = r"(http|urllib|asyncio|subprocess|multiprocessing)(\..*)?"
     assert files_that(imports=network) == set()
     assert files_that(call=r"os\.(system|fork|popen|exec\w*|spawn\w*)") == set()
 
@@ -275,10 +278,11 @@ def test_only_the_log_writes() -> None:
     }
 
 
-def test_there_is_one_thread_beside_the_main_one() -> None:
-    """It watches for signals."""
+def test_there_are_two_threads_beside_the_main_one() -> None:
+    """One watches for signals, one sends to a collector at the end."""
     assert files_that(call=r"threading\.Thread|Thread") == {
-        "migration_gate/commands/signals.py"
+        "migration_gate/commands/signals.py",
+        "migration_gate/report/telemetry.py",
     }
 
 
