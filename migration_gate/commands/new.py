@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from migration_gate.files.folder import read_folder
+from migration_gate.files.listing import folders_of
 from migration_gate.files.migration import Migration
 from migration_gate.files.names import NAME_MAX_CHARACTERS
 from migration_gate.report.errors import FileFault, MigrationFilesError
@@ -39,14 +40,14 @@ TEMPLATE: Final = """\
 
 def new(settings: Settings, _log: Log, tally: Tally, *, name: str) -> None:
     """Write the next migration, and print its path. Raises MigrationFilesError."""
-    path = create_migration(Path(settings.migrations), name)
+    path = create_migration(settings.migrations, name)
     write_line(STDOUT, str(path))
     tally.outcome = f"made {path.name}"
 
 
-def create_migration(folder: Path, name: str) -> Path:
+def create_migration(folder: str | Path, name: str) -> Path:
     """
-    Write the next migration and return its path.
+    Write the next migration and return its path: in the last of several folders.
 
     The number continues what the folder has: a counter of the same width, or a
     timestamp; so does the ending. Writes one new file, never over an old one.
@@ -61,7 +62,7 @@ def create_migration(folder: Path, name: str) -> Path:
         raise MigrationFilesError([_fault(name, "name has no letter or digit")])
     migrations = read_folder(folder, allow_empty=True)
     ending = ".up.sql" if migrations and _is_up(migrations[-1]) else ".sql"
-    path = folder / f"{_next_head(migrations)}{words}{ending}"
+    path = Path(folders_of(folder)[-1]) / f"{_next_head(migrations)}{words}{ending}"
     if len(path.name) > NAME_MAX_CHARACTERS:
         raise MigrationFilesError([_fault(path.name, "name is too long")])
     text = TEMPLATE.format(

@@ -16,7 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from migration_gate.files.listing import error_words, list_entries, read_entries
+from migration_gate.files.listing import (
+    error_words,
+    list_entries,
+    path_of,
+    read_entries,
+)
 from migration_gate.files.migration import (
     Content,
     Migration,
@@ -45,7 +50,7 @@ READ_MIN_BYTES: Final = 1 << 16  # of what does not say how long it is
 
 def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ...]:
     """
-    Read the name and checksum of every migration in a folder.
+    Read the name and checksum of every migration in a folder, or in several.
 
     Returns them sorted by number, then by name in byte order. Reads only.
 
@@ -54,7 +59,7 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
             that could be meant and is not read; lists every fault.
     """
     entries = list_entries(folder)
-    faults = read_entries(entries, allow_empty=allow_empty)
+    faults = read_entries(entries, folder, allow_empty=allow_empty)
     migrations = []
     for path, (version, said, is_outside) in entries.files.items():
         if said.kind != "up":
@@ -224,7 +229,7 @@ def _read(folder: str | Path, name: str) -> Content:
     # Ten thousand files may be read by a gate that has nothing to do: in half the time
     # that Path.open() takes.
     # A pipe would wait for who writes it, and a device may have no end.
-    file = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NONBLOCK)
+    file = os.open(path_of(folder, name), os.O_RDONLY | os.O_NONBLOCK)
     try:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):

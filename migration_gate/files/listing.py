@@ -28,6 +28,7 @@ from migration_gate.files.names import (
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
+SEPARATOR: Final = ":"
 # diesel, Hasura; Prisma, Drizzle.
 INSIDE: Final = ("up.sql", "migration.sql")
 METADATA: Final = "metadata.toml"
@@ -50,19 +51,46 @@ class Entry(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """The files of a folder and those below it, by their paths from it, sorted."""
+    """
+    The files of a folder and those below it, by their paths from it, sorted.
+
+    Where there are several folders, their names are part of the paths, and ``folder``
+    is where they start from.
+    """
 
     folder: str | Path
     files: Mapping[str, Entry]
 
 
+def folders_of(folder: str | Path) -> list[str]:
+    """Return the folders that a setting names."""
+    return str(folder).split(SEPARATOR)
+
+
+def path_of(folder: str | Path, file: str) -> str:
+    """Return the path of a file, whose folder is part of its name if there are more."""
+    return file if SEPARATOR in str(folder) else f"{folder}/{file}"
+
+
 def list_entries(folder: str | Path) -> Entries:
     """
-    List a folder and those below it; links are followed. Reads only.
+    List a folder and those below it, or several; links are followed. Reads only.
 
     Raises:
         MigrationFilesError: A folder cannot be read.
     """
+    folders = folders_of(folder)
+    if len(folders) == 1:
+        return _list_folder(folder)
+    files = {
+        f"{each}/{path}": entry
+        for each in folders
+        for path, entry in _list_folder(each).files.items()
+    }
+    return Entries(folder="", files=files)
+
+
+def _list_folder(folder: str | Path) -> Entries:
     files: dict[str, Entry] = {}
     waiting, seen = [""], set[str]()
     while waiting:
@@ -193,15 +221,24 @@ def _with_conf(path: str, name: str, said: Name) -> Entry:
     return Entry(name, said, is_outside=any(v.lower() == "false" for _, v in pairs))
 
 
-def read_entries(entries: Entries, *, allow_empty: bool) -> list[FileFault]:
-    """Return what of a folder could be meant and is not read."""
+def read_entries(
+    entries: Entries, folder: str | Path, *, allow_empty: bool
+) -> list[FileFault]:
+    """
+    Return what of a folder could be meant and is not read.
+
+    Args:
+        entries: What ``list_entries`` returns.
+        folder: As it was given that.
+        allow_empty: No migration is no fault; else each of several folders has one.
+    """
     ups = {path: e for path, e in entries.files.items() if e.said.kind == "up"}
     faults = _find_kind(entries, "refused")
     faults += _find_lone_ways_back(entries, ups)
     if ups or faults or not allow_empty:
         code = _find_kind(entries, "code")
-        if not ups and not faults:
-            faults.append(_nothing_in(entries))
+        if not faults:
+            faults += [] if allow_empty else _find_empty(folder, ups)
         faults += code
     faults += _find_duplicates(ups)
     for path in entries.files:
@@ -218,12 +255,17 @@ def _find_kind(entries: Entries, kind: str) -> list[FileFault]:
     ]
 
 
-def _nothing_in(entries: Entries) -> FileFault:
-    return FileFault(
-        file=str(entries.folder),
-        problem="no migration in the folder",
-        remedy="Check what is mounted or copied there, or set GATE_ALLOW_EMPTY=true.",
-    )
+def _find_empty(folder: str | Path, ups: Mapping[str, Entry]) -> Iterator[FileFault]:
+    folders = folders_of(folder)
+    for each in folders:
+        start = f"{each}/" if len(folders) > 1 else ""
+        if not any(path.startswith(start) for path in ups):
+            yield FileFault(
+                file=each,
+                problem="no migration in the folder",
+                remedy="Check what is mounted or copied there, or set "
+                "GATE_ALLOW_EMPTY=true.",
+            )
 
 
 def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:

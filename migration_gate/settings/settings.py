@@ -185,6 +185,12 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_folders(text: str) -> str:
+    if not all(_parse_text(text).split(":")):
+        raise ValueError("names no folder before or after a colon")
+    return text
+
+
 def _parse_word(text: str) -> str | None:
     return None if text == "none" else _parse_text(text)
 
@@ -263,7 +269,12 @@ LOGIN: Final = Setting(
     "how the gate proves who it is: by a password, or by the identity of the cloud",
 )
 SETTINGS: Final = (
-    Setting("GATE_MIGRATIONS", "migrations", _parse_text, "folder of the files"),
+    Setting(
+        "GATE_MIGRATIONS",
+        "migrations",
+        _parse_folders,
+        "folder of the files, or several with a colon between",
+    ),
     Setting(
         "GATE_ALLOW_EMPTY",
         "false",
