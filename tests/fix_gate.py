@@ -24,6 +24,7 @@ from typing import IO, Any, TypeAlias
 import pytest
 
 from tests.fix_postgres import Database
+from tests.log_schema import find_faults
 
 
 Event: TypeAlias = dict[str, Any]
@@ -174,7 +175,11 @@ class Process:
         return events[count - 1]
 
     def wait(self, timeout: float = TIMEOUT_S) -> Run:
-        """Wait for its end; one that goes on too long is killed, and a failure."""
+        """
+        Wait for its end; one that goes on too long is killed, and a failure.
+
+        So is a line of its log that is not what docs/log.schema.json says.
+        """
         try:
             exit_code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -185,13 +190,15 @@ class Process:
             self.kill()  # pytest-timeout may have ended the wait
             self._stdout.join()
             self._stderr.join()
+        events = self.events
+        assert [fault for event in events for fault in find_faults(event)] == []
         return Run(
             argv=self.argv,
             exit_code=exit_code,
             stdout=self._stdout.text,
             stderr=self._stderr.text,
             termination_log=self._termination_log.read_text("utf-8"),
-            events=self.events,
+            events=events,
         )
 
     def close(self) -> None:

@@ -375,6 +375,6 @@ def test_a_closed_gate_says_so_in_one_plain_line_on_stderr(gate: Gate) -> None:
     assert run.exit_code == 1
     assert run.stderr == (
         "migration-gate: closed: unknown command. The commands are: migrate, check, "
-        "wait, status, plan, resolve, adopt, new.\n"
+        "wait, status, plan, resolve, adopt, baseline, new.\n"
     )
     assert json.loads(run.termination_log)["reason"] == "settings"
