@@ -20,9 +20,15 @@ CREATE TABLE schema_migrations (
 FULL = f"""
 {PLAIN}
 ALTER TABLE schema_migrations
-    ADD checksum text, ADD duration_ms bigint, ADD gate_version text;
+    ADD checksum text, ADD duration_ms bigint, ADD gate_version text,
+    ADD superseded text;
 """
-OURS = [("checksum", "text"), ("duration_ms", "bigint"), ("gate_version", "text")]
+OURS = [
+    ("checksum", "text"),
+    ("duration_ms", "bigint"),
+    ("gate_version", "text"),
+    ("superseded", "text"),
+]
 ONE = {"1_a.sql": "CREATE TABLE a ();"}
 TWO = {**ONE, "2_b.sql": "CREATE TABLE b ();"}
 

@@ -65,7 +65,7 @@ from migration_gate.history.progress import (
     read_progress,
     write_intent,
 )
-from migration_gate.history.rows import insert_row, to_text
+from migration_gate.history.rows import insert_row, replace_row, to_text
 from migration_gate.report.errors import (
     FileFault,
     GateError,
@@ -130,7 +130,13 @@ def apply_outside(
     ensure_progress(worker.conn, worker.table, worker.login_role, full=full)
     with worker.translated("read the progress of files"):
         done = read_progress(worker.conn, worker.table, task.version)
-    _require_unedited(task, done)
+    edited = _find_edited(task, done)
+    if edited and _may_begin_anew(task, done):
+        with held.translated("write the progress of files"):
+            held.conn.execute(delete_units(worker.table, task.version))
+        done = {}
+    elif edited:
+        raise MigrationFilesError(edited)
     for unit in task.script.units:
         row = done.get(unit.number)
         if row is None:
@@ -167,8 +173,8 @@ def require_no_session(scripts: Iterable[Script]) -> None:
         raise MigrationFilesError(faults)
 
 
-def _require_unedited(task: Task, done: Mapping[int, Progress]) -> None:
-    """Refuse a file whose finished or started statements are not what they were."""
+def _find_edited(task: Task, done: Mapping[int, Progress]) -> list[FileFault]:
+    """Return what of the finished or started statements is not what it was."""
     script = task.script
     digests = {unit.number: digest_unit(script, unit) for unit in script.units}
     faults = []
@@ -179,8 +185,13 @@ def _require_unedited(task: Task, done: Mapping[int, Progress]) -> None:
             faults.append(_edited(task, line, column))
     if done.keys() - digests.keys():
         faults.append(_edited(task, None, None))
-    if faults:
-        raise MigrationFilesError(faults)
+    return faults
+
+
+def _may_begin_anew(task: Task, done: Mapping[int, Progress]) -> bool:
+    """Tell a repeatable migration, but not one with a statement of unknown end."""
+    is_known = all(row.state == "finished" for row in done.values())
+    return task.script.migration.is_repeatable and is_known
 
 
 def _edited(task: Task, line: int | None, column: int | None) -> FileFault:
@@ -432,11 +443,15 @@ def _record(run: _Run) -> AppliedMigration:
         task.version,
     )
     checksum = task.script.migration.checksum
+    if task.replaced is not None:
+        row = replace_row(table, task.replaced, checksum, duration)
+    else:
+        row = insert_row(table, task.version, checksum, duration)
     message = single(
         task,
         [
             *begin(worker, task.script),
-            own(worker, "row", insert_row(table, task.version, checksum, duration)),
+            own(worker, "row", row),
             own(worker, "finish", read_back),
             own(worker, "forget", delete_units(table, task.version)),
             Own("commit", b"COMMIT"),

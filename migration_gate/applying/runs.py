@@ -136,6 +136,7 @@ class Applier:
                     script=script,
                     version=version,
                     checks_defaults=any(map(_may_change_defaults, follows)),
+                    replaced=plan.find_replacement(migration),
                 )
             )
             if is_alone:

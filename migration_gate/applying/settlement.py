@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from migration_gate.execution.message import Task
-from migration_gate.files.migration import AppliedMigration, version_to_key
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.report.events import MIGRATION_APPLIED
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -76,17 +76,27 @@ def settle(version: str, row: AppliedMigration, tally: Tally, log: Log) -> None:
     )
 
 
-def settle_doubts(history: Iterable[AppliedMigration], tally: Tally, log: Log) -> None:
+def settle_doubts(
+    applied: Iterable[Migration],
+    history: Iterable[AppliedMigration],
+    tally: Tally,
+    log: Log,
+) -> None:
     """
     Settle what was in doubt when a connection was lost, by what the history says.
 
-    A row means that the COMMIT happened whose answer was lost; none, that it did not.
+    A row with the file's text means that the COMMIT happened whose answer was lost;
+    none, that it did not.
+
+    Args:
+        applied: The files that the history has.
+        history: Its rows.
     """
     if not tally.in_doubt:
         return
     rows = {version_to_key(row.version): row for row in history}
-    for version in tuple(tally.in_doubt):
-        row = rows.get(version_to_key(version))
-        if row is not None:
-            settle(version, row, tally, log)
+    for migration in applied:
+        row = rows.get(migration.key)
+        if row is not None and migration.version in tally.in_doubt:
+            settle(migration.version, row, tally, log)
     tally.in_doubt.clear()

@@ -24,6 +24,7 @@ State = Literal[
     "changed",
     "unknown",
     "out of order",
+    "left",
 ]
 
 
@@ -105,19 +106,23 @@ def make_status(
     changed, out_of_order = set(plan.changed), set(plan.out_of_order)
     lines = []
     replaced = {migration.key for migration in plan.replaced}
-    files = (*plan.applied, *plan.pending, *plan.replaced)
+    pending = {migration.key for migration in plan.pending}
+    left = {migration.key for migration in plan.left}
+    files = (*plan.applied, *plan.pending, *plan.replaced, *plan.left)
     for migration in sorted(files, key=lambda m: m.order):
         row = rows.get(migration.key)
-        state: State = "pending" if row is None else "applied"
+        state: State = "pending" if migration.key in pending else "applied"
         if row is None and migration.key in applied:
             state = "to record"
         if migration.key in replaced:
             state = "replaced"
+        if migration.key in left:
+            state = "left"
         if migration.version in changed:
             state = "changed"
         if migration.version in out_of_order:
             state = "out of order"
-        if row is None and migration.key in begun:
+        if migration.key in begun & pending:
             state = "unfinished"
         failure = failed.get(migration.key)
         lines.append(
@@ -130,7 +135,11 @@ def make_status(
                 failure=None if failure is None else str(failure),
             )
         )
-    unknown = [*plan.unknown, *(row for row, _ in plan.lookalikes)]
+    unknown = [
+        *plan.unknown,
+        *(row for row, _ in plan.lookalikes),
+        *plan.repeatables_gone,
+    ]
     by_version = {row.version: row for row in history}
     lines += [
         StatusLine(

@@ -30,6 +30,7 @@ from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import Fill
 from migration_gate.history.look import Look
+from migration_gate.history.writing import require_replaceable
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.events import NOT_ALTERED
 from migration_gate.report.log import Log
@@ -75,6 +76,8 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)
     with open_worker(held.settings, held, log) as worker:
+        if any(map(plan.find_replacement, plan.pending)):
+            require_replaceable(worker.table, worker.login_role)
         watch = Watch(held, worker, log)
         settlement = Settlement(tally, log)
         Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)

@@ -137,6 +137,12 @@ def _take_baseline(parser: ArgumentParser) -> None:
 
 def _take_name(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="words, such as add_orders_table")
+    parser.add_argument(
+        "--repeatable",
+        dest="is_repeatable",
+        action="store_true",
+        help="a file without a number, applied again whenever its text changes",
+    )
 
 
 COMMANDS: Final = {
@@ -190,7 +196,7 @@ COMMANDS: Final = {
         answers=True,
     ),
     "new": Command(
-        "write the next numbered file from a template",
+        "write the next file from a template",
         module="new",
         function="new",
         arguments=_take_name,

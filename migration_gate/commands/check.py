@@ -68,7 +68,8 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     finally:
         tally.waited_s += patience.waited_s
     log_plan(plan, log, tally)
-    tally.outcome = f"{len(migrations)} shipped here, all applied"
+    newer = f" or newer in the database: {len(plan.left)}" if plan.left else ""
+    tally.outcome = f"{len(migrations)} shipped here, all applied{newer}"
 
 
 def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:

@@ -117,7 +117,7 @@ def bring_up_to_date(
         if tally.in_doubt:
             from migration_gate.applying.settlement import settle_doubts
 
-            settle_doubts(session.seen.history, tally, log)
+            settle_doubts(plan.applied, session.seen.history, tally, log)
         log_plan(plan, log, tally)
         if plan.pending:
             from migration_gate.commands.apply import take_turn_and_apply

@@ -1,5 +1,5 @@
 """
-The command new: the next numbered file, from a template.
+The command new: the next numbered file, or a repeatable one, from a template.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from migration_gate.files.folder import read_folder
 from migration_gate.files.listing import folders_of
 from migration_gate.files.migration import Migration
-from migration_gate.files.names import NAME_MAX_CHARACTERS
+from migration_gate.files.names import NAME_MAX_CHARACTERS, REPEATABLE
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
@@ -27,6 +27,15 @@ FIRST_DIGITS: Final = 3
 HEAD: Final = re.compile(
     r"(?P<digits>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]+|[0-9]+)(?P<separator>[_-]?)"
 )
+REPEATED: Final = """\
+-- Purpose: {words}
+-- Created: {date}
+--
+-- Runs again whenever this text changes, after all numbered files, in one transaction
+-- with its history row. Write it so that it can: CREATE OR REPLACE, or DROP … IF EXISTS
+-- first. Keep it compatible with the version of the application that still runs.
+
+"""
 TEMPLATE: Final = """\
 -- Purpose: {words}
 -- Created: {date}
@@ -38,19 +47,24 @@ TEMPLATE: Final = """\
 """
 
 
-def new(settings: Settings, _log: Log, tally: Tally, *, name: str) -> None:
+def new(
+    settings: Settings, _log: Log, tally: Tally, *, name: str, is_repeatable: bool
+) -> None:
     """Write the next migration, and print its path. Raises MigrationFilesError."""
-    path = create_migration(settings.migrations, name)
+    path = create_migration(settings.migrations, name, is_repeatable=is_repeatable)
     write_line(STDOUT, str(path))
     tally.outcome = f"made {path.name}"
 
 
-def create_migration(folder: str | Path, name: str) -> Path:
+def create_migration(
+    folder: str | Path, name: str, *, is_repeatable: bool = False
+) -> Path:
     """
     Write the next migration and return its path: in the last of several folders.
 
     The number continues what the folder has: a counter of the same width, or a
-    timestamp; so does the ending. Writes one new file, never over an old one.
+    timestamp; so does the ending. A repeatable one has no number. Writes one new file,
+    never over an old one.
 
     Raises:
         MigrationFilesError: The name has no word, or the folder cannot be used.
@@ -60,12 +74,17 @@ def create_migration(folder: str | Path, name: str) -> Path:
     words = re.sub(r"[^a-z0-9]+", "_", plain.casefold()).strip("_")
     if not words:
         raise MigrationFilesError([_fault(name, "name has no letter or digit")])
-    migrations = read_folder(folder, allow_empty=True)
+    found = read_folder(folder, allow_empty=True)
+    migrations = tuple(m for m in found if not m.is_repeatable)
     ending = ".up.sql" if migrations and _is_up(migrations[-1]) else ".sql"
-    path = Path(folders_of(folder)[-1]) / f"{_next_head(migrations)}{words}{ending}"
+    made = f"{_next_head(migrations)}{words}{ending}"
+    if is_repeatable:
+        made = f"{REPEATABLE}{words}.sql"
+    path = Path(folders_of(folder)[-1]) / made
     if len(path.name) > NAME_MAX_CHARACTERS:
         raise MigrationFilesError([_fault(path.name, "name is too long")])
-    text = TEMPLATE.format(
+    template = REPEATED if is_repeatable else TEMPLATE
+    text = template.format(
         words=words.replace("_", " "), date=datetime.now(UTC).date().isoformat()
     )
     try:

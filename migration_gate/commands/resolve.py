@@ -24,7 +24,12 @@ from migration_gate.history.progress import (
     finish_unit,
     read_progress,
 )
-from migration_gate.history.rows import delete_rows, insert_row, replace_checksum
+from migration_gate.history.rows import (
+    declare_replaced,
+    delete_rows,
+    insert_row,
+    replace_checksum,
+)
 from migration_gate.planning.naming import NO_FILE, find_keys, find_through
 from migration_gate.planning.plan import Plan
 from migration_gate.report.events import MIGRATION_RESOLVED
@@ -178,7 +183,11 @@ def _record(
     if started is not None:  # the file goes on after it
         return Writing(version, "applied", [finish_unit(table, *started)])
     forget = [delete_units(table, unit) for unit in units]
-    if migration in plan.pending:
+    replaced = plan.find_replacement(migration)
+    if replaced is not None:
+        declare = declare_replaced(table, replaced, migration.checksum)
+        return Writing(version, "applied as it stands now", [declare, *forget])
+    if migration in (*plan.pending, *plan.left):
         recorded = plan.version_to_record(migration)
         insert = insert_row(table, recorded, migration.checksum)
         return Writing(version, "applied", [insert, *forget])

@@ -29,6 +29,7 @@ from migration_gate.report.events import (
     GATE_STARTED,
     OUT_OF_ORDER,
     PLAN_MADE,
+    REPEATABLES_LEFT,
     UNKNOWN_VERSIONS,
 )
 from migration_gate.report.log import Log
@@ -204,6 +205,7 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
         CHANGED_MIGRATIONS: plan.changed,
         UNKNOWN_VERSIONS: plan.unknown,
         OUT_OF_ORDER: plan.below_applied,
+        REPEATABLES_LEFT: tuple(migration.version for migration in plan.left),
     }
     found = {event: versions for event, versions in disagreements.items() if versions}
     for event, versions in found.items():

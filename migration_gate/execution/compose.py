@@ -27,6 +27,7 @@ from migration_gate.history.rows import (
     finish_row,
     insert_row,
     lock_row,
+    replace_row,
     rows_written,
 )
 from migration_gate.session.marks import to_mark
@@ -57,8 +58,7 @@ def compose_transaction(
     """
     (unit,) = task.script.units
     version = literal(worker, task.version)
-    checksum = literal(worker, task.script.migration.checksum)
-    row, finish = _row_templates(worker)
+    _, finish = _row_templates(worker)
     return to_messages(
         worker,
         task,
@@ -67,7 +67,7 @@ def compose_transaction(
                 worker, task.script, unit.modes, mark=to_mark(share_index, unit.number)
             ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
-            Own("row", _fill(row, {VERSION: version, CHECKSUM: checksum})),
+            _write_row(worker, task),
             *become_role(worker),
         ),
         statements=unit.statements,
@@ -94,6 +94,21 @@ def compose_flush(worker: Worker, task: Task) -> Message:
         Own("commit", b"COMMIT"),
     )
     return single(task, parts)
+
+
+def _write_row(worker: Worker, task: Task) -> Own:
+    """Make the migration's row, or give the one that it has its new text."""
+    checksum = task.script.migration.checksum
+    if task.replaced is not None:
+        written = rows_written(worker.table)
+        replace = replace_row(worker.table, task.replaced, checksum, written)
+        return own(worker, "row", replace)
+    row, _ = _row_templates(worker)
+    values = {
+        VERSION: literal(worker, task.version),
+        CHECKSUM: literal(worker, checksum),
+    }
+    return Own("row", _fill(row, values))
 
 
 @cache

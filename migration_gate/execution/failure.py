@@ -232,7 +232,9 @@ def _find_outcome(
         return LocksNotFreeError(describe_failure(worker, task.script, failure))
     if part.name == "defaults" and failure.sqlstate == OUTDATED:
         return DefaultsChangedError()
-    if part.name == "row" and failure.sqlstate == "23505":
+    # The row of a repeatable one has another text than it had.
+    is_there = DIVISION_BY_ZERO if task.replaced else "23505"
+    if part.name == "row" and failure.sqlstate == is_there:
         return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "role" and worker.settings.role is not None:
         return _explain_role(worker, worker.settings.role, failure)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from migration_gate.files.migration import BYTE_ORDER_MARK, unchanged
+from migration_gate.files.migration import BYTE_ORDER_MARK, Replacement, unchanged
 from migration_gate.files.script import Script
 from migration_gate.statements import Statement, blocks
 
@@ -52,12 +52,14 @@ class Task:
     A script, and the version that the history gets, in the spelling it uses.
 
     ``checks_defaults`` asks before it whether the session still has the defaults of a
-    new one: what was applied before it may have changed them.
+    new one: what was applied before it may have changed them. ``replaced`` is the row
+    that a repeatable one has already.
     """
 
     script: Script
     version: str
     checks_defaults: bool = False
+    replaced: Replacement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,11 @@ def _find_misplaced(migrations: Iterable[Migration]) -> list[FileFault]:
         if replaces is None:
             continue
         before = [m for m in ordered[:place] if not replaces.covers(m.number, m.key)]
-        if before:
+        if migration.is_repeatable:
+            problem = "repeatable, and says that it stands for others"
+            remedy = "Let a numbered file stand for them."
+            faults.append(FileFault(migration.file, problem, remedy))
+        elif before:
             problem = f'comes after "{before[0].version}", which it does not replace'
             remedy = "Give it the number of the last one that it replaces."
             faults.append(FileFault(migration.file, problem, remedy))

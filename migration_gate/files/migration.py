@@ -26,6 +26,7 @@ WHITE_SPACE = b" \t\n\r\v\f"
 CARRIAGE_RETURN = ord("\r")
 
 Content: TypeAlias = bytes | mmap.mmap
+Order: TypeAlias = tuple[bool, Number, bytes]
 
 
 class Replaced(NamedTuple):
@@ -55,6 +56,7 @@ class Migration(NamedTuple):
     """
     A migration on disk.
 
+    ``number`` is empty where it is repeatable: applied again when its text changes.
     ``version`` is the name of the file, or of the folder that is one migration; ``key``
     is what its spellings share and what history is compared by; ``checksum`` is
     ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
@@ -76,9 +78,14 @@ class Migration(NamedTuple):
         return self.path or self.version
 
     @property
-    def order(self) -> tuple[Number, bytes]:
+    def is_repeatable(self) -> bool:
+        """Return whether it is applied again when its text changes."""
+        return not self.number
+
+    @property
+    def order(self) -> Order:
         """Return what migrations are sorted by: number, then name in byte order."""
-        return self.number, self.version.encode()
+        return self.is_repeatable, self.number, self.version.encode()
 
 
 class AppliedMigration(NamedTuple):
@@ -86,13 +93,28 @@ class AppliedMigration(NamedTuple):
     A row of the history.
 
     ``applied_at`` is ISO 8601 in UTC as the database gave it; ``checksum`` and
-    ``duration_ms`` are None where another program wrote the row.
+    ``duration_ms`` are None where another program wrote the row. ``superseded`` are the
+    earlier texts of a repeatable one; see ``planning.repeatables``.
     """
 
     version: str
     checksum: str | None = None
     applied_at: str = ""
     duration_ms: int | None = None
+    superseded: str = ""
+
+
+class Replacement(NamedTuple):
+    """
+    The row of a repeatable migration, and what becomes of it with the file's text.
+
+    ``checksum`` is the one that it has; ``superseded`` is what it gets.
+    """
+
+    key: str
+    version: str
+    checksum: str
+    superseded: str
 
 
 class ForeignRow(NamedTuple):

@@ -30,6 +30,8 @@ VERSIONED: Final = re.compile(
     r"(?P<prefix>[VUB]) (?P<parts> [0-9]+ (?:[._][0-9]+)* ) __ (?P<words>.+)",
     re.DOTALL | re.VERBOSE,
 )
+# Flyway's repeatable migrations; in any other case they are not, to it.
+REPEATABLE: Final = "R__"
 FORWARD: Final = re.compile(r"[._-]up\Z", re.IGNORECASE)
 BACK: Final = re.compile(r"[._-](?:down|undo|rollback|revert)\Z", re.IGNORECASE)
 FORM: Final = "name is not of the form NUMBER_words.sql"
@@ -104,8 +106,8 @@ class Name(NamedTuple):
     What a name says; ``is_baseline`` tells that it stands for all up to its number.
 
     ``base`` is what a migration and its way back have in common; ``number`` and it are
-    empty where there is no number. ``problem`` and ``remedy`` are of a refused name, or
-    of code, which is refused beside SQL.
+    empty where there is no number, as in the name of a repeatable one. ``problem`` and
+    ``remedy`` are of a refused name, or of code, which is refused beside SQL.
     """
 
     kind: Kind
@@ -123,7 +125,8 @@ def classify(name: str) -> Name:
     """
     Tell what the name of a file is.
 
-    Of two names that are migrations, number and then byte order say which comes first.
+    Of two names that are migrations, number and then byte order say which comes first;
+    those of repeatable ones come last.
     """
     if name.startswith((".", "_")):
         return IGNORED
@@ -158,6 +161,8 @@ def _classify_sql(stem: str) -> Name:
             f"migration for another database ({database})",
             f"Ship PostgreSQL's files alone. {IGNORE}",
         )
+    if is_repeatable(stem) and stem != REPEATABLE:
+        return _read_repeatable(stem)
     versioned = VERSIONED.fullmatch(stem)
     if versioned:
         return _read_versioned(versioned)
@@ -189,6 +194,20 @@ def _read_versioned(match: re.Match[str]) -> Name:
     return Name(kind="up", number=number, base=FORWARD.sub("", base))
 
 
+def is_repeatable(version: str) -> bool:
+    """Tell a repeatable migration by the name of its file, or by its version."""
+    return version.startswith(REPEATABLE)
+
+
+def _read_repeatable(stem: str) -> Name:
+    if BACK.search(stem):
+        return refused(
+            "way back of a repeatable migration, and none is undone",
+            "Put an earlier text into the repeatable file itself. " + IGNORE,
+        )
+    return Name(kind="up", base=FORWARD.sub("", stem))
+
+
 def _trim(parts: Number) -> Number:
     while len(parts) > 1 and parts[-1] == 0:
         parts = parts[:-1]
@@ -197,10 +216,10 @@ def _trim(parts: Number) -> Number:
 
 def _refuse(stem: str) -> Name:
     """Say of a name that ends in .sql why it is no migration."""
-    if re.match(r"R__.", stem):
+    if re.match(r"[rR]_", stem):
         return refused(
-            "repeatable migration, and the gate applies a file once",
-            "Put each change of it into a numbered migration. " + IGNORE,
+            "name is almost that of a repeatable migration, R__words.sql",
+            "Rename it to R__words.sql. " + IGNORE,
         )
     if re.match(CALLBACK, stem):
         return refused(

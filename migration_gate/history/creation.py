@@ -216,7 +216,8 @@ def _creation(
             applied_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
             checksum pg_catalog.text,
             duration_ms bigint,
-            gate_version pg_catalog.text
+            gate_version pg_catalog.text,
+            superseded pg_catalog.text
         );
         {leave}
         {fill}

@@ -185,8 +185,9 @@ def _to_history(rows: Iterable[Sequence[Any]]) -> tuple[AppliedMigration, ...]:
             applied_at=applied_at or "",
             # A table that was taken over may have numeric, and in it what is no number.
             duration_ms=duration_ms if isinstance(duration_ms, int) else None,
+            superseded=superseded[0] if superseded else "",
         )
-        for version, checksum, applied_at, duration_ms in rows
+        for version, checksum, applied_at, duration_ms, *superseded in rows
     ]
     return tuple(sorted(history, key=_age))
 

@@ -56,9 +56,11 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             time="installed_on",
             checksum="pg_catalog.encode(checksum, 'hex')",
         ),
-        # CoreMigrationType.java. Repeatable ones have no version, and no file here.
+        # CoreMigrationType.java. Repeatable ones have no version, but a file's path.
         "flyway": Reader(
             "Flyway",
+            version="CASE WHEN version IS NULL "
+            "THEN pg_catalog.regexp_replace(script, '^.*/', '') ELSE version END",
             state="CASE WHEN NOT success THEN 'failed' "
             "WHEN type = ANY (ARRAY['DELETE', 'UNDO_SQL', 'UNDO_SCRIPT', 'UNDO_JDBC'])"
             " THEN 'undone' "
@@ -67,7 +69,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             time="installed_on",
             checksum="checksum",
             order="installed_rank",
-            counts="version IS NOT NULL",
+            counts="version IS NOT NULL OR script ~ '(^|/)R__[^/]*[.]sql$'",
         ),
         "diesel": Reader("Diesel", time="run_on"),
         # A name has a row for each attempt.

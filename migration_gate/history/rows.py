@@ -4,14 +4,14 @@ The statements that read and write the history table. Nothing is sent from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from psycopg import sql
 
 from migration_gate import __version__
 from migration_gate.connection.qualified import qualified
-from migration_gate.files.migration import AppliedMigration
+from migration_gate.files.migration import AppliedMigration, Replacement
 from migration_gate.history.table import HistoryTable
 
 
@@ -28,27 +28,36 @@ def read_rows(table: HistoryTable) -> sql.Composed:
     """
     Return the query for all rows, as one JSON array of arrays, and the table's oid.
 
-    A row has version, checksum, time and duration in ms; the array is NULL where there
-    are none. The oid tells whether it is the table that was judged. The third column is
-    the origin of rows that were taken over, NULL where there are none.
+    A row has version, checksum, time, duration in ms and, where there are any, earlier
+    texts; the array is NULL where there are none. The oid tells whether it is the table
+    that was judged. The third column is the origin of rows that were taken over, NULL
+    where there are none.
     """
     name = sql.Identifier(table.schema, table.name)
     ours = {
         name: sql.Identifier(name) if name in table.our_columns else sql.NULL
-        for name in ("checksum", "duration_ms")
+        for name in ("checksum", "duration_ms", "superseded")
     }
-    return sql.SQL(
-        "SELECT {name_text}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8, "
-        "pg_catalog.json_agg(pg_catalog.json_build_array("
+    facts = sql.SQL(
         'pg_catalog."left"(version::pg_catalog.text, {length}), '
-        "{checksum}, {time}, {duration_ms})), {origin} FROM {name} "
-        "WHERE version IS NOT NULL"
+        "{checksum}, {time}, {duration_ms}"
     ).format(
-        name_text=name.as_string(),
         length=VERSION_READ_MAX,
         checksum=ours["checksum"],
         time=to_text(has_zone=table.has_zone),
         duration_ms=ours["duration_ms"],
+    )
+    # Nearly no row has more, and a history may have ten thousand.
+    return sql.SQL(
+        "SELECT {name_text}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8, "
+        "pg_catalog.json_agg(CASE WHEN {superseded} IS NULL "
+        "THEN pg_catalog.json_build_array({facts}) "
+        "ELSE pg_catalog.json_build_array({facts}, {superseded}) END), {origin} "
+        "FROM {name} WHERE version IS NOT NULL"
+    ).format(
+        name_text=name.as_string(),
+        facts=facts,
+        superseded=ours["superseded"],
         origin=ORIGIN if "gate_version" in table.our_columns else sql.NULL,
         name=name,
     )
@@ -76,6 +85,39 @@ def insert_row(
         sql.Identifier(table.schema, table.name),
         sql.SQL(", ").join(sql.Identifier(column) for column in values),
         sql.SQL(", ").join(values.values()),
+    )
+
+
+def replace_row(
+    table: HistoryTable,
+    row: Replacement,
+    checksum: str,
+    duration_ms: sql.Composable,
+) -> sql.Composed:
+    """
+    Return the statement that records a repeatable migration's text in its row.
+
+    Divides by the number of rows, so that it fails where the row is not what it was
+    when the plan was made.
+    """
+    return sql.SQL(
+        "WITH done AS (UPDATE {table} SET {values} WHERE {is_row} RETURNING 1) "
+        "SELECT {one_by_count}"
+    ).format(
+        table=sql.Identifier(table.schema, table.name),
+        values=_assign(
+            {
+                "checksum": checksum,
+                "applied_at": clock(has_zone=table.has_zone),
+                "duration_ms": duration_ms,
+                "gate_version": __version__,
+                "superseded": row.superseded,
+            }
+        ),
+        is_row=qualified("version = {} AND checksum = {}").format(
+            row.version, row.checksum
+        ),
+        one_by_count=qualified("1 / (SELECT pg_catalog.count(*) FROM done)"),
     )
 
 
@@ -120,6 +162,25 @@ def delete_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     return qualified("DELETE FROM {} WHERE version = ANY (ARRAY[{}])").format(
         sql.Identifier(table.schema, table.name),
         sql.SQL(", ").join(map(sql.Literal, versions)),
+    )
+
+
+def declare_replaced(
+    table: HistoryTable, row: Replacement, checksum: str
+) -> sql.Composed:
+    """Return the statement by which a repeatable's text counts as applied."""
+    values = {"checksum": checksum, "superseded": row.superseded}
+    return sql.SQL("UPDATE {} SET {} WHERE {}").format(
+        sql.Identifier(table.schema, table.name),
+        _assign({k: v for k, v in values.items() if k in table.our_columns}),
+        qualified("version = {}").format(row.version),
+    )
+
+
+def _assign(values: Mapping[str, str | sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+        for name, value in values.items()
     )
 
 

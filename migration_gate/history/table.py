@@ -18,6 +18,7 @@ OUR_COLUMNS = {
     "checksum": "pg_catalog.text",
     "duration_ms": "bigint",
     "gate_version": "pg_catalog.text",
+    "superseded": "pg_catalog.text",
 }
 CHARACTER_TYPES = frozenset({"text", "varchar", "bpchar"})
 TIME_TYPES = frozenset({"timestamp", "timestamptz"})

@@ -15,9 +15,10 @@ from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import translated
-from migration_gate.history.table import HistoryTable, missing_right
+from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
 from migration_gate.report.errors import (
     GateError,
+    HistoryError,
     HistoryRefusedError,
     LoginRefusedError,
     ServerRefusedError,
@@ -88,6 +89,33 @@ def explain_write(
     if refusal.sqlstate == "42501" and sequences:
         return _lacks_sequence(table.schema, sequences[0], role)
     return HistoryRefusedError(refusal, hint=_find_hint(refusal, where, triggers))
+
+
+def require_replaceable(table: HistoryTable, role: str) -> None:
+    """
+    Refuse a table whose rows cannot get the text of a repeatable migration.
+
+    Raises:
+        LoginRefusedError: The login role lacks UPDATE.
+        HistoryError: It lacks a column.
+    """
+    if not table.can_update:
+        rights = ", ".join(WRITING)
+        raise missing_right(rights, table.schema, table.name, {"login_role": role})
+    if table.is_complete:
+        return
+    missing = [name for name in OUR_COLUMNS if name not in table.our_columns]
+    columns = ", ".join(
+        f"ADD COLUMN {name} {OUR_COLUMNS[name].removeprefix('pg_catalog.')}"
+        for name in missing
+    )
+    where = f"{quote_name(table.schema)}.{quote_name(table.name)}"
+    raise HistoryError(
+        f'table "{table.schema}.{table.name}" lacks what a repeatable migration needs '
+        "to be applied again: its earlier texts are kept there, so that an older image "
+        "does not bring one back",
+        hint=f"Let its owner run: ALTER TABLE {where} {columns};",
+    )
 
 
 def _find_hint(refusal: ServerRefusedError, where: str, triggers: Sequence[str]) -> str:

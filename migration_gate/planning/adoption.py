@@ -21,7 +21,7 @@ from migration_gate.files.migration import (
     Replaced,
     version_to_key,
 )
-from migration_gate.files.names import Number, classify, read_number
+from migration_gate.files.names import Number, classify, is_repeatable, read_number
 from migration_gate.planning.plan import listed
 from migration_gate.report.errors import HistoryError
 
@@ -47,6 +47,13 @@ def _to_parts(version: str) -> tuple[int, ...]:
 
 NUMBER: Final = Key(_to_parts, lambda file: file.number)
 # "1" and "001" are two versions.
+# Flyway's repeatable ones have no version, but a name.
+FLYWAY: Final = Key(
+    lambda version: (
+        version_to_key(version) if is_repeatable(version) else _to_parts(version)
+    ),
+    lambda file: file.number or file.key,
+)
 DIGITS: Final = Key(str, lambda file: re.split("[^0-9]", file.version)[0])
 NAME: Final = Key(version_to_key, lambda file: file.key)
 BEFORE_UNDERSCORE: Final = Key(
@@ -80,7 +87,7 @@ RULES: Final[Mapping[str, Rules]] = MappingProxyType(
         "node-pg-migrate": Rules(NAME, ""),
         "supabase": Rules(DIGITS, ""),
         "sqlx": Rules(NUMBER, "DELETE of the row"),
-        "flyway": Rules(NUMBER, "flyway repair"),
+        "flyway": Rules(FLYWAY, "flyway repair"),
         "diesel": Rules(WITHOUT_DASHES, ""),
         "prisma": Rules(NAME, "prisma migrate resolve --applied or --rolled-back"),
         "atlas": Rules(BEFORE_UNDERSCORE, "atlas migrate set"),
@@ -155,7 +162,10 @@ def map_rows(
     lost = [
         row
         for key, row in applied.items()
-        if key not in known and row.state != "baseline" and not _covers(scopes, row)
+        if key not in known
+        and row.state != "baseline"
+        and not _covers(scopes, row)
+        and not is_repeatable(row.version)  # its file may have been taken out
     ]
     faults = [
         *_failed(tool, rules, held.values()),
@@ -170,9 +180,12 @@ def map_rows(
             adopted += [
                 Adopted(migration=each, row=row, is_inferred=True, is_verified=True)
                 for each in ordered
-                if each.number <= newest
+                if not each.is_repeatable
+                and each.number <= newest
                 and (each in squashes or rules.key.of_file(each) not in held)
             ]
+    # With another text, or a failed one, it runs again, as it would there.
+    adopted = [a for a in adopted if a.is_verified or not a.migration.is_repeatable]
     if changed == "refuse":
         faults += _changed(tool, adopted)
     if faults:

@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from migration_gate.files.migration import (
     AppliedMigration,
     Migration,
+    Order,
+    Replacement,
     version_to_key,
 )
-from migration_gate.files.names import Number, classify
+from migration_gate.files.names import classify, is_repeatable
+from migration_gate.planning.repeatables import (
+    find_reach,
+    judge,
+    supersede,
+)
 from migration_gate.report.errors import HistoryError
 
 
@@ -49,6 +56,9 @@ class Plan(NamedTuple):
     something else stands for it; ``out_of_order`` names files, ``unknown`` and
     ``lookalikes`` name history rows. ``spelling`` is how the history writes versions;
     ``renamed`` has the rows whose files have another name by now, and that name.
+    Of repeatable ones, ``left`` are those whose text in the database is newer,
+    ``replacements`` what the rows become that have another text, and
+    ``repeatables_gone`` rows whose file is not here, which may have been taken out.
     """
 
     pending: tuple[Migration, ...]
@@ -61,6 +71,9 @@ class Plan(NamedTuple):
     replaced: tuple[Migration, ...] = ()
     halves: tuple[Half, ...] = ()
     renamed: Mapping[str, str] = MappingProxyType({})
+    left: tuple[Migration, ...] = ()
+    replacements: tuple[Replacement, ...] = ()
+    repeatables_gone: tuple[str, ...] = ()
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -74,7 +87,7 @@ class Plan(NamedTuple):
 
         The others are so by rows that are unknown, as those of another application.
         """
-        newest = self.applied[-1].order if self.applied else None
+        newest = _newest_numbered(self.applied)
         late = {m.version for m in self.pending if newest and m.order < newest}
         return tuple(version for version in self.out_of_order if version in late)
 
@@ -86,6 +99,11 @@ class Plan(NamedTuple):
     def key_of(self, row: str) -> str:
         """Return the key of the file that a row's version is of."""
         return version_to_key(self.renamed.get(row, row))
+
+    def find_replacement(self, migration: Migration) -> Replacement | None:
+        """Return what the row of a repeatable migration becomes, if it has one."""
+        found = (r for r in self.replacements if r.key == migration.key)
+        return next(found, None)
 
     def version_to_record(self, migration: Migration) -> str:
         """Return the version in the spelling that the history already uses."""
@@ -130,22 +148,39 @@ def make_plan(
 
         replaced, scopes, halves = settle(ordered, rows.keys(), history)
         strangers = [row for row in strangers if not scopes.explain(row)]
-    applied = tuple(m for m in ordered if m.key in rows)
-    pending = tuple(m for m in ordered if m.key not in rows and m.key not in replaced)
     lookalikes = _find_lookalikes(ordered, strangers)
     alike = {row for row, _ in lookalikes}
+    unknown = [row for row in strangers if row.version not in alike]
+    numbered = [m for m in ordered if not m.is_repeatable]
+    first = numbered[0] if numbered else None
+    missing = [m for m in numbered if m.key not in rows and m.key not in replaced]
+    reach = find_reach(history, missing, unknown, first)
+    standings = {
+        m.key: judge(m, rows.get(m.key, ()), reach) for m in ordered if m.is_repeatable
+    }
+    standings |= {m.key: "applied" for m in numbered if m.key in rows}
+    standings |= {m.key: "pending" for m in missing}
+    applied = tuple(m for m in ordered if standings.get(m.key) == "applied")
+    pending = tuple(m for m in ordered if standings.get(m.key) == "pending")
     newest = _newest_order(applied, strangers)
     return Plan(
         pending=pending,
         applied=applied,
         changes=tuple(_find_changes(applied, rows)),
-        unknown=tuple(r.version for r in strangers if r.version not in alike),
+        unknown=tuple(r.version for r in unknown if not is_repeatable(r.version)),
         out_of_order=tuple(m.version for m in pending if m.order < newest),
         lookalikes=lookalikes,
         spelling=_find_spelling(applied, history),
         replaced=tuple(m for m in ordered if m.key in replaced),
         halves=halves,
         renamed={row: file.version for row, file in renamed.items()},
+        left=tuple(m for m in ordered if standings.get(m.key) == "left"),
+        replacements=tuple(
+            supersede(rows[m.key][-1], m, reach)
+            for m in ordered
+            if m.is_repeatable and m.key in rows and m not in applied
+        ),
+        repeatables_gone=tuple(r.version for r in unknown if is_repeatable(r.version)),
     )
 
 
@@ -259,7 +294,7 @@ def find_shared_numbers(migrations: Sequence[Migration]) -> tuple[str, ...]:
 
     One that stands for others may have the number of the last of them.
     """
-    plain = [migration for migration in migrations if migration.replaces is None]
+    plain = [m for m in migrations if m.replaces is None and not m.is_repeatable]
     counts = Counter(migration.number for migration in plain)
     shared = (migration for migration in plain if counts[migration.number] > 1)
     return tuple(m.version for m in sorted(shared, key=lambda m: m.order))
@@ -284,6 +319,8 @@ def _find_changes(
     """Rows that another program wrote carry no checksum and are never compared."""
     for migration in applied:
         compared = [row for row in rows[migration.key] if row.checksum]
+        if migration.is_repeatable:
+            continue
         if compared and all(row.checksum != migration.checksum for row in compared):
             yield Change(migration, compared[-1])
 
@@ -309,16 +346,22 @@ def _fold(version: str) -> str:
     return version_to_key("".join(version.split()).casefold())
 
 
+def _newest_numbered(applied: Iterable[Migration]) -> Order | None:
+    numbered = [m.order for m in applied if not m.is_repeatable]
+    return max(numbered, default=None)
+
+
 def _newest_order(
     applied: Sequence[Migration], strangers: Iterable[AppliedMigration]
-) -> tuple[Number, bytes]:
-    """Return the highest place that the history has reached; ``applied`` is sorted."""
-    reached = [migration.order for migration in applied[-1:]]
+) -> Order:
+    """Return the highest that the history has reached of what is numbered."""
+    newest = _newest_numbered(applied)
+    reached = [] if newest is None else [newest]
     for row in strangers:
         name = classify(row.version.removesuffix(".sql") + ".sql")
         if name.number:
-            reached.append((name.number, row.version.encode()))
-    return max(reached, default=((), b""))
+            reached.append((False, name.number, row.version.encode()))
+    return max(reached, default=(False, (), b""))
 
 
 def _find_spelling(

@@ -96,10 +96,16 @@ OUT_OF_ORDER = Event(
     "Pending below the newest applied migration: {versions}",
     ("versions",),
 )
+REPEATABLES_LEFT = Event(
+    "history.repeatables_left",
+    "warning",
+    "Left as a newer image has made them: {versions}",
+    ("versions",),
+)
 NOT_ALTERED = Event(
     "history.not_altered",
     "warning",
-    "The history table stays without checksums: {reason}",
+    "The history table stays without columns of the gate's: {reason}",
     ("reason",),
 )
 OTHER_TOOL = Event(

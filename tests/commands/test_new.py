@@ -26,6 +26,8 @@ def made(folder: Path, name: str = "add x", *, beside: tuple[str, ...] = ()) -> 
     ("beside", "expected"),
     [
         ((), "001_add_x.sql"),
+        (("001_a.sql", "R__v.sql"), "002_add_x.sql"),
+        (("R__v.sql",), "001_add_x.sql"),
         (("001_a.sql",), "002_add_x.sql"),
         (("1_a.sql", "9_b.sql"), "10_add_x.sql"),
         (("099_a.sql",), "100_add_x.sql"),
@@ -104,3 +106,13 @@ def test_a_folder_that_cannot_be_used_is_named(gate: Gate, tmp_path: Path) -> No
     odd = gate("new", "x", env={"GATE_MIGRATIONS": str(folder)})
     assert (odd.exit_code, odd.stdout) == (1, "")
     assert "first.sql: name is not of the form" in odd.stderr
+
+
+def test_a_repeatable_one_has_no_number(gate: Gate, tmp_path: Path) -> None:
+    """The gate reads it, and a second one of the name is not written over it."""
+    folder = write_migrations(tmp_path / "files", {"001_a.sql": "SELECT 1;"})
+    said = ("new", "--repeatable", "Open Orders")
+    run = gate(*said, migrations=folder)
+    assert (run.exit_code, run.stdout) == (0, f"{folder}/R__open_orders.sql\n")
+    assert "-- Purpose: open orders\n" in (folder / "R__open_orders.sql").read_text()
+    assert gate(*said, migrations=folder).exit_code == 1

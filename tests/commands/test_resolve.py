@@ -262,3 +262,42 @@ def test_an_unknown_name_is_refused(
 
     assert (run.exit_code, run.verdict["reason"]) == (1, "files")
     assert versions(database) == ["001_t.sql"]
+
+
+def test_a_repeatable_text_is_taken_as_it_stands(
+    gate: Gate, database: Database
+) -> None:
+    """It is not run, and the text that it replaces is an older one from then on."""
+    one, two = ({"R__v.sql": f"CREATE VIEW v{n} AS SELECT 1;"} for n in (1, 2))
+    gate(database=database, migrations=one)
+    said = gate("resolve", "R__v", "--applied", database=database, migrations=two)
+    assert say(said) == (0, "R__v.sql", "applied as it stands now")
+    for files in (two, one):
+        assert gate(database=database, migrations=files).verdict["applied"] == []
+    assert database.fetch("SELECT to_regclass('v2')") == [(None,)]
+
+
+def test_a_repeatable_migration_that_is_forgotten_comes_back_as_it_is_here(
+    gate: Gate, database: Database
+) -> None:
+    """An older text too: a person wants it."""
+    one, two = (
+        {"R__v.sql": f"CREATE OR REPLACE VIEW v AS SELECT {n} AS n;"} for n in (1, 2)
+    )
+    for files in (one, two):
+        gate(database=database, migrations=files)
+    said = gate(
+        "resolve", "R__v.sql", "--not-applied", database=database, migrations=one
+    )
+    assert say(said) == (0, "R__v.sql", "not applied")
+    assert gate(database=database, migrations=one).verdict["applied"] == ["R__v.sql"]
+    assert database.fetch("SELECT n FROM v") == [(1,)]
+
+
+def test_through_a_number_says_nothing_of_repeatable_ones(
+    gate: Gate, database: Database
+) -> None:
+    """They come after it."""
+    files = {**EXISTING, "R__v.sql": "SELECT 1;"}
+    gate("resolve", "--applied", "--through", "1", database=database, migrations=files)
+    assert versions(database) == ["001_t.sql"]

@@ -87,6 +87,14 @@ def test_what_it_does_not_replace_may_not_stand_before_it(
     )
 
 
+def test_a_repeatable_one_stands_for_none(gate: Gate, database: Database) -> None:
+    """It has no number that all could be up to."""
+    files = {**OLD, "R__all.sql": FORMS["2_all.sql"]}
+    run = gate(database=database, migrations=files)
+    problem = "R__all.sql: repeatable, and says that it stands for others"
+    assert why(run) == (1, "files", problem)
+
+
 def test_a_directive_that_names_nothing_closes_the_gate(
     gate: Gate, database: Database
 ) -> None:

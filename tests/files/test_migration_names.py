@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_gate.files.migration import Migration, checksum, version_to_key
-from migration_gate.files.names import FORM, Name, classify
+from migration_gate.files.names import FORM, Name, classify, is_repeatable
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,13 @@ def test_a_way_back_is_known_by_its_ending(
         ("001_bell\x07.sql", FORM),
         ("001_not_utf8_\udcff.sql", FORM),
         ("9" * 256 + ".sql", "name is longer than 255 characters"),
-        ("R__views.sql", "repeatable migration, and the gate applies a file once"),
+        ("R__.sql", "name is almost that of a repeatable migration, R__words.sql"),
+        ("r__v.sql", "name is almost that of a repeatable migration, R__words.sql"),
+        ("R_v.sql", "name is almost that of a repeatable migration, R__words.sql"),
+        (
+            "R__v.down.sql",
+            "way back of a repeatable migration, and none is undone",
+        ),
         ("beforeMigrate.sql", "callback of Flyway, which the gate does not call"),
         ("afterEachMigrate__x.sql", "callback of Flyway, which the gate does not call"),
         ("001_init.SQL", 'name does not end in ".sql"'),
@@ -168,7 +174,8 @@ def test_every_name_is_something_and_migrations_have_one_order(
     for name, each in said.items():
         assert (each.kind in {"refused", "code"}) == bool(each.problem)
         assert bool(each.problem) == bool(each.remedy)
-        assert (each.kind in {"up", "down"}) == bool(each.number)
+        is_numbered = each.kind in {"up", "down"} and not is_repeatable(name)
+        assert is_numbered == bool(each.number)
         assert each.kind not in {"up", "down"} or name.endswith(".sql")
         assert each.number == () or len(each.number) == 1 or each.number[-1] != 0
     ups = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import TWO, tables, versions, why
@@ -191,6 +192,35 @@ def test_a_file_that_is_not_what_was_applied_closes_the_gate(
     assert gate(database=database, migrations=files, env=env).exit_code == 0
     found = database.fetch("SELECT version, checksum FROM schema_migrations ORDER BY 1")
     assert found == [("V1__a.sql", None), ("V4__z.sql", None)]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_what_flyway_repeats_is_taken_over_by_its_text(
+    gate: Gate, database: Database, *, is_same: bool
+) -> None:
+    """The newest row counts; with another text, or one that is new, it runs."""
+    load(database, "flyway-2")
+    text = "CREATE VIEW v AS SELECT 1 AS n;\n"
+    last = TOOL_CHECKSUMS["flyway"](text.encode() if is_same else b"other")
+    database.execute(
+        f"UPDATE flyway_schema_history SET checksum = {last} WHERE installed_rank = 5;"
+        "INSERT INTO flyway_schema_history SELECT 7, NULL, 'gone', type, "
+        "'old/R__gone.sql', 1, installed_by, installed_on, 1, true "
+        "FROM flyway_schema_history WHERE installed_rank = 5"
+    )
+    files = {"V1__a.sql": A, "V4__z.sql": A, "R__view_v.sql": text, "R__w.sql": A}
+    run = gate(
+        database=database,
+        migrations=files,
+        env={"GATE_ADOPT": "flyway", "GATE_CHANGED": "warn"},
+    )
+    taken_over = ["R__view_v.sql"] if is_same else []
+    assert run.one("history.adopted")["versions"] == [
+        *("V1__a.sql", "V4__z.sql", *taken_over)
+    ]
+    left = [] if is_same else ["R__view_v.sql"]
+    assert run.verdict["applied"] == [*left, "R__w.sql"], run.output
+    assert gate(database=database, migrations=files).verdict["applied"] == []
 
 
 @pytest.mark.parametrize(

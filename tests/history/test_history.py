@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 
 
 def test_the_first_start_makes_the_table(gate: Gate, database: Database) -> None:
-    """The plain table of the specification, with three nullable columns beside."""
+    """The plain table of the specification, with nullable columns beside."""
     before = dt.datetime.now(dt.UTC)
     run = gate(database=database, migrations=TWO)
     after = dt.datetime.now(dt.UTC)

@@ -130,3 +130,16 @@ def test_checksums_are_those_that_the_tool_has_written(
     if tool == "flyway":
         text = b"\xef\xbb\xbfcreate table a(id int);\r\n"
         assert TOOL_CHECKSUMS[tool](text) == expected
+
+
+@pytest.mark.parametrize("tool", ["golang-migrate", "flyway"])
+def test_a_row_that_stands_for_all_before_it_stands_for_no_repeatable_one(
+    tool: str,
+) -> None:
+    """They have no number: they come after every one, and run."""
+    row = (
+        ForeignRow("1", "baseline") if tool == "flyway" else ForeignRow("1", "applied")
+    )
+    name = "V1__a.sql" if tool == "flyway" else "1_a.sql"
+    found = adopt(tool, f"{name} R__v.sql", row)
+    assert [each.migration.version for each in found] == [name]

@@ -25,7 +25,7 @@ DEMO = {
 RECIPES = {
     named[1]: block
     for block in read_blocks(PAGE, "sql")
-    if (named := re.match(r"-- (\d+\w+\.sql)\n", block))
+    if (named := re.match(r"-- ((?:\d+|R_)\w+\.sql)\n", block))
 }
 ROWS = """
 INSERT INTO customers (name, email) VALUES ('Ada', 'ada@example.com');
@@ -62,7 +62,7 @@ def test_the_files_stand_in_the_order_in_which_they_are_applied() -> None:
     """Below each other on the page, after those of ``migrations/``."""
     assert [*DEMO, *RECIPES] == sorted([*DEMO, *RECIPES])
     assert len(RECIPES) == len(
-        re.findall(r"^-- \d+_", "".join(RECIPES.values()), re.MULTILINE)
+        re.findall(r"^-- (?:\d+|R_)_", "".join(RECIPES.values()), re.MULTILINE)
     )
 
 

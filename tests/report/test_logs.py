@@ -39,6 +39,7 @@ TABLE = {
     "history.unknown_versions": ("warning", "versions"),
     "history.changed_migrations": ("warning", "versions"),
     "history.out_of_order": ("warning", "versions"),
+    "history.repeatables_left": ("warning", "versions"),
     "history.not_altered": ("warning", "reason"),
     "lock.waiting": (
         "info",
