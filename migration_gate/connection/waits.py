@@ -272,7 +272,9 @@ def heartbeat() -> float:
     if now - _state.reported_s >= _state.heartbeat_s:
         _state.reported_s = now
         look, _state.look = _state.look, nobody_looks  # its own query is not looked at
-        sight = look()
+        halt = what_halts()  # and a stop in it interrupts what is looked at
+        with halting(lambda: halt):
+            sight = look()
         _state.look, _state.sight = look, sight
         _state.report(what_is_done(), now - _state.since_s, sight)
     return _state.reported_s + _state.heartbeat_s - now

@@ -25,9 +25,10 @@ from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.session.activity import (
     Activity,
+    LockWait,
     cancel,
-    find_blockers,
     find_phase,
+    find_wait,
     find_workers,
     observe,
 )
@@ -39,6 +40,8 @@ SHORTEST_TICK_S: Final = 0.02
 LONGEST_TICK_S: Final = 0.5
 TICKS_PER_LIMIT: Final = 8
 TICKS_PER_LIMIT_WAITING: Final = 40
+# By so much the clocks of gate and server may differ on how long a wait has lasted.
+NOISE_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -48,8 +51,9 @@ class Attempt:
 
     ``waited_s`` is the sum of its waits for locks that are over, ``waiting_s`` the wait
     that goes on. ``blockers`` are the sessions last seen in its way, each as one short
-    text, asked for again when the wait has lasted until ``ask_at_s``; ``was_cancelled``
-    tells that its waits, taken together, were too long.
+    text, asked for again when the wait has lasted until ``ask_at_s``; ``seen_for_s`` is
+    what all waits came to at the last look. ``was_cancelled`` tells that its waits,
+    taken together, were too long.
     """
 
     started_s: float
@@ -57,7 +61,36 @@ class Attempt:
     waiting_s: float = 0.0
     blockers: tuple[str, ...] = ()
     ask_at_s: float = 0.0
+    seen_for_s: float = 0.0
     was_cancelled: bool = False
+
+    def is_to_ask(self, last_s: float) -> bool:
+        """
+        Tell whether to ask about the wait: when it has doubled since the last time.
+
+        Such a question holds up all who take or release a lock.
+
+        Args:
+            last_s: When all waits together have come to that, it is asked once more.
+        """
+        before_s, self.seen_for_s = self.seen_for_s, self.waited_s + self.waiting_s
+        is_last = before_s < last_s <= self.seen_for_s
+        return is_last or self.waiting_s >= self.ask_at_s
+
+    def note(self, wait: LockWait) -> None:
+        """Note the answer: the wait may be another one than when it was asked last."""
+        self.blockers = wait.blockers or self.blockers
+        lasted_s = self.waiting_s if wait.lasted_s is None else wait.lasted_s
+        is_first = not self.ask_at_s
+        if is_first or lasted_s < self.waiting_s - max(self.ask_at_s / 4, NOISE_S):
+            self.waited_s += 0.0 if is_first else self.waiting_s - lasted_s
+            self.waiting_s = lasted_s
+        self.ask_at_s = 2 * self.waiting_s
+
+    def end_wait(self) -> None:
+        """Add the wait that is over, if there was one."""
+        self.waited_s += self.waiting_s
+        self.waiting_s = self.ask_at_s = 0.0
 
 
 class Terms(NamedTuple):
@@ -190,12 +223,7 @@ class Watch:
             self._pid = pids[0] if pids else None
         if self._pid is None:
             return
-        seen = observe(
-            conn,
-            self._pid,
-            pooled=self.held.is_pooled,
-            times_waits=self.terms.blocks_queries,
-        )
+        seen = observe(conn, self._pid, pooled=self.held.is_pooled)
         share = self._find_place(message, seen, now)
         waits_for = seen.waits_for
         self._phase = f", waiting for {waits_for}" if waits_for else ""
@@ -235,25 +263,20 @@ class Watch:
         A first wait ends by the server's lock_timeout; the sum of several is known to
         the length of a tick.
         """
-        attempt, conn = self.attempt, self.held.conn
-        waiting_s = 0.0
-        if seen.waits_for_lock:
-            waiting_s = seen.lock_wait_s or attempt.waiting_s + passed_s
-        if waiting_s < attempt.waiting_s:
-            attempt.waited_s += attempt.waiting_s
-            attempt.ask_at_s = 0.0
-        attempt.waiting_s = waiting_s
-        if not waiting_s or not self.terms.blocks_queries:
+        attempt, limit_s = self.attempt, self._limit_s(share)
+        if not seen.waits_for_lock:
+            attempt.end_wait()
             return
-        # Each such question holds up all who take or release a lock.
-        if waiting_s >= attempt.ask_at_s:
-            attempt.ask_at_s = 2 * waiting_s
-            attempt.blockers = find_blockers(conn, pid) or attempt.blockers
-        total_s = attempt.waited_s + waiting_s
+        attempt.waiting_s += passed_s
+        if not self.terms.blocks_queries:
+            return
+        if attempt.is_to_ask(limit_s - self._interval_s()):
+            attempt.note(find_wait(self.held.conn, pid))
+        total_s = attempt.waited_s + attempt.waiting_s
         if attempt.waited_s:
             total_s += self._interval_s()
-        if total_s >= self._limit_s(share):
-            attempt.was_cancelled = cancel(conn, pid)
+        if total_s >= limit_s:
+            attempt.was_cancelled = cancel(self.held.conn, pid)
 
     def _interval_s(self) -> float:
         """Return how long to wait between looks; what is not cancelled can wait."""
@@ -277,7 +300,7 @@ class Watch:
         phase, percent = find_phase(conn, pid) or (None, None)
         if phase:
             self._phase = f", {phase}"
-        blockers = find_blockers(conn, pid) if seen.waits_for_lock else ()
+        blockers = find_wait(conn, pid).blockers if seen.waits_for_lock else ()
         self.attempt.blockers = blockers or self.attempt.blockers
         self.log.emit(
             MIGRATION_PROGRESS,

@@ -6,8 +6,7 @@ Reads only; never another session's query text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
@@ -25,44 +24,52 @@ COPY_MIN_VERSION: Final = 140000
 OBSERVE: Final = qualified(
     "SELECT wait_event_type = 'Lock', wait_event_type || ':' || wait_event, "
     "application_name, pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', "
-    '\'YYYY-MM-DD"T"HH24:MI:SS"Z"\'), {lock_wait_s} '
-    "FROM pg_catalog.pg_stat_get_activity({pid})"
+    '\'YYYY-MM-DD"T"HH24:MI:SS"Z"\') FROM pg_catalog.pg_stat_get_activity({pid})'
 )
-LOCK_WAIT_S: Final = qualified(
-    "CASE WHEN wait_event_type = 'Lock' THEN (SELECT extract(epoch FROM "
-    "pg_catalog.clock_timestamp() - pg_catalog.min(waitstart))::pg_catalog.float8 "
-    "FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND NOT granted) END"
+# Each mention of pg_locks copies every lock of the server, while whoever takes or
+# releases one waits: a question names it once.
+ADVISORY: Final = qualified(
+    "SELECT l.pid, l.classid, l.objid FROM pg_catalog.pg_locks l "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+    "AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid "
+    "FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
 )
 KEY_HOLDERS: Final = qualified(
-    "SELECT l.pid FROM pg_catalog.pg_locks l WHERE locktype = 'advisory' AND granted "
-    "AND objsubid = 1 AND classid = {} AND objid = {} "
-    "AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid "
-    "FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
+    "SELECT k.pid FROM {advisory} k WHERE k.classid = {upper} AND k.objid = {lower} "
 )
 # A session that is idle, and in no transaction, has done its work.
 AT_WORK: Final = qualified(
     "AND coalesce((SELECT state "
-    "FROM pg_catalog.pg_stat_get_activity(coalesce(l.pid, 0))), '?') <> 'idle' "
+    "FROM pg_catalog.pg_stat_get_activity(coalesce(k.pid, 0))), '?') <> 'idle' "
 )
 # Through a pooler the lock's connection is in a transaction, and there the views show
 # what they showed first.
 FORGET_SNAPSHOT: Final = "SELECT pg_catalog.pg_stat_clear_snapshot()"
-BLOCKERS: Final = qualified(
+WAIT: Final = qualified(
     """
-SELECT blocker.pid, a.usename, a.application_name, a.state, extract(
-    epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start)
-)::pg_catalog.int4, (
-    SELECT pg_catalog.concat(n.nspname, '.', c.relname)
+WITH wait AS MATERIALIZED (
+    SELECT {waitstart} AS began, w.granted, (
+        SELECT pg_catalog.concat(n.nspname, '.', c.relname)
+        FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = w.relation) AS at_table
     FROM pg_catalog.pg_locks w
-    JOIN pg_catalog.pg_class c ON c.oid = w.relation
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE w.pid = %(pid)s AND (NOT w.granted OR w.locktype = 'tuple')
-    ORDER BY w.granted LIMIT 1)
-FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocker (pid)
+    WHERE w.pid = {pid} AND (NOT w.granted OR w.locktype = 'tuple')
+)
+SELECT (SELECT extract(epoch FROM pg_catalog.clock_timestamp()
+                       - pg_catalog.min(began))::pg_catalog.float8
+        FROM wait WHERE NOT granted),
+       (SELECT at_table FROM wait WHERE at_table IS NOT NULL
+        ORDER BY granted LIMIT 1),
+       blocker.pid, a.usename, a.application_name, a.state, extract(
+           epoch FROM pg_catalog.clock_timestamp()
+               - coalesce(a.xact_start, a.query_start))::pg_catalog.int4
+FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) AS blocker (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocker.pid
-ORDER BY 1
+ORDER BY blocker.pid
 """
 )
+NO_WAITSTART: Final = "NULL::pg_catalog.timestamptz"
 # A prepared transaction has no process. What names it in pg_locks is the lock on its
 # own number, which has the same virtual number as its other locks.
 PREPARED_BLOCKERS: Final = qualified(
@@ -101,59 +108,63 @@ PROGRESS_VIEWS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class Activity(NamedTuple):
     """
     What a backend does at a moment; None where the role may not see it.
 
     ``mark`` is how far its message is: the migration's place in it and the statement.
-    ``lock_wait_s`` is how long it has waited for the lock it waits for; None too where
-    the server does not keep that.
     """
 
     waits_for_lock: bool
-    lock_wait_s: float | None
     waits_for: str | None
     application: str | None
     since: str | None
     mark: tuple[int, int] | None
 
 
-def observe(
-    conn: Conn, pid: int, *, pooled: bool, times_waits: bool = False
-) -> Activity:
+class LockWait(NamedTuple):
     """
-    Look what a backend does at this moment.
+    A backend's wait for a lock: who is in its way, each as one short text.
 
-    Args:
-        times_waits: Tell how long it has waited for a lock, which costs a look at all
-            of the server's.
+    ``lasted_s`` is None where it is over, or where the server does not keep it.
     """
+
+    lasted_s: float | None
+    blockers: tuple[str, ...]
+
+
+def observe(conn: Conn, pid: int, *, pooled: bool) -> Activity:
+    """Look what a backend does at this moment; no lock of the server is looked at."""
     if pooled:
         conn.execute(FORGET_SNAPSHOT)
-    is_asked = times_waits and conn.info.server_version >= WAITSTART_MIN_VERSION
-    lock_wait_s = LOCK_WAIT_S.format(pid=pid) if is_asked else sql.SQL("NULL")
-    query = OBSERVE.format(pid=pid, lock_wait_s=lock_wait_s)
-    row = conn.execute(query).fetchone() or (False, None, None, None, None)
+    row = conn.execute(OBSERVE.format(pid=pid)).fetchone()
+    is_waiting, waits_for, application, since = row or (False, None, None, None)
     return Activity(
-        waits_for_lock=bool(row[0]),
-        lock_wait_s=row[4],
-        waits_for=row[1],
-        application=row[2],
-        since=row[3],
-        mark=from_mark(row[2] or ""),
+        waits_for_lock=bool(is_waiting),
+        waits_for=waits_for,
+        application=application,
+        since=since,
+        mark=from_mark(application or ""),
     )
 
 
-def holders_query(key: int) -> sql.Composed:
-    """Return the query for the other backends that hold an advisory lock here."""
+def holders_query(key: int, advisory: str | None = None) -> sql.Composed:
+    """
+    Return the query for the other backends that hold an advisory lock here.
+
+    Args:
+        advisory: Where a query that has asked for all of them already keeps them.
+    """
     unsigned = key & 0xFFFF_FFFF_FFFF_FFFF
-    return KEY_HOLDERS.format(unsigned >> 32, unsigned & 0xFFFF_FFFF)
+    source = sql.SQL("({})").format(ADVISORY) if advisory is None else sql.SQL(advisory)
+    return KEY_HOLDERS.format(
+        advisory=source, upper=unsigned >> 32, lower=unsigned & 0xFFFF_FFFF
+    )
 
 
-def workers_query(work_key: int) -> sql.Composed:
+def workers_query(work_key: int, advisory: str | None = None) -> sql.Composed:
     """Return the query for the other backends that run a migration at this moment."""
-    return holders_query(work_key) + AT_WORK
+    return holders_query(work_key, advisory) + AT_WORK
 
 
 def find_workers(conn: Conn, work_key: int, *, pooled: bool) -> list[int]:
@@ -163,18 +174,24 @@ def find_workers(conn: Conn, work_key: int, *, pooled: bool) -> list[int]:
     return [row[0] for row in conn.execute(workers_query(work_key))]
 
 
-def find_blockers(conn: Conn, pid: int) -> tuple[str, ...]:
-    """Return who is in a backend's way, and at which table, each as one short text."""
-    rows = conn.execute(BLOCKERS, {"pid": pid}).fetchall()
+def find_wait(conn: Conn, pid: int) -> LockWait:
+    """
+    Return how long a backend has waited for a lock, and who is in its way, and where.
+
+    It looks at every lock of the server, and holds up who takes or releases one.
+    """
+    has_start = conn.info.server_version >= WAITSTART_MIN_VERSION
+    waitstart = sql.SQL("w.waitstart" if has_start else NO_WAITSTART)
+    rows = conn.execute(WAIT.format(waitstart=waitstart, pid=pid)).fetchall()
     found = [
         _describe(*who) + (f', at table "{table}"' if table else "")
-        for *who, table in rows
+        for _, table, *who in rows
         if who[0] != 0
     ]
     if len(found) < len(rows):
         prepared = conn.execute(PREPARED_BLOCKERS, (pid,)).fetchall()
         found += [_describe_prepared(*row) for row in prepared] or [f"a {PREPARED}"]
-    return tuple(found)
+    return LockWait(rows[0][0] if rows else None, tuple(found))
 
 
 def _describe_prepared(gid: str, owner: str, database: str, age_s: int) -> str:

@@ -20,7 +20,11 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.session.activity import holders_query, workers_query
+from migration_gate.session.activity import (
+    ADVISORY,
+    holders_query,
+    workers_query,
+)
 
 
 IDLE_SESSION_TIMEOUT_MIN_VERSION: Final = 140000
@@ -133,23 +137,33 @@ def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
         for name, value in limits.items()
     )
     function = "pg_try_advisory_xact_lock" if pooled else "pg_try_advisory_lock"
-    query = sql.SQL(
-        "SELECT pg_catalog.{function}({key}), ({holders} LIMIT 1), "
-        "ARRAY({workers}){lifted}"
-    ).format(
+    query = TRIAL.format(
         function=sql.SQL(function),
         key=sql.Literal(keys.lock),
-        holders=holders_query(keys.lock),
-        workers=workers_query(keys.work),
+        advisory=ADVISORY,
+        holders=holders_query(keys.lock, "advisory"),
+        workers=workers_query(keys.work, "advisory"),
         lifted=lifted,
     )
     return query.as_bytes()
 
 
-# The holder's own connection is idle; the backend that holds the work key works. Both
+# Who has it is looked for after the trial, and who works only where it was taken. The
+# holder's own connection is idle; the backend that holds the work key works. Both
 # keys are in pg_locks, which every role may read in full.
+TRIAL: Final = qualified(
+    """
+WITH trial AS MATERIALIZED (SELECT pg_catalog.{function}({key}) AS taken),
+advisory AS MATERIALIZED ({advisory})
+SELECT taken,
+       CASE WHEN NOT taken THEN ({holders} LIMIT 1) END,
+       CASE WHEN taken THEN ARRAY({workers}) ELSE ARRAY[]::pg_catalog.int4[] END{lifted}
+FROM trial
+"""
+)
 HOLDER: Final = qualified(
     """
+WITH advisory AS MATERIALIZED ({advisory})
 SELECT l.pid, a.application_name,
        pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC',
                           'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
@@ -167,7 +181,9 @@ WHERE l.pid IS NOT NULL
 def find_holder(conn: psycopg.Connection[Any], keys: Keys) -> Holder | None:
     """Return who holds the lock, as far as the role may see it. Reads only."""
     query = HOLDER.format(
-        holders=holders_query(keys.lock), workers=workers_query(keys.work)
+        advisory=ADVISORY,
+        holders=holders_query(keys.lock, "advisory"),
+        workers=workers_query(keys.work, "advisory"),
     )
     row = conn.execute(query).fetchone()
     if row is None:

@@ -27,7 +27,7 @@ from migration_gate.files.migration import Migration
 from migration_gate.history.creation import Fill, ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
-from migration_gate.session.activity import find_blockers, observe
+from migration_gate.session.activity import find_wait, observe
 from migration_gate.session.lock import (
     Holder,
     Keys,
@@ -166,8 +166,9 @@ class Session:
                 return None, ()
             with suppress(*NO_ANSWER), self.translated("watch"), limited(self.conn):
                 seen = observe(self.conn, pid, pooled=False)
-                blockers = find_blockers(self.conn, pid) if seen.waits_for_lock else ()
-                return seen.waits_for, blockers
+                if not seen.waits_for_lock:
+                    return seen.waits_for, ()
+                return seen.waits_for, find_wait(self.conn, pid).blockers
             return None, ()
 
         with seen_by(look):

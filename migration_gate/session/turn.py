@@ -31,13 +31,14 @@ from migration_gate.settings.settings import Settings
 
 
 FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 2.0
+LONGEST_PAUSE_S: Final = 5.0
+SHORTEST_LONG_PAUSE_S: Final = 1.0
 PAUSE_PER_WAITED: Final = 0.1
 PAUSE_PER_TRY: Final = 20
 LONGEST_CROWDED_S: Final = 0.25
 LONGEST_ASK_INTERVAL_S: Final = 1.0
 KEEP_CONNECTION_S: Final = 0.3
-ORPHAN_POLL_S: Final = 0.25
+ORPHAN_PAUSE_S: Final = 0.25
 
 
 @contextmanager
@@ -186,6 +187,7 @@ class _Queue:
     def _pause(self) -> Look | None:
         """Pause; return what a new connection saw, where there had to be one."""
         pause_s = pause_before_next_try(self.waited_s, self._tried_for_s)
+        pause_s = min(pause_s, _longest_pause_s(self._settings))
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         if pause_s <= KEEP_CONNECTION_S:
             pause(pause_s)
@@ -232,6 +234,11 @@ def pause_before_next_try(waited_s: float, tried_for_s: float) -> float:
     )
 
 
+def _longest_pause_s(settings: Settings) -> float:
+    """Return how long a pause may be, so that the wait is reported in time."""
+    return max(SHORTEST_LONG_PAUSE_S, settings.heartbeat_s / 2)
+
+
 def wait_for_orphans(held: Session, log: Log) -> None:
     """
     Wait until no other backend runs a migration of this history.
@@ -250,7 +257,8 @@ def wait_for_orphans(held: Session, log: Log) -> None:
             if now - logged_s >= held.settings.heartbeat_s:
                 logged_s = now
                 _report_orphan(held, pids[0], now - started_s, log)
-            pause(ORPHAN_POLL_S)
+            pause_s = max(ORPHAN_PAUSE_S, pause_before_next_try(now - started_s, 0.0))
+            pause(min(pause_s, _longest_pause_s(held.settings)))
             if not held.is_alive:
                 text = "the lock's connection was lost"
                 raise ConnectionLostError(text)

@@ -20,8 +20,8 @@ from migration_gate.applying.indexes import (
     note_reindex,
 )
 from migration_gate.session.activity import (
-    find_blockers,
     find_phase,
+    find_wait,
     find_workers,
     observe,
 )
@@ -149,7 +149,7 @@ def test_what_is_rarely_asked_has_its_schemas_too(
             observe(conn, 1, pooled=pooled)
             find_workers(conn, 1, pooled=pooled)
         find_phase(conn, 1)
-        find_blockers(conn, 1)
+        find_wait(conn, 1)
         before = note_create_index(conn, "public", "a")
         assert new_indexes(conn, before) == []
         for index in (

@@ -75,7 +75,7 @@ def test_the_history_table_waits_for_a_standby_and_says_so(
     database = database_of(new_server(settings={"synchronous_standby_names": "nobody"}))
     env = {**ENV, "GATE_TIMEOUT": "3s"}
     run = gate(database=database, migrations=ONE, env=env)
-    event, *_ = run.all("database.waiting")
+    *_, event = run.all("database.waiting")
     assert event["doing"] == 'make table "public.schema_migrations"'
     assert event["phase"] == "IPC:SyncRep"
     assert run.verdict["reason"] == "deadline"
