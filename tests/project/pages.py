@@ -9,10 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "migration_gate"
+FOLDERS = ("docs", "k8s", "bench", "image", "observability", "chart")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "k8s/*.md", "bench/*.md", "image/*.md")
+    for pattern in ("*.md", *(f"{name}/*.md" for name in FOLDERS))
     for path in ROOT.glob(pattern)
 )
 

@@ -16,10 +16,19 @@ from tests.project.pages import read, read_code, read_prose, read_table
 
 PAGE = "docs/telemetry.md"
 KINDS = {1: "internal", 3: "client"}
-FIELDS = {"attempt": 1, "waited_s": 0.1, "duration_ms": 1, "version": "1_a.sql"}
+FIELDS = {
+    "attempt": 1,
+    "waited_s": 0.1,
+    "duration_ms": 1,
+    "version": "1_a.sql",
+    "command": "COMMAND",
+    "database": "shop",
+    "host": "db",
+    "port": "5432",
+}
 PAST = Past(
     records=[
-        Record(at, event, FIELDS | {"command": "COMMAND"})
+        Record(at, event, FIELDS)
         for at, event in enumerate(
             (
                 *("gate.started", "database.ready", "lock.acquired"),
