@@ -12,8 +12,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Final
 
+from psycopg.conninfo import conninfo_to_dict
+
 from migration_gate.connection import causes
-from migration_gate.connection.causes import Cause, Kind
+from migration_gate.connection.causes import Cause, Kind, name_in_remedy
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 
@@ -68,7 +70,11 @@ def close(  # noqa: PLR0913  # what differs from case to case
     )
     assert run.exit_code == 1
     assert run.verdict["event"] == "gate.closed"
-    assert run.verdict["hint"] == expected.remedy, run.verdict["error_message"]
+    known = dict(database.conninfo) if database else {}
+    url = (env or {}).get("DATABASE_URL", "")
+    known |= {key: str(value) for key, value in conninfo_to_dict(url).items()}
+    remedy = name_in_remedy(expected.remedy, known)
+    assert run.verdict["hint"] == remedy, run.verdict["error_message"]
     assert run.verdict["reason"] in VERDICTS[expected.kind]
     retries = run.all("database.retry_scheduled")
     if expected.kind in {"away", "early"} and not silent:

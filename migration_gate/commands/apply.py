@@ -14,7 +14,7 @@ from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.commands.last_failure import failures_kept
 from migration_gate.commands.steps import agree, new_patience
-from migration_gate.connection.causes import TOO_MANY_CONNECTIONS, TWO_NEEDED
+from migration_gate.connection.causes import NO_CONNECTION_LEFT, TWO_NEEDED
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
@@ -99,7 +99,7 @@ def open_worker(
         try:
             return opened(settings.database, until_s=patience.until_s, **held.address)
         except NotReadyError as error:
-            if error.cause is TOO_MANY_CONNECTIONS:
+            if error.cause in NO_CONNECTION_LEFT:
                 raise NotReadyError(TWO_NEEDED, str(error)) from error
             raise
 

@@ -73,7 +73,10 @@ def read_call(arguments: Sequence[str]) -> Call:
 
         meant = closest(name, COMMANDS)
         guess = "" if meant is None else f'Was "{meant}" meant? '
-        raise UsageError("unknown command", hint=f"{guess}The commands are: {names}.")
+        raise UsageError(
+            "unknown command, which is the first argument",
+            hint=f"{guess}The commands are: {names}.",
+        )
     if not rest and command.arguments is None:
         return Call(name, command, {})
     from migration_gate.commands.parser import parse_options

@@ -155,14 +155,15 @@ def _error_for(number: int) -> GateError:
     found = f": {halt.words}" if halt.words else ""
     is_in_file = halt.file is not None or not halt.words
     left = halt.left or (ROLLED_BACK if is_in_file else NOTHING_SENT)
+    known = next((say for sign, say in SIGNS if sign in halt.words), "")
+    remedy = f"{halt.remedy} " if halt.remedy else known
     if number == signal.SIGALRM:
-        in_the_way = next((say for sign, say in SIGNS if sign in halt.words), "")
-        hint = f"{left} {in_the_way}{LONGER}"
+        hint = f"{left} {remedy}{LONGER}"
         return DeadlineError(
             f"GATE_TIMEOUT is over{found}", hint=hint, file=halt.file, line=halt.line
         )
     name = signal.Signals(number).name
-    hint = f"{left} Start the gate again. {BY_PLATFORM}"
+    hint = f"{left} {remedy}Start the gate again. {BY_PLATFORM}"
     return GateInterruptedError(
         f"stopped by {name}{found}", hint=hint, file=halt.file, line=halt.line
     )

@@ -50,8 +50,9 @@ class Cause(NamedTuple):
 
     ``local`` cannot come right by waiting, ``refused`` may within a grace (a role or
     secret that is being made); ``away`` is waited for, and so is ``early``: a database
-    that answered, but cannot be used as it is. ``own_pace`` is how often to try, where
-    that is not what the kind asks for.
+    that answered, but cannot be used as it is. ``remedy`` may have ``{user}`` and
+    ``{database}`` in it, for the names as SQL has them. ``own_pace`` is how often to
+    try, where that is not what the kind asks for.
     """
 
     kind: Kind
@@ -114,26 +115,40 @@ NO_SOCKET: Final = Cause(
     "that PostgreSQL runs.",
 )
 LOGIN_REFUSED: Final = Cause(
-    pattern=r"authentication failed|role \".*\" is not permitted to log in|"
-    r"role \".*\" does not exist|no such user|[Tt]enant or user not found|"
-    r"access token",
+    pattern=r"authentication failed|role \".*\" does not exist|no such user|"
+    r"[Tt]enant or user not found|access token",
     kind="refused",
     reason="login_refused",
-    remedy="Check user and password; a role may also be missing, expired or NOLOGIN.",
+    remedy="Check user and password. PostgreSQL says the same of a role that is "
+    "missing, or whose password has expired: its own log has which, and pg_roles "
+    "(rolvaliduntil).",
+)
+NO_LOGIN: Final = Cause(
+    pattern=r"role \".*\" is not permitted to log in",
+    kind="refused",
+    reason="no_login",
+    remedy="Where it is the right role, let an administrator run: ALTER ROLE {user} "
+    "LOGIN;",
 )
 NO_DATABASE: Final = Cause(
     pattern=r"database \".*\" does not exist|no such database",
     kind="refused",
     reason="no_database",
-    remedy="Create the database, or set GATE_CREATE_DATABASE=true.",
+    remedy="Correct its name, create it, or set GATE_CREATE_DATABASE=true.",
 )
 NO_CONNECT_RIGHT: Final = Cause(
-    pattern=r"permission denied for database|database \".*\" is disabled|"
-    r"is not currently accepting connections|invalid database \".*\"",
+    pattern=r"permission denied for database",
     kind="refused",
     reason="no_connect_right",
-    remedy="GRANT CONNECT ON DATABASE to the role, and check that the database "
-    "allows connections.",
+    remedy="Let the database's owner run: GRANT CONNECT ON DATABASE {database} TO "
+    "{user};",
+)
+DATABASE_CLOSED: Final = Cause(
+    pattern=r"is not currently accepting connections",
+    kind="refused",
+    reason="database_closed",
+    remedy="Where it is to be used again, let an administrator run: ALTER DATABASE "
+    "{database} ALLOW_CONNECTIONS true;",
 )
 STARTING_UP: Final = Cause(
     pattern=r"starting up|not yet accepting connections|in recovery mode|"
@@ -154,9 +169,28 @@ TOO_MANY_CONNECTIONS: Final = Cause(
     r"no more connections allowed|[Mm]ax ?[Cc]lient",
     kind="away",
     reason="too_many_connections",
-    remedy="All connections are taken: close some, or raise max_connections or "
-    "the role's or database's limit.",
+    remedy="All connections are taken: end some, or raise max_connections (a role, a "
+    "database and a pooler have limits of their own).",
     own_pace=CROWDED,
+)
+LIMIT_OF_ROLE: Final = Cause(
+    pattern=r"too many connections for role",
+    kind="away",
+    reason="limit_of_role",
+    remedy="The role has a limit of its own: end some of its sessions, or ALTER ROLE "
+    "{user} CONNECTION LIMIT -1; (or a number).",
+    own_pace=CROWDED,
+)
+LIMIT_OF_DATABASE: Final = Cause(
+    pattern=r"too many connections for database",
+    kind="away",
+    reason="limit_of_database",
+    remedy="The database has a limit of its own: end some of its sessions, or ALTER "
+    "DATABASE {database} CONNECTION LIMIT -1; (or a number).",
+    own_pace=CROWDED,
+)
+NO_CONNECTION_LEFT: Final = frozenset(
+    {LIMIT_OF_ROLE, LIMIT_OF_DATABASE, TOO_MANY_CONNECTIONS}
 )
 TWO_NEEDED: Final = Cause(
     kind="away",
@@ -219,8 +253,9 @@ STANDBY: Final = Cause(
 READ_ONLY: Final = Cause(
     kind="early",
     reason="read_only",
-    remedy="Check default_transaction_read_only of the server, the database and the "
-    "role.",
+    remedy="Turn off default_transaction_read_only where it is on: ALTER DATABASE "
+    "{database} RESET default_transaction_read_only; or the same of the role, or in "
+    "the server's configuration. Some providers turn it on when the disk is full.",
 )
 # Of the SQLSTATE alone: which of them it is, the text says in the server's language.
 LOGIN_OR_HBA: Final = Cause(
@@ -306,9 +341,9 @@ NOT_ALLOWED: Final = Cause(
     pattern=r"no pg_hba\.conf entry",
     kind="refused",
     reason="not_allowed",
-    remedy="The server's pg_hba.conf allows this login not without TLS, or not at "
-    "all: set POSTGRES_SSL_MODE=require, better verify-full, or add address, user "
-    "and database there.",
+    remedy="The server's pg_hba.conf has no line that lets this user in from this "
+    "address without TLS: set POSTGRES_SSL_MODE=require, better verify-full, where it "
+    "has one for TLS; else add one there.",
 )
 WRONG_KIND: Final = Cause(
     pattern=r"hot standby mode|session is (not )?read-only",
@@ -319,7 +354,14 @@ WRONG_KIND: Final = Cause(
 )
 TLS_TRUST: Final = (
     "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
-    "a public one, and the host name that is in its certificate."
+    "a public one."
+)
+CERTIFICATE_MISMATCH: Final = Cause(
+    pattern=r"server certificate for .* does not match host name",
+    kind="local",
+    reason="certificate_mismatch",
+    remedy="Name the host as its certificate does, or have one issued for this name; "
+    "where the name does not lead there, give the address in PGHOSTADDR beside it.",
 )
 # By the end of a host's name, as each provider's own pages say.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -365,10 +407,25 @@ TOKEN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def trust_remedy(hosts: Sequence[str], login: str = "password") -> str:
+def name_in_remedy(remedy: str, parameters: Mapping[str, str]) -> str:
+    """Fill in user and database as SQL names them; libpq's defaults are not known."""
+    from migration_gate.report.quoting import (  # noqa: PLC0415  # most need no remedy
+        quote_name,
+    )
+
+    names = {
+        "{user}": parameters.get("user"),
+        "{database}": parameters.get("dbname") or parameters.get("user"),
+    }
+    for hole, name in names.items():
+        remedy = remedy.replace(hole, quote_name(name) if name else "…")
+    return remedy
+
+
+def trust_remedy(cause: Cause, hosts: Sequence[str], login: str = "password") -> str:
     """Return what makes a server's certificate trusted, by its provider where known."""
-    told = [TLS_TRUST] if login == "password" else [TLS_TRUST, UNVERIFIED]
-    for host in hosts:
+    told = [cause.remedy] if login == "password" else [cause.remedy, UNVERIFIED]
+    for host in () if cause is CERTIFICATE_MISMATCH else hosts:
         for end, remedy in PROVIDERS.items():
             if host.endswith(end):
                 return " ".join([remedy, *told])
@@ -385,12 +442,7 @@ CAUSES: Final = (
         reason="certificate_untrusted",
         remedy=TLS_TRUST,
     ),
-    Cause(
-        pattern=r"server certificate for .* does not match host name",
-        kind="local",
-        reason="certificate_mismatch",
-        remedy=TLS_TRUST,
-    ),
+    CERTIFICATE_MISMATCH,
     Cause(
         pattern=r"no password supplied",
         kind="local",
@@ -468,9 +520,24 @@ CAUSES: Final = (
         remedy="Server and gate have no way to log in in common: check require_auth, "
         "channel_binding and the server's pg_hba.conf.",
     ),
+    NO_LOGIN,
     LOGIN_REFUSED,
     NO_DATABASE,
     NO_CONNECT_RIGHT,
+    DATABASE_CLOSED,
+    Cause(
+        pattern=r"invalid database \".*\"",
+        kind="refused",
+        reason="database_invalid",
+        remedy="A DROP DATABASE was cut short, and it cannot be used any more: drop "
+        "it, and create or restore it.",
+    ),
+    Cause(
+        pattern=r"database \".*\" is disabled",
+        kind="refused",
+        reason="database_disabled",
+        remedy="The pooler has it disabled: in PgBouncer's console, ENABLE {database};",
+    ),
     TEMPLATE_IN_USE,
     CODE_AT_LOGIN,
     DISK_FULL,
@@ -494,6 +561,8 @@ CAUSES: Final = (
         reason="standby_closed",
         remedy="The server is a standby that takes no connections: name the primary.",
     ),
+    LIMIT_OF_ROLE,
+    LIMIT_OF_DATABASE,
     TOO_MANY_CONNECTIONS,
     TIMEOUT,
     NO_IPV6,
@@ -515,7 +584,7 @@ BY_SQLSTATE: Final[Mapping[str, Cause]] = MappingProxyType(
         "28000": LOGIN_OR_HBA,
         "3D000": NO_DATABASE,
         "42501": NO_CONNECT_RIGHT,
-        "55000": NO_CONNECT_RIGHT,
+        "55000": DATABASE_CLOSED,
         "55006": TEMPLATE_IN_USE,
         "42704": STARTUP_PARAMETER,
         "22023": STARTUP_PARAMETER,
@@ -607,8 +676,9 @@ def shorten_text(text: str) -> str:
     memory that it has never written to. What code in the database raises at the login
     may be made of rows, and libpq adds the query.
     """
-    text = "\n".join(map(_hide_code, re.split(NEXT_FAILURE, text)))
-    told = text.partition("\n\tIs the server running")[0]
+    failures = dict.fromkeys(map(_hide_code, re.split(NEXT_FAILURE, text)))
+    told = "\n".join(failures).partition("\n\tIs the server running")[0]
+    told = told.partition("\nEither provide the file")[0]  # or weaken sslmode
     told = FILE_REASON.sub(_keep_known, told)
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(

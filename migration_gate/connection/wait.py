@@ -25,6 +25,7 @@ from migration_gate.connection.causes import (
     UNKNOWN,
     Cause,
     Pace,
+    name_in_remedy,
     trust_remedy,
 )
 from migration_gate.connection.connect import (
@@ -44,7 +45,7 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.events import DATABASE_RETRY_SCHEDULED
 from migration_gate.report.log import Log
-from migration_gate.settings.database import DatabaseSettings, Login, doubts
+from migration_gate.settings.database import DatabaseSettings, doubts
 
 
 JITTER: Final = 1.2
@@ -101,7 +102,10 @@ class Patience:
         where = f"a usable PostgreSQL at {self.address}"
         at = where if self.address else "the database"
         found = f" ({self.tried}): {self.said}" if self.said else ""
-        return Halt(f"had waited {self.waited_s:.1f} s for {at}{found}")
+        return Halt(
+            f"had waited {self.waited_s:.1f} s for {at}{found}",
+            remedy=_remedy(self) if self.said else "",
+        )
 
     def note(self, error: NotReadyError) -> None:
         """Count a failed attempt and find what it means."""
@@ -258,11 +262,15 @@ def _doubts(patience: Patience) -> str:
     return ""
 
 
-def _refusal_remedy(cause: Cause, login: Login) -> str:
+def _remedy(patience: Patience) -> str:
     """Return the remedy; where a token was refused, what the cloud's role lacks."""
+    cause, login = patience.cause, patience.database.login
     if cause in (LOGIN_REFUSED, LOGIN_OR_HBA):
         return TOKEN_REMEDIES.get(login, cause.remedy)
-    return cause.remedy
+    parameters: Mapping[str, str] = {}
+    with suppress(SettingsError):
+        parameters = current_parameters(patience.database)
+    return name_in_remedy(cause.remedy, parameters)
 
 
 def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
@@ -273,9 +281,10 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
     cause, text, address = patience.cause, str(error), patience.address
     login = patience.database.login
     if cause.kind == "local" and cause.reason.startswith("certificate"):
+        hosts = error.address.get("host", "").split(",")
         return DatabaseUnreachableError(
             f"cannot trust PostgreSQL at {address}: {text}",
-            hint=trust_remedy(error.address.get("host", "").split(","), login),
+            hint=trust_remedy(cause, hosts, login),
         )
     if cause.kind == "local":
         fault = SettingFault(
@@ -286,9 +295,9 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
         return LoginRefusedError(
             f"PostgreSQL at {address} refuses the connection ({patience.tried}): "
             f"{text}",
-            hint=f"{_doubts(patience)} {_refusal_remedy(cause, login)}".lstrip(),
+            hint=f"{_doubts(patience)} {_remedy(patience)}".lstrip(),
         )
     return DatabaseUnreachableError(
         f"could not reach a usable PostgreSQL at {address} ({patience.tried}): {text}",
-        hint=cause.remedy,
+        hint=_remedy(patience),
     )

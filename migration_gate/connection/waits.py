@@ -49,13 +49,14 @@ class Halt(NamedTuple):
     What a stop interrupts: in words that follow a colon, and where in which file.
 
     ``left`` says what stays of it, and what is to be done about that; empty where all
-    of it is rolled back.
+    of it is rolled back. ``remedy`` is what may end the wait, where that is known.
     """
 
     words: str
     file: str | None = None
     line: int | None = None
     left: str = ""
+    remedy: str = ""
 
 
 def nobody_looks() -> Sight:

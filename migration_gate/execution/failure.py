@@ -15,6 +15,7 @@ from typing import Final
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, refuse
+from migration_gate.execution.at_commit import explain_at_commit
 from migration_gate.execution.frame import OUTDATED
 from migration_gate.execution.invalid import (
     InvalidIndex,
@@ -93,6 +94,7 @@ MEMBERSHIP: Final = qualified(
     "SELECT pg_catalog.pg_has_role(session_user, {role}, 'MEMBER'), "
     "pg_catalog.pg_has_role(session_user, {role}, {option})"
 )
+BYTES: Final = re.compile(r"\b0x([0-9a-f]{2})\b")
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
@@ -114,7 +116,11 @@ def explain_failure(worker: Worker, found: Origin, failure: SqlFailure) -> Excep
         failure,
         outside=not script.in_transaction,
         full=worker.settings.log_detail == "full",
+        role=worker.settings.role,
     )
+    hint = hint.replace("VERSION", script.migration.version)
+    if isinstance(found.part, Own) and found.part.name != "begin":
+        error, hint = explain_at_commit(found.share, failure, error, hint)
     if failure.sqlstate == SYNTAX_ERROR and isinstance(found.part, Statement):
         error, began = _name_stumble(found.part, found, failure, error)
         hint = began + hint
@@ -336,11 +342,15 @@ def _find_place(found: Origin, failure: SqlFailure) -> tuple[int | None, int | N
     Return line and column in the file.
 
     Where PostgreSQL gives no position, the line of COPY's data, or else the start of
-    the failing statement; None for an error at COMMIT.
+    the failing statement. None for an error at COMMIT, which has none; of a text that
+    the server cannot convert, which it does not begin with, that of the first character
+    of its bytes.
     """
     part, content = found.part, found.share.task.script.content
     if isinstance(part, Own):
-        return None, None
+        said = BYTES.findall(failure.message or "") if part.name == "begin" else []
+        offset = content.find(bytes(int(byte, 16) for byte in said)) if said else -1
+        return place(content, offset) if offset >= 0 else (None, None)
     data_line = COPY_LINE.match(failure.context or "")
     if part.copy_data and data_line:
         line, _ = place(content, part.copy_data[0])

@@ -50,14 +50,17 @@ def retry_while_locked(
         MigrationBlockedError: The locks were never free.
     """
     started_s, number = time.monotonic(), 1
+    line = None if blocked is None else blocked.error.line
     timeout_s = watch.held.settings.ddl_retry_timeout_s
 
     def halt() -> Halt:
         took_s, seen = time.monotonic() - started_s, (None, watch.attempt.blockers)
         words = f"had been tried for {took_s:.1f} s, at attempt {number}"
+        at = f":{line}" if line else ""
         return Halt(
-            f"{version} {words}{describe_sight(seen)}",
+            f"{version}{at} {words}{describe_sight(seen)}",
             file=version,
+            line=line,
             left=watch.terms.left,
         )
 
@@ -68,6 +71,7 @@ def retry_while_locked(
                     return attempt(number)
             except LocksNotFreeError as error:
                 blocked = error
+            line = blocked.error.line
             pause_s = _choose_pause(number)
             waited_s = time.monotonic() - started_s
             blockers = watch.attempt.blockers

@@ -133,6 +133,6 @@ def ways_out(schemas: Sequence[str], name: HistoryTableName) -> str:
     )
     return (
         f"Say which one is the history of these files: {settings}; or put its schema "
-        "first in the search path of the role or the database, e.g. ALTER ROLE … SET "
-        f"search_path = {quote_name(schemas[0])}, public."
+        "first in the search path of the role or the database: ALTER ROLE … SET "
+        "search_path = SCHEMA, …;"
     )

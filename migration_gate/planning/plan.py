@@ -228,9 +228,10 @@ def require_agreement(
         faults.append(_refuse_changes(plan))
     if out_of_order == "refuse" and plan.out_of_order:
         subject = _subject(plan.out_of_order)
+        newest = f', "{plan.applied[-1].version}"' if plan.below_applied else ""
         faults.append(
             (
-                f"{subject} out of order: pending below the newest applied one",
+                f"{subject} added below the newest applied one{newest}: out of order",
                 "Give it the next free number, or set GATE_OUT_OF_ORDER=apply.",
             )
         )

@@ -16,6 +16,8 @@ from typing import Final
 from migration_gate.report.errors import SqlFailure
 
 
+# No such character, or bytes that are none: both name encodings, and bytes of a file.
+ENCODING_STATES: Final = ("22P05", "22021")
 # 23P01 and 44000 show whole rows too; class 08 what dblink was given as connection
 # string; P0002 and P0003 the parameters of a query (plpgsql.print_strict_params).
 ROW_DATA_CLASSES = ("22", "23", "44", "08", "P0002", "P0003")
@@ -68,11 +70,12 @@ def clean_message(sqlstate: str | None, message: str) -> str:
     """
     Cut from a primary message what may quote a value or the text of the file.
 
-    Class 22 quotes values; 42601 quotes what stands near a syntax error.
+    Class 22 quotes values, but for what says which encoding lacks a character; 42601
+    quotes what stands near a syntax error.
     """
     if sqlstate is None:
         return message
-    if sqlstate.startswith("22"):
+    if sqlstate.startswith("22") and sqlstate not in ENCODING_STATES:
         return QUOTED.sub("…", message)
     if sqlstate == "42601":
         return FIRST_QUOTE.sub("", message)

@@ -257,7 +257,8 @@ class SqlError(NamedTuple):
     What PostgreSQL said, cleaned for the log, and where it points.
 
     ``line`` and ``column`` are those of the file, in characters; None for an error
-    at COMMIT. The other fields are None where PostgreSQL gave none.
+    at COMMIT that more than one statement may have led to. The other fields are None
+    where PostgreSQL gave none.
     """
 
     version: str

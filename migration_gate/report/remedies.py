@@ -15,6 +15,7 @@ from typing import Final
 
 from migration_gate.report.cleaning import is_raised
 from migration_gate.report.errors import SqlFailure
+from migration_gate.report.quoting import quote_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,12 @@ ENDS_INSIDE: Final = (
     "It ends a transaction where it may not: inside a function, a block with "
     "EXCEPTION or a loop over a cursor, or in a procedure with SET or SECURITY "
     "DEFINER."
+)
+# aclchk.c: aclcheck_error(). A name stands there without its schema.
+OWNED: Final = re.compile(
+    r"^(?:must be owner of|permission denied for) "
+    r"(relation|table|view|materialized view|sequence|function|type|foreign table) "
+    r"(.+)$"
 )
 HIDDEN_WORDS: Final = (
     "Its words may be made of rows, and are not logged: GATE_LOG_DETAIL=full shows "
@@ -187,6 +194,11 @@ REMEDIES: Final[Sequence[Remedy]] = (
         "role or database. " + FIX_AND_RESTART,
     ),
     Remedy(
+        "42703",
+        "Check the column's name, and whether the migration that adds it runs before. "
+        + FIX_AND_RESTART,
+    ),
+    Remedy(
         "3F000",
         "Create the schema first, or check the search_path: each file starts with "
         "that of the role or database. " + FIX_AND_RESTART,
@@ -202,6 +214,17 @@ REMEDIES: Final[Sequence[Remedy]] = (
         "there, in a schema of the search_path. " + FIX_AND_RESTART,
     ),
     # Rows
+    Remedy(
+        "22012",
+        "A divisor is 0: write NULLIF(divisor, 0), or correct the rows. "
+        + FIX_AND_RESTART,
+    ),
+    Remedy(
+        "22001 22003 22007 22008 22P02",
+        "A value of the file, or of a row that it reads, does not fit its type: "
+        "GATE_LOG_DETAIL=full shows it, and so does the server's log. "
+        + FIX_AND_RESTART,
+    ),
     Remedy(
         "23514",
         f"No partition takes this row: create one first. {NOTHING_LEFT}",
@@ -409,8 +432,8 @@ OWN_REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "57014",
-        "A statement_timeout of the role or the database is too short, or somebody "
-        "cancels: look at the settings of both.",
+        "A statement_timeout of the role or the database is too short for it: ALTER "
+        "ROLE … or ALTER DATABASE … RESET statement_timeout; or somebody cancels it.",
     ),
     Remedy(
         "58000 58030 58P01 XX001 XX002",
@@ -426,7 +449,11 @@ OWN_REMEDY: Final = (
 
 
 def find_remedy(
-    failure: SqlFailure, *, outside: bool = False, full: bool = False
+    failure: SqlFailure,
+    *,
+    outside: bool = False,
+    full: bool = False,
+    role: str | None = None,
 ) -> str:
     """
     Return the hint for an error inside a migration.
@@ -434,12 +461,16 @@ def find_remedy(
     Args:
         outside: The file runs outside a transaction.
         full: GATE_LOG_DETAIL=full, all words are shown.
+        role: GATE_ROLE, who should own what the files alter.
     """
     if failure.sqlstate is None:
         return "The connection was lost; start the gate again."
     if is_raised(failure):
         return FIX_AND_RESTART if full else HIDDEN_WORDS + FIX_AND_RESTART
     hint = _find(REMEDIES, failure, outside=outside)
+    owned = OWNED.search(failure.message or "") if failure.sqlstate == "42501" else None
+    if role is not None and owned is not None:
+        return _give_to(role, owned[1], owned[2])
     if hint is None:
         return FIX_AND_RESTART
     return _name_constraint(failure) if hint == ROWS_VIOLATE else hint
@@ -466,6 +497,16 @@ def _find(
         ):
             return remedy.hint
     return None
+
+
+def _give_to(role: str, kind: str, name: str) -> str:
+    """Return what makes GATE_ROLE the owner, as it is of what the files have made."""
+    what = "TABLE" if kind == "relation" else kind.upper()
+    return (
+        "It belongs to another role than GATE_ROLE, as after a restore: let its owner, "
+        f"or a superuser, run ALTER {what} {quote_name(name)} OWNER TO "
+        f"{quote_name(role)}; and start the gate again. {NOTHING_LEFT}"
+    )
 
 
 def _name_constraint(failure: SqlFailure) -> str:

@@ -162,13 +162,10 @@ class _Queue:
         if holder is None or holder.works:
             self._progress_s = now
         if now - self._progress_s > self._settings.lock_wait_timeout_s:
-            who = "another gate" if holder is None else f"process {holder.pid}"
-            pid = "pid" if holder is None or not holder.pid else holder.pid
             raise LockTimeoutError(
-                f"{who} kept the gates' lock without progress for "
+                f"{_name(holder)} kept the gates' lock without progress for "
                 f"{self._settings.lock_wait_timeout_s:g} s",
-                hint="Look at that session in pg_stat_activity; end it with "
-                f"SELECT pg_terminate_backend({pid}); if its gate is gone.",
+                hint=_remedy(holder),
             )
         if now - self._logged_s >= self._settings.heartbeat_s:
             self._logged_s = now
@@ -212,13 +209,27 @@ class _Queue:
 
 def _halt(waited_s: float, holder: Holder | None) -> Halt:
     """Say for whom a stop finds the gate waiting."""
-    found = "another gate"
-    if holder is not None and holder.pid is not None:
-        known = [f"process {holder.pid}"]
-        known += [holder.application] if holder.application else []
-        known += [f"waiting for {holder.waits_for}"] if holder.waits_for else []
-        found += f" ({', '.join(known)})"
-    return Halt(f"had waited {waited_s:.1f} s for {found}")
+    return Halt(
+        f"had waited {waited_s:.1f} s for {_name(holder)}", remedy=_remedy(holder)
+    )
+
+
+def _name(holder: Holder | None) -> str:
+    if holder is None or holder.pid is None:
+        return "another gate"
+    known = [f"process {holder.pid}"]
+    known += [f"application {holder.application}"] if holder.application else []
+    known += [f"connected since {holder.since}"] if holder.since else []
+    known += [f"waiting for {holder.waits_for}"] if holder.waits_for else []
+    return f"another gate ({', '.join(known)})"
+
+
+def _remedy(holder: Holder | None) -> str:
+    pid = "pid" if holder is None or not holder.pid else holder.pid
+    return (
+        "Look at that session in pg_stat_activity; end it with "
+        f"SELECT pg_terminate_backend({pid}); if its gate is gone."
+    )
 
 
 def pause_before_next_try(waited_s: float, tried_for_s: float) -> float:

@@ -94,7 +94,7 @@ _READABLE: Final = (
     " (Compose does not apply uid, gid and mode to file secrets: mode 0444 on the host;"
     " Kubernetes: defaultMode or fsGroup)."
 )
-_MOUNT: Final = "Check the path and the mount."
+_MOUNT: Final = "Check the path that it has, and what is mounted there."
 TOO_WEAK: Final = "is too weak for a token, which is a password in clear text"
 _WHICH_ROLE: Final = "Say which role the gate logs in as."
 _FILL_IN: Final = (

@@ -19,7 +19,7 @@ from migration_gate.statements.blocks import (
     has_any,
     iter_matches,
 )
-from migration_gate.statements.forms import ScriptError, forms
+from migration_gate.statements.forms import ScriptBytes, ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
     may_change_defaults,
@@ -52,6 +52,7 @@ from migration_gate.statements.transactions import (
 __all__ = [
     "ConcurrentIndex",
     "CreatedIndex",
+    "ScriptBytes",
     "ScriptError",
     "SettingChange",
     "Statement",

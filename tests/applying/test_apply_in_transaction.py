@@ -315,4 +315,6 @@ def test_a_database_of_another_encoding_is_migrated(
     assert run.exit_code == (1 if encoding == "LATIN1" else 0)
     if encoding == "LATIN1":
         assert run.verdict["sqlstate"] == "22P05"
+        assert (run.verdict["line"], run.verdict["column"]) == (2, 9)
+        assert 'encoding "LATIN1"' in run.verdict["error_message"]
         assert "The database's encoding has no such character" in run.verdict["hint"]

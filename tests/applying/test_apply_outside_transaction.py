@@ -383,7 +383,7 @@ FAILING = {
     "at COMMIT": (
         ALONE + "CREATE TABLE u (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED);\n"
         "INSERT INTO u VALUES (1), (1);",
-        *(None, None, "23505"),
+        *(3, 1, "23505"),
     ),
 }
 
@@ -396,11 +396,11 @@ def test_an_error_has_its_place(  # noqa: PLR0913  # a row of the table, by name
     database: Database,
     *,
     script: str,
-    line: int | None,
-    column: int | None,
+    line: int,
+    column: int,
     sqlstate: str,
 ) -> None:
-    """Line and column count characters of the file; none for an error at COMMIT."""
+    """Line and column count characters of the file."""
     run = gate(database=database, migrations={"001_x.sql": script})
 
     found = [run.verdict.get(key) for key in ("line", "column", "sqlstate")]

@@ -53,7 +53,7 @@ def test_a_valid_index_in_the_way_may_be_declared_applied(
     closed = gate(database=database, migrations={"001_i.sql": build})
 
     assert closed.verdict["sqlstate"] == "42P07"
-    assert "resolve VERSION --applied" in closed.verdict["hint"]
+    assert "resolve 001_i.sql --applied" in closed.verdict["hint"]
 
 
 @pytest.mark.parametrize("head", ["", "-- gate: no-transaction\n"])

@@ -46,8 +46,8 @@ def test_the_version_is_an_answer(gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["migrat"], "unknown command"),
-        (["--json"], "unknown command"),
+        (["migrat"], "unknown command, which is the first argument"),
+        (["--json"], "unknown command, which is the first argument"),
         (["migrate", "now"], "command migrate does not take these arguments"),
         (["migrate", "--json"], "command migrate does not take these arguments"),
         (["status", "--yaml"], "command status does not take these arguments"),

@@ -115,7 +115,7 @@ def test_the_pause_before_another_attempt_is_named(
         process = gate.start(database=database, migrations=files, env=env)
         process.wait_for("migration.retry_scheduled", count=3)
         verdict = stop(process)
-    assert place(verdict)[0] == "001_a.sql"
+    assert place(verdict) == ("001_a.sql", 1)
     assert "application report" in verdict["error_message"]
 
 
@@ -129,7 +129,9 @@ def test_another_gate_is_named(gate: Gate, database: Database) -> None:
     assert told(verdict).startswith(
         "stopped by SIGTERM: had waited N s for another gate (process P"
     )
-    assert verdict["hint"].startswith("Nothing was being applied. Start the gate")
+    assert verdict["hint"].startswith(
+        "Nothing was being applied. Look at that session in pg_stat_activity; end it"
+    )
 
 
 @pytest.mark.parametrize("env", [ENV, SHORT], ids=["signal", "deadline"])
@@ -148,6 +150,7 @@ def test_the_database_that_was_waited_for_is_named(
     assert ": had waited N s for a usable" in message
     assert f'a usable PostgreSQL at "127.0.0.1:{port}" (' in message
     assert "Connection refused" in message
+    assert "Nothing listens there: check host and port" in verdict["hint"]
 
 
 @pytest.mark.parametrize("env", [ENV, SHORT], ids=["signal", "deadline"])

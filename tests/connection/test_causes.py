@@ -16,6 +16,7 @@ from migration_gate.connection.causes import (
     Cause,
     decide,
     find_cause,
+    name_in_remedy,
     shorten_text,
     trust_remedy,
 )
@@ -92,10 +93,10 @@ TEXTS = {
     "login_refused": [
         AT + 'FATAL:  password authentication failed for user "u"',
         AT + 'FATAL:  PAM authentication failed for user "u"',
-        AT + 'FATAL:  role "u" is not permitted to log in',
         AT + 'FATAL:  role "u" does not exist',
         AT + "FATAL:  Tenant or user not found",
     ],
+    "no_login": [AT + 'FATAL:  role "u" is not permitted to log in'],
     "no_database": [
         AT + 'FATAL:  database "d" does not exist',
         AT + "FATAL:  no such database: d",
@@ -103,10 +104,12 @@ TEXTS = {
     "no_connect_right": [
         AT + 'FATAL:  permission denied for database "d"\nDETAIL:  User does not have '
         "CONNECT privilege.",
-        AT + 'FATAL:  database "d" is not currently accepting connections',
-        AT + 'FATAL:  cannot connect to invalid database "d"',
-        AT + 'FATAL:  database "d" is disabled',
     ],
+    "database_closed": [
+        AT + 'FATAL:  database "d" is not currently accepting connections',
+    ],
+    "database_invalid": [AT + 'FATAL:  cannot connect to invalid database "d"'],
+    "database_disabled": [AT + 'FATAL:  database "d" is disabled'],
     "template_in_use": [
         'source database "template1" is being accessed by other users\nDETAIL:  ...',
     ],
@@ -136,9 +139,10 @@ TEXTS = {
         AT + "FATAL:  sorry, too many clients already",
         AT + "FATAL:  remaining connection slots are reserved for roles with the "
         "SUPERUSER attribute",
-        AT + 'FATAL:  too many connections for role "u"',
         AT + "FATAL:  no more connections allowed (max_client_conn)",
     ],
+    "limit_of_role": [AT + 'FATAL:  too many connections for role "u"'],
+    "limit_of_database": [AT + 'FATAL:  too many connections for database "d"'],
     "timeout": ["connection timeout expired", AT + "Connection timed out"],
     "no_route": [AT + "No route to host", AT + "Network is unreachable"],
     "no_ipv6": [
@@ -181,7 +185,7 @@ def test_every_cause_has_a_text_and_a_remedy() -> None:
     """No pattern stands in the table that no test reaches."""
     assert {known.reason for known in CAUSES} == TEXTS.keys() - {"unknown"}
     for known in (*CAUSES, *BY_SQLSTATE.values(), UNKNOWN):
-        assert re.fullmatch(r"[A-Za-z].*[^.]\.", known.remedy)
+        assert re.fullmatch(r"[A-Za-z].*[^.][.;]", known.remedy)
 
 
 REFUSED = AT + "Connection refused"
@@ -232,6 +236,30 @@ def test_a_client_certificate_is_no_reason_where_tls_is_not_needed() -> None:
     assert find_cause(certificate).reason == "client_certificate"
 
 
+def test_a_failure_with_and_without_tls_is_told_once() -> None:
+    """sslmode=prefer tries both, and both failures are often the same."""
+    unknown = AT + 'FATAL:  unrecognized configuration parameter "x"'
+    assert shorten_text(f"{unknown}\n{unknown}") == unknown.replace("  ", " ")
+
+
+def test_what_libpq_advises_is_not_to_weaken() -> None:
+    """To verify no certificate is one of the ways out that it names."""
+    text = (
+        f'{AT}root certificate file "/ca.pem" does not exist\nEither provide the file, '
+        "use the system's trusted roots with sslrootcert=system, or change sslmode to "
+        "disable server certificate verification."
+    )
+    assert shorten_text(text) == f'{AT}root certificate file "/ca.pem" does not exist'
+
+
+def test_a_remedy_names_role_and_database_as_sql_does() -> None:
+    """So that it can be pasted; what libpq would choose is left open."""
+    remedy = cause("no_connect_right").remedy
+    told = name_in_remedy(remedy, {"user": "u", "dbname": 'my "d"'})
+    assert told.endswith('GRANT CONNECT ON DATABASE "my ""d""" TO u;')
+    assert name_in_remedy(remedy, {}).endswith("GRANT CONNECT ON DATABASE … TO …;")
+
+
 def test_a_text_is_told_in_one_line() -> None:
     """What libpq adds for a person at a terminal is left out."""
     hint = "\n\tIs the server running on that host and accepting TCP/IP connections?"
@@ -251,7 +279,7 @@ def test_what_makes_a_server_trusted_is_its_providers_bundle(
     host: str, said: str
 ) -> None:
     """Which CA has signed is known by the name; no remedy asks for less."""
-    remedy = trust_remedy([host])
+    remedy = trust_remedy(cause("certificate_untrusted"), [host])
     assert said in remedy.removesuffix(TLS_TRUST) or said in TLS_TRUST
 
 

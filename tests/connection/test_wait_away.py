@@ -356,7 +356,7 @@ def test_a_connection_limit_is_waited_for(
     name = role.user if of == "role" else database.name
     database.execute(f"ALTER {of} {name} CONNECTION LIMIT 1")
     with closing(role.connect()):
-        run = close(gate, "too_many_connections", database=role)
+        run = close(gate, f"limit_of_{of}", database=role)
     assert f'too many connections for {of} "{name}"' in run.verdict["error_message"]
 
 

@@ -67,7 +67,7 @@ REASONS = {
     "3D000": "no_database",
     "28000": "login_not_allowed",
     "42501": "no_connect_right",
-    "55000": "no_connect_right",
+    "55000": "database_closed",
     "53300": "too_many_connections",
     "42704": "startup_parameter",
     "57P03": "starting_up",

@@ -77,7 +77,7 @@ def test_a_database_that_the_pooler_has_disabled_is_refused(
     pooler = pgbouncer("transaction", database, admin_users=database.user)
     pooled = pooler.through(database)
     pooler.command(f"DISABLE {database.name}")
-    run = close(gate, "no_connect_right", database=pooled)
+    run = close(gate, "database_disabled", database=pooled)
     assert "is disabled" in run.verdict["error_message"]
     process = gate.start(database=pooled, migrations=FILES)
     process.wait_for("database.retry_scheduled")

@@ -77,7 +77,7 @@ def test_an_expired_password_is_refused(gate: Gate, database: Database) -> None:
 
 def test_a_role_that_may_not_log_in_is_refused(gate: Gate, database: Database) -> None:
     """NOLOGIN is told as such."""
-    run = close(gate, "login_refused", database=database.role(attributes="NOLOGIN"))
+    run = close(gate, "no_login", database=database.role(attributes="NOLOGIN"))
     assert "is not permitted to log in" in run.verdict["error_message"]
 
 
@@ -104,7 +104,7 @@ def test_a_database_that_allows_no_connections_is_refused(
     database = databases.create()
     with closing(databases.server.connect()) as conn:
         conn.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
-    close(gate, "no_connect_right", database=database)
+    close(gate, "database_closed", database=database)
 
 
 def test_a_login_that_pg_hba_does_not_name_is_refused(

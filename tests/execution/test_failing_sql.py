@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import subprocess
-import tempfile
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dev.postgres import give
 from migration_gate.report.remedies import HIDDEN_WORDS, OUTSIDE
 from tests.fix_gate import Event, Gate, Run
 from tests.fix_postgres import Database, NewServer, database_of
 from tests.history_tables import tables
+from tests.small_disk import small_disk
 
 
 pytestmark = pytest.mark.server
@@ -27,9 +25,15 @@ SAID = (
     *("error_context", "hint"),
 )
 FIX = "Nothing of this file is left; correct it and start the gate again."
+NO_COLUMN = {
+    "error_message": 'column "nothing" does not exist',
+    "hint": "Check the column's name, and whether the migration that adds it runs "
+    f"before. {FIX}",
+}
+DEFERRED = 'The constraint was checked at COMMIT; line 1 writes "late". '
 EXISTS = (
     "If the objects of this file exist already, say so with the command resolve "
-    "VERSION --applied; if only some do, drop them, or write IF NOT EXISTS, and start "
+    "1_x.sql --applied; if only some do, drop them, or write IF NOT EXISTS, and start "
     "the gate again."
 )
 DISK = (
@@ -75,15 +79,15 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
     ),
     "multi-byte place": (
         "SELECT 'äöü€🦥', 'é',\n  'ß', nothing;",
-        said(2, 8, "42703", error_message='column "nothing" does not exist'),
+        said(2, 8, "42703", **NO_COLUMN),
     ),
     "place after a byte order mark": (
         b"\xef\xbb\xbfSELECT nothing;",
-        said(1, 8, "42703", error_message='column "nothing" does not exist'),
+        said(1, 8, "42703", **NO_COLUMN),
     ),
     "place after line ends of Windows": (
         "SELECT 1;\r\n\r\nSELECT\r\n  nothing;",
-        said(4, 3, "42703", error_message='column "nothing" does not exist'),
+        said(4, 3, "42703", **NO_COLUMN),
     ),
     "200th statement": (
         "SELECT 1;\n" * 199
@@ -99,7 +103,7 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
     ),
     "its own transaction": (
         "BEGIN;\nSELECT 1;\nSELECT nothing;\nCOMMIT;",
-        said(3, 8, "42703", error_message='column "nothing" does not exist'),
+        said(3, 8, "42703", **NO_COLUMN),
     ),
     "inside DO": (
         "SELECT 1;\nDO $$\nBEGIN\n  PERFORM 1/0;\nEND $$;",
@@ -109,6 +113,8 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             "22012",
             error_message="division by zero",
             error_context="PL/pgSQL function inline_code_block line 3",
+            hint="A divisor is 0: write NULLIF(divisor, 0), or correct the rows. "
+            + FIX,
         ),
     ),
     "inside a function": (
@@ -140,22 +146,23 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
     "foreign key at COMMIT": (
         "INSERT INTO late VALUES (99, 1);\nSELECT 1;",
         said(
-            None,
-            None,
+            1,
+            1,
             "23503",
-            error_message='insert or update on table "late" violates foreign key '
-            'constraint "late_id_fkey"',
-            hint=violated("late_id_fkey", "late"),
+            error_message='at COMMIT: insert or update on table "late" violates '
+            'foreign key constraint "late_id_fkey"',
+            hint=DEFERRED + violated("late_id_fkey", "late"),
         ),
     ),
     "unique at COMMIT": (
         "INSERT INTO late VALUES (1, 5), (1, 5);",
         said(
-            None,
-            None,
+            1,
+            1,
             "23505",
-            error_message='duplicate key value violates unique constraint "late_n"',
-            hint=violated("late_n", "late"),
+            error_message="at COMMIT: duplicate key value violates unique constraint "
+            '"late_n"',
+            hint=DEFERRED + violated("late_n", "late"),
         ),
     ),
     "check": (
@@ -352,23 +359,13 @@ def test_a_missing_right_reads_well(gate: Gate, database: Database) -> None:
     assert "azure.extensions" in extension["hint"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def _small_disk() -> Iterator[Path]:
     """Return a folder for a tablespace, on a file system of 4 MiB of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        disk = Path(name)
-        give(disk)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", name]
-        if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+    with small_disk() as folder:
+        if folder is None:
             pytest.skip("a file system can be mounted by root only")
-        try:
-            folder = disk / "tablespace"
-            folder.mkdir()
-            give(folder)
-            yield folder
-        finally:
-            umount = ["umount", "--lazy", name]
-            subprocess.run(umount, check=True)
+        yield folder
 
 
 def test_a_full_disk_reads_well(

@@ -162,8 +162,8 @@ def test_every_disagreement_is_reported_at_once() -> None:
         'space; migration "1_a.sql" was changed after being applied: at '
         "2026-01-02T03:04:05.678Z, sha256:0123456789ab then, sha256:fedcba987654 here; "
         "migrations "
-        '"0_y.sql", "0_z.sql" were out of order: pending below the newest applied '
-        'one; the history has "2_b", "3_c", which no file here explains'
+        '"0_y.sql", "0_z.sql" were added below the newest applied one: out of order; '
+        'the history has "2_b", "3_c", which no file here explains'
     )
     assert caught.value.hint == (
         "Correct the row's version in the history, or the file's name. See what was "

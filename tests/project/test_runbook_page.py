@@ -23,6 +23,7 @@ PAGE = "docs/runbook.md"
 POSTGRESQL_SAYS = {
     "already exists",
     "syntax error",
+    "must be owner of",
     "canceling statement due to lock timeout",
 }
 

@@ -288,6 +288,27 @@ def test_what_ends_a_transaction_outside_one_is_told_where_it_may_not() -> None:
     assert "EXCEPTION" in find_remedy(ended, outside=True)
 
 
+@pytest.mark.parametrize(
+    ("message", "statement"),
+    [
+        ("must be owner of table t", "ALTER TABLE t OWNER TO owner;"),
+        ("must be owner of relation t", "ALTER TABLE t OWNER TO owner;"),
+        (
+            "must be owner of materialized view My View",
+            'ALTER MATERIALIZED VIEW "My View" OWNER TO owner;',
+        ),
+        ("permission denied for sequence t_id_seq", "ALTER SEQUENCE t_id_seq OWNER"),
+    ],
+)
+def test_what_was_restored_by_another_role_is_given_to_gate_role(
+    message: str, statement: str
+) -> None:
+    """It owns what the files have made; without it the owner is to be named."""
+    refused = failure("42501", message)
+    assert statement in find_remedy(refused, role="owner")
+    assert "ALTER" not in find_remedy(refused)
+
+
 def test_a_constraint_is_named() -> None:
     """Its table too, where PostgreSQL tells."""
     nothing_left = "correct the data or the file. Nothing of this file is left."
