@@ -6,7 +6,7 @@ Writes only the gate's own table, under the lock; the other tool's is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import NamedTuple
@@ -17,16 +17,25 @@ from migration_gate.commands.steps import load, wait_for_history
 from migration_gate.connection.connect import limited
 from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.files.folder import read_file
-from migration_gate.files.migration import AppliedMigration, Migration
-from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
+from migration_gate.files.migration import AppliedMigration, ForeignRow, Migration
+from migration_gate.files.tool_checksums import TOOL_CHECKSUMS, running_checksums
+from migration_gate.files.tool_facts import read_change_sets, read_journal
 from migration_gate.history.adopting import read_foreign
-from migration_gate.history.foreign import iter_foreign
+from migration_gate.history.foreign import Foreign, iter_foreign
 from migration_gate.history.look import require_readable
 from migration_gate.history.readers import READERS
-from migration_gate.planning.adoption import Adopted, find_grown, map_rows
+from migration_gate.planning.adoption import (
+    BEFORE_UNDERSCORE,
+    Adopted,
+    Known,
+    find_grown,
+    map_rows,
+)
+from migration_gate.planning.changesets import to_file_rows
 from migration_gate.planning.plan import make_plan
 from migration_gate.report.errors import (
     HistoryError,
+    MigrationFilesError,
     SettingFault,
     SettingsError,
 )
@@ -139,18 +148,54 @@ def find_adopted(
     tool = settings.adopt.tool
     if found is None or tool is None:
         return FoundAdopted("", ())
-    with session.translated("read another tool's history"):
-        rows = read_foreign(session.conn, tool, found)
-    compute = TOOL_CHECKSUMS.get(tool)
-    read = partial(read_file, settings.migrations)
+    rows, labels = _read_rows(settings, migrations, session, found, tool)
     adopted = map_rows(
         tool,
         migrations,
         rows,
-        checksum=None if compute is None else lambda each: compute(read(each)),
+        known=Known(_find_checksums(settings, migrations, tool, rows), labels),
         changed=settings.changed,
     )
     return FoundAdopted(f"{found.schema}.{found.table}", adopted)
+
+
+def _read_rows(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    session: Session,
+    found: Foreign,
+    tool: str,
+) -> tuple[Sequence[ForeignRow], Mapping[str, str] | None]:
+    """Return a tool's rows, and what it knows files by where those do not tell."""
+    with session.translated("read another tool's history"):
+        rows = read_foreign(session.conn, tool, found)
+    if tool == "liquibase":
+        change_sets = read_change_sets(settings.migrations, migrations)
+        return to_file_rows(change_sets, rows), None
+    if tool == "drizzle":
+        return rows, read_journal(settings.migrations)
+    return rows, None
+
+
+def _find_checksums(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    tool: str,
+    rows: Sequence[ForeignRow],
+) -> Callable[[Migration], Collection[str]] | None:
+    """Return what gives the checksums that a tool may have recorded of a file."""
+    read = partial(read_file, settings.migrations)
+    if tool == "atlas":
+        ordered = sorted(migrations, key=lambda each: each.version.encode())
+        held = {row.version for row in rows}
+        applied = [m for m in ordered if BEFORE_UNDERSCORE.of_file(m) in held]
+        sums = [
+            running_checksums((each.version, read(each)) for each in files)
+            for files in (ordered, applied)
+        ]
+        return lambda each: [s[each.version] for s in sums if each.version in s]
+    compute = TOOL_CHECKSUMS.get(tool)
+    return None if compute is None else lambda each: compute(each.version, read(each))
 
 
 def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) -> None:
@@ -161,13 +206,14 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     seen = session.seen
     pending = make_plan(migrations, seen.history, tool=seen.tool).pending
     doing = "look for other tools' histories"
-    with suppress(*NO_ANSWER), session.translated(doing), limited(conn):
+    quiet = (*NO_ANSWER, MigrationFilesError)
+    with suppress(*quiet), session.translated(doing), limited(conn):
         for found in iter_foreign(conn, settings.role, settings.adopt.table):
             for tool, reader in READERS.items():
                 if reader.tool != found.tool or found.count is None:
                     continue
-                rows = read_foreign(conn, tool, found)
-                versions = find_grown(tool, pending, rows)
+                rows, labels = _read_rows(settings, migrations, session, found, tool)
+                versions = find_grown(tool, pending, rows, labels)
                 if versions:
                     log.emit(
                         OTHER_TOOL,

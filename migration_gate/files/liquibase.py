@@ -140,6 +140,22 @@ def read_liquibase(content: Content) -> UpPart:
     )
 
 
+def find_change_sets(content: Content) -> tuple[str, ...]:
+    """
+    Return the change sets that run on PostgreSQL, as "id::author".
+
+    Raises:
+        ScriptError: The file has a malformed one.
+    """
+    lines = list(iter_matches(content, LINE, lambda _: True))
+    ignored = list(_find_ignored(content, lines))
+    heads = [(at, match) for at, match in lines if not _is_in(at, ignored)]
+    found = [each for each in _read_change_sets(content, heads) if _is_run(each)]
+    said = [match for each in found if (match := CHANGE_SET.fullmatch(each.line))]
+    names = [[part.strip().strip('"') for part in match.groups()] for match in said]
+    return tuple(f"{name}::{author}" for author, name in names)
+
+
 def _read_change_sets(
     content: Content, lines: list[tuple[int, re.Match[bytes]]]
 ) -> Iterator[_ChangeSet]:

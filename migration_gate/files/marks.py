@@ -59,7 +59,10 @@ TERN: Final = re.compile(
 TERN_EXACT: Final = b"---- create above / drop below ----"
 TERN_DISABLE_TX: Final = re.compile(rb"^---- tern: disable-tx ----\r?$", re.MULTILINE)
 SQLX: Final = re.compile(rb"--[ \t]*no-transaction[ \t]*")
+YOYO: Final = re.compile(rb"--[ \t]*transactional:[ \t]*false[ \t]*")
+GRAPHILE: Final = re.compile(rb"--![ \t]*no-transaction\b.*", re.DOTALL)
 ATLAS: Final = re.compile(rb"--[ \t]*atlas:txmode[ \t]+none[ \t]*")
+OUTSIDE: Final = (ATLAS, TERN_DISABLE_TX, YOYO, GRAPHILE)
 HASH_LINE: Final = re.compile(rb"^[ \t]*#[^\r\n]*", re.MULTILINE)
 DOLLAR: Final = ord("$")
 
@@ -187,10 +190,10 @@ def _find_separator(content: Content) -> tuple[int, bytes] | None:
 
 
 def _read_header(content: Content) -> Literal["outside"] | None:
-    """Read the marks of sqlx, on the first line, Atlas and tern, in the comments."""
+    """Read the marks of sqlx, on the first line, and of others, in the comments."""
     for number, (_, comment) in enumerate(leading_comments(content)):
         is_sqlx = number == 0 and SQLX.fullmatch(comment) is not None
-        if is_sqlx or ATLAS.fullmatch(comment) or TERN_DISABLE_TX.fullmatch(comment):
+        if is_sqlx or any(mark.fullmatch(comment) for mark in OUTSIDE):
             return "outside"
     return None
 

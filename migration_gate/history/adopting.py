@@ -32,9 +32,9 @@ def read_foreign(
     """Return the rows of a tool's history, in the order in which they hold."""
     reader = READERS[tool]
     query = ROWS.format(
-        version=sql.SQL(reader.version),
+        version=qualified(reader.version),
         state=qualified(reader.state),
-        time=sql.SQL(reader.time),
+        time=qualified(reader.time),
         checksum=sql.SQL(reader.checksum),
         table=sql.Identifier(found.schema, found.table),
         counts=qualified(reader.counts),

@@ -82,6 +82,34 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             checksum="checksum",
             order="rolled_back_at IS NULL, finished_at IS NULL, started_at",
         ),
+        "refinery": Reader("refinery", time="applied_on", checksum="checksum"),
+        # The row has the number alone of what is called 000001-words.sql.
+        "graphile-migrate": Reader(
+            "graphile-migrate",
+            version="coalesce(pg_catalog.substring(filename, '^[0-9]+'), filename)",
+            time="date",
+            checksum="hash",
+            order="filename",
+        ),
+        # The time at which a file was made, by the journal.
+        "drizzle": Reader(
+            "Drizzle", version="created_at", checksum="hash", order="created_at, id"
+        ),
+        # A row for each change set: planning.changesets makes files of them.
+        "liquibase": Reader(
+            "Liquibase",
+            version="pg_catalog.concat_ws('::', filename, id, author)",
+            state="CASE WHEN exectype = ANY (ARRAY['SKIPPED', 'FAILED']) THEN 'failed' "
+            "ELSE 'applied' END",
+            time="dateexecuted",
+            order="orderexecuted",
+        ),
+        "yoyo": Reader(
+            "yoyo",
+            version="migration_id",
+            time="applied_at_utc AT TIME ZONE 'UTC'",
+            order="applied_at_utc",
+        ),
         # sql/migrate/migrate.go: bit 1 is a baseline, bit 4 a person's word.
         "atlas": Reader(
             "Atlas",
@@ -89,6 +117,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             "WHEN type = ANY (ARRAY[4, 6]) THEN 'applied' "
             "WHEN applied <> total OR error <> '' THEN 'failed' ELSE 'applied' END",
             time="executed_at",
+            checksum="hash",
             counts="version <> '.atlas_cloud_identifier'",
         ),
     }

@@ -4,5 +4,6 @@ Files and history side by side: what is pending, where they disagree. Pure.
 ``plan`` compares them; ``repeatables`` tells which text of one is newer; ``squashing``
 knows files that stand for others; ``naming``
 finds the migration that a person names; ``adoption`` compares files with another tool's
-history, and ``renaming`` goes on by that tool's key.
+history, ``changesets`` makes rows of files of Liquibase's, and ``renaming`` goes on by
+that tool's key.
 """

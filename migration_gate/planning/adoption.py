@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -91,8 +90,26 @@ RULES: Final[Mapping[str, Rules]] = MappingProxyType(
         "diesel": Rules(WITHOUT_DASHES, ""),
         "prisma": Rules(NAME, "prisma migrate resolve --applied or --rolled-back"),
         "atlas": Rules(BEFORE_UNDERSCORE, "atlas migrate set"),
+        "refinery": Rules(NUMBER, ""),
+        "graphile-migrate": Rules(NUMBER, ""),
+        "drizzle": Rules(NAME, ""),
+        "liquibase": Rules(NAME, "liquibase update"),
+        "yoyo": Rules(NAME, ""),
     }
 )
+
+
+class Known(NamedTuple):
+    """
+    What a tool knows of files beside their names.
+
+    ``checksums`` gives those that it may have recorded of a file, none where that
+    cannot be told; ``labels`` are what it goes by, by the files' versions, where the
+    names do not tell.
+    """
+
+    checksums: Callable[[Migration], Collection[str]] | None = None
+    labels: Mapping[str, str] | None = None
 
 
 class Adopted(NamedTuple):
@@ -122,7 +139,7 @@ def map_rows(
     migrations: Sequence[Migration],
     rows: Iterable[ForeignRow],
     *,
-    checksum: Callable[[Migration], str] | None,
+    known: Known,
     changed: Literal["refuse", "warn"],
 ) -> tuple[Adopted, ...]:
     """
@@ -132,7 +149,7 @@ def map_rows(
         tool: A name of RULES.
         migrations: In any order; no two share a key of ours.
         rows: In the order in which they hold: the last one of a version does.
-        checksum: The tool's own of a file; None where it keeps none.
+        known: What the tool knows of the files.
         changed: What a file means that is not what the tool has applied.
 
     Raises:
@@ -140,29 +157,22 @@ def map_rows(
     """
     rules = RULES[tool]
     ordered = sorted(migrations, key=lambda migration: migration.order)
+    key_of = _key_of(rules, known.labels)
     files: dict[Any, list[Migration]] = defaultdict(list)
     # What stands for others has a row of its own in Atlas alone.
     squashes = [m for m in ordered if m.replaces is not None and not m.replaces.is_open]
     for migration in ordered:
         if migration not in squashes:
-            files[rules.key.of_file(migration)].append(migration)
-    held: dict[Any, ForeignRow] = {}
-    strange = []
-    for row in rows:
-        try:
-            if rules.keeps_one or row.state == "baseline":
-                _to_parts(row.version)
-            held[rules.key.of_row(row.version)] = row
-        except ValueError:
-            strange.append(row.version)
+            files[key_of(migration)].append(migration)
+    held, strange = _hold(rules, rows)
     applied = {k: r for k, r in held.items() if r.state in {"applied", "baseline"}}
-    known = {k: r for k, r in applied.items() if k in files}
+    explained = {k: r for k, r in applied.items() if k in files}
     stood_for = list(_find_stood_for(squashes, applied.values()))
     scopes = [each.migration.replaces for each in stood_for]
     lost = [
         row
         for key, row in applied.items()
-        if key not in known
+        if key not in explained
         and row.state != "baseline"
         and not _covers(scopes, row)
         and not is_repeatable(row.version)  # its file may have been taken out
@@ -170,11 +180,11 @@ def map_rows(
     faults = [
         *_failed(tool, rules, held.values()),
         *_unexplained(tool, [*(row.version for row in lost), *strange]),
-        *_ambiguous(tool, [files[key] for key in known]),
+        *_ambiguous(tool, [files[key] for key in explained]),
     ]
     adopted = stood_for
     for key, row in applied.items():
-        adopted += [_adopt(each, row, checksum) for each in files.get(key, ())]
+        adopted += [_adopt(each, row, known.checksums) for each in files.get(key, ())]
         if rules.keeps_one or row.state == "baseline":
             newest = _to_parts(row.version)
             adopted += [
@@ -182,7 +192,7 @@ def map_rows(
                 for each in ordered
                 if not each.is_repeatable
                 and each.number <= newest
-                and (each in squashes or rules.key.of_file(each) not in held)
+                and (each in squashes or key_of(each) not in held)
             ]
     # With another text, or a failed one, it runs again, as it would there.
     adopted = [a for a in adopted if a.is_verified or not a.migration.is_repeatable]
@@ -197,27 +207,54 @@ def map_rows(
     return tuple(sorted(once.values(), key=lambda each: each.migration.order))
 
 
+def _key_of(
+    rules: Rules, labels: Mapping[str, str] | None
+) -> Callable[[Migration], Any]:
+    """Return how the tool knows a file."""
+    if labels is None:
+        return rules.key.of_file
+    return lambda file: labels.get(file.version)
+
+
+def _hold(
+    rules: Rules, rows: Iterable[ForeignRow]
+) -> tuple[dict[Any, ForeignRow], list[str]]:
+    """Return the last row of each key, and the versions that the tool cannot give."""
+    held: dict[Any, ForeignRow] = {}
+    strange = []
+    for row in rows:
+        try:
+            if rules.keeps_one or row.state == "baseline":
+                _to_parts(row.version)
+            held[rules.key.of_row(row.version)] = row
+        except ValueError:
+            strange.append(row.version)
+    return held, strange
+
+
 def find_grown(
-    tool: str, pending: Iterable[Migration], rows: Iterable[ForeignRow]
+    tool: str,
+    pending: Iterable[Migration],
+    rows: Iterable[ForeignRow],
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Return what is pending by our history, and applied by another tool's rows."""
     rules = RULES[tool]
-    held: dict[Any, ForeignRow] = {}
-    for row in rows:
-        with suppress(ValueError):
-            held[rules.key.of_row(row.version)] = row
+    held, _ = _hold(rules, rows)
     applied = {key for key, row in held.items() if row.state == "applied"}
-    return tuple(m.version for m in pending if rules.key.of_file(m) in applied)
+    key_of = _key_of(rules, labels)
+    return tuple(m.version for m in pending if key_of(m) in applied)
 
 
 def _adopt(
     migration: Migration,
     row: ForeignRow,
-    checksum: Callable[[Migration], str] | None,
+    checksums: Callable[[Migration], Collection[str]] | None,
 ) -> Adopted:
     is_verified = True
-    if checksum is not None and row.checksum:
-        is_verified = checksum(migration) == row.checksum
+    if checksums is not None and row.checksum:
+        found = checksums(migration)
+        is_verified = not found or row.checksum in found
     return Adopted(
         migration=migration, row=row, is_inferred=False, is_verified=is_verified
     )
@@ -296,9 +333,12 @@ def _changed(tool: str, adopted: Iterable[Adopted]) -> list[Fault]:
     changed = [each.migration.version for each in adopted if not each.is_verified]
     if not changed:
         return []
+    if tool == "atlas":  # those after the first differ with it
+        changed = changed[:1]
+    verb = "differs" if len(changed) == 1 else "differ"
     return [
         (
-            f"{listed(changed)} differ from what {tool} has applied, by its checksum",
+            f"{listed(changed)} {verb} from what {tool} has applied, by its checksum",
             "Restore the files as they were applied, or set GATE_CHANGED=warn.",
         )
     ]

@@ -95,6 +95,11 @@ ADOPTED_TOOLS: Final = (
     "diesel",
     "prisma",
     "atlas",
+    "refinery",
+    "graphile-migrate",
+    "drizzle",
+    "liquibase",
+    "yoyo",
 )
 DEFAULT_HISTORY_TABLE: Final = HistoryTableName(None, "schema_migrations")
 OTHER_HISTORY_TABLE: Final = "gate_schema_migrations"

@@ -75,16 +75,36 @@ ADOPTED = {
         },
         ["2026-01-01-000003_d/up.sql"],
     ),
+    "refinery": (
+        "refinery",
+        {"V1__a.sql": "1", "V2__b.sql": "2", "V4__u.sql": "4"},
+        ["V5__d.sql"],
+    ),
+    "graphile-migrate": (
+        "graphile-migrate-2",
+        {"000001-a.sql": "000001", "000002.sql": "000002"},
+        ["000003-d.sql"],
+    ),
     "atlas": (
         "atlas",
-        {f"2026010100000{n}_x{n}.sql": f"2026010100000{n}" for n in (1, 2, 3)},
+        {
+            f"2026010100000{n}_{name}.sql": f"2026010100000{n}"
+            for n, name in enumerate("abc", 1)
+        },
         ["20260101000004_d.sql"],
     ),
 }
 
 
+# Atlas was told to go on after its second statement.
+HALF_DONE = "-- atlas:txmode none\n\ncreate table c(id int);\nselect 1/0;\n"
+TEXTS = {"20260101000003_c.sql": HALF_DONE}
+
+
 def text_of(path: str) -> str:
     """Return the text of a file, as the tool was given it."""
+    if path in TEXTS:
+        return TEXTS[path]
     words = path.removesuffix("/up.sql").removesuffix(".sql").removesuffix(".up")
     return f"create table {words[-1]}(id int);\n"
 
@@ -134,6 +154,71 @@ def test_what_the_tool_has_applied_is_not_run_again(
         for version, origin in found
         if version not in left
     } == {path.removesuffix("/up.sql"): row for path, row in rows.items()}
+
+
+def test_drizzles_files_are_known_by_its_journal(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """By their time; the hash is compared, and without the journal nothing is told."""
+    load(database, "drizzle")
+    files = {f"{n:04}_{w}.sql": f"SELECT {n};" for n, w in enumerate(("a", "b", "d"))}
+    folder = write(tmp_path / "files", files)
+    env = {"GATE_ADOPT": "drizzle"}
+    lost = gate(database=database, migrations=folder, env=env)
+    times = (1795933283645, 1795933283925, 1795933284000)
+    entries = [
+        {"tag": name.removesuffix(".sql"), "when": when}
+        for name, when in zip(files, times, strict=True)
+    ]
+    journal = {"meta/_journal.json": json.dumps({"entries": entries})}
+    write(folder, journal)
+    changed = gate(database=database, migrations=folder, env=env)
+    database.execute(
+        "UPDATE drizzle.__drizzle_migrations"
+        " SET hash = encode(sha256(('SELECT ' || id - 1 || ';')::bytea), 'hex')"
+    )
+    run = gate(database=database, migrations=folder, env=env)
+    assert "by which Drizzle knows its files" in lost.verdict["error_message"]
+    assert '"0000_a.sql", "0001_b.sql" differ' in changed.verdict["error_message"]
+    assert run.verdict["applied"] == ["0002_d.sql"], run.output
+
+
+def test_liquibases_change_sets_are_those_of_a_file(
+    gate: Gate, database: Database
+) -> None:
+    """A file counts when all of them are there, whatever came of the others."""
+    load(database, "liquibase-2")
+    database.execute("UPDATE databasechangelog SET filename = 'classpath:db/1_a.sql'")
+    sets = ["alice:1", "bob:2-b", "alice:3", "alice:5", "alice:6"]
+    sets.append("alice:9 dbms:mysql")
+    text = "\n".join(["--liquibase formatted sql", *(f"--changeset {s}" for s in sets)])
+    more = "--liquibase formatted sql\n--changeset alice:7\nSELECT 7;"
+    files = {"1_a.sql": text, "2_b.sql": more}
+    env = {"GATE_ADOPT": "liquibase"}
+    part = gate(
+        database=database,
+        migrations={**files, "1_a.sql": f"{text}\n--changeset alice:8\n"},
+        env=env,
+    )
+    run = gate(database=database, migrations=files, env=env)
+    assert "1_a.sql (5 of 6 change sets)" in part.verdict["error_message"]
+    assert run.verdict["applied"] == ["2_b.sql"], run.output
+
+
+def test_yoyos_migrations_are_known_by_their_ids(
+    gate: Gate, database: Database
+) -> None:
+    """Its times are in UTC, whatever the session's zone is."""
+    load(database, "yoyo-2")
+    database.execute("UPDATE _yoyo_migration SET migration_id = '0001_a'")
+    database.execute(f"ALTER DATABASE {database.name} SET timezone = 'Asia/Tokyo'")
+    files = {"0001_a.sql": A, "0002_b.sql": "-- transactional: false\n" + B}
+    run = gate(database=database, migrations=files, env={"GATE_ADOPT": "yoyo"})
+    assert run.verdict["applied"] == ["0002_b.sql"], run.output
+    assert not run.one("migration.started")["in_transaction"]
+    assert database.fetch(
+        "SELECT applied_at::text FROM schema_migrations WHERE version = '0001_a.sql'"
+    ) == [("2026-11-29 06:16:13.555661",)]
 
 
 def test_what_prisma_has_rolled_back_is_pending(
@@ -201,7 +286,8 @@ def test_what_flyway_repeats_is_taken_over_by_its_text(
     """The newest row counts; with another text, or one that is new, it runs."""
     load(database, "flyway-2")
     text = "CREATE VIEW v AS SELECT 1 AS n;\n"
-    last = TOOL_CHECKSUMS["flyway"](text.encode() if is_same else b"other")
+    then = text.encode() if is_same else b"other"
+    (last,) = TOOL_CHECKSUMS["flyway"]("R__view_v.sql", then)
     database.execute(
         f"UPDATE flyway_schema_history SET checksum = {last} WHERE installed_rank = 5;"
         "INSERT INTO flyway_schema_history SELECT 7, NULL, 'gone', type, "

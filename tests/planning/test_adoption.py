@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from pathlib import Path
+
 import pytest
 
+from bench.work import write_graphile_migrate
 from migration_gate.files.migration import (
     ForeignRow,
     Migration,
@@ -11,8 +16,9 @@ from migration_gate.files.migration import (
     version_to_key,
 )
 from migration_gate.files.names import classify
-from migration_gate.files.tool_checksums import TOOL_CHECKSUMS
-from migration_gate.planning.adoption import RULES, Adopted, map_rows
+from migration_gate.files.tool_checksums import TOOL_CHECKSUMS, running_checksums
+from migration_gate.planning.adoption import RULES, Adopted, Known, map_rows
+from migration_gate.planning.changesets import to_file_rows
 from migration_gate.report.errors import HistoryError
 from migration_gate.settings.settings import ADOPTED_TOOLS
 
@@ -28,7 +34,7 @@ def file(version: str) -> Migration:
 def adopt(tool: str, names: str, *rows: ForeignRow) -> tuple[Adopted, ...]:
     """Map rows to the files of these names."""
     files = [file(name) for name in names.split()]
-    return map_rows(tool, files, rows, checksum=None, changed="refuse")
+    return map_rows(tool, files, rows, known=Known(), changed="refuse")
 
 
 def applied(*found: str) -> list[ForeignRow]:
@@ -71,12 +77,12 @@ def test_what_stands_for_others_counts_with_the_last_of_them() -> None:
             "flyway",
             [file("V2__b.sql"), squash, file("V3__c.sql")],
             found,
-            checksum=None,
+            known=Known(),
             changed="refuse",
         )
         assert set(names(adopted)) == {"(B2__s.sql)", "V2__b.sql", "V3__c.sql"}
     with pytest.raises(HistoryError, match='has applied "1", which no file'):
-        map_rows("flyway", [squash], applied("1"), checksum=None, changed="refuse")
+        map_rows("flyway", [squash], applied("1"), known=Known(), changed="refuse")
 
 
 def test_the_last_row_of_a_version_holds() -> None:
@@ -105,31 +111,38 @@ def test_all_doubts_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "expected"),
+    ("tool", "version", "expected"),
     [
-        ("flyway", "-1193849269"),
-        ("prisma", "780cd65365cbfe31c11fdb4fc7bb925f12a9e467c577d65c840cd25d517e9d90"),
+        ("flyway", "V1__a.sql", "-1193849269"),
+        (
+            "prisma",
+            "20260101000001_a",
+            "780cd65365cbfe31c11fdb4fc7bb925f12a9e467c577d65c840cd25d517e9d90",
+        ),
         (
             "sqlx",
+            "20260101000001_a.sql",
             (
                 "0fa4f612848e3efb6b0407d1aeb08db0b11583b56df403fb9a6c9995c9a0637934f0c90e5fc"
                 "992c8ba8141a040a0062c"
             ),
         ),
+        ("refinery", "V1__a.sql", "5959330983540576460"),
+        ("refinery", "V2__b.sql", "11456385696052992085"),
     ],
 )
 def test_checksums_are_those_that_the_tool_has_written(
-    tool: str, expected: str
+    tool: str, version: str, expected: str
 ) -> None:
     """Flyway's is of the lines alone."""
-    found = {
-        TOOL_CHECKSUMS[tool](f"create table {name}(id int);\n".encode())
+    compute = TOOL_CHECKSUMS[tool]
+    assert any(
+        expected in compute(version, f"create table {name}(id int);\n".encode())
         for name in "abc"
-    }
-    assert expected in found
+    )
     if tool == "flyway":
         text = b"\xef\xbb\xbfcreate table a(id int);\r\n"
-        assert TOOL_CHECKSUMS[tool](text) == expected
+        assert compute(version, text) == (expected,)
 
 
 @pytest.mark.parametrize("tool", ["golang-migrate", "flyway"])
@@ -143,3 +156,73 @@ def test_a_row_that_stands_for_all_before_it_stands_for_no_repeatable_one(
     name = "V1__a.sql" if tool == "flyway" else "1_a.sql"
     found = adopt(tool, f"{name} R__v.sql", row)
     assert [each.migration.version for each in found] == [name]
+
+
+def test_prismas_checksum_is_that_of_any_line_end() -> None:
+    """And of a time when a zero before a digit was left out."""
+    compute = TOOL_CHECKSUMS["prisma"]
+    for text in (b"SELECT 1;\nSELECT 2;\n", b"SELECT 1;\r\nSELECT 2;\r\n"):
+        digest = hashlib.sha256(text).digest()
+        for other in (text.replace(b"\r", b""), text):
+            assert digest.hex() in compute("1_a", other)
+            assert "".join(f"{byte:x}" for byte in digest) in compute("1_a", other)
+
+
+def test_graphile_migrates_checksums_are_a_chain(tmp_path: Path) -> None:
+    """Each is of the one before; the tool itself accepts these files."""
+    write_graphile_migrate(tmp_path, ["SELECT 1;", "SELECT 2;\n"])
+    for path in sorted((tmp_path / "migrations" / "committed").iterdir()):
+        said = path.read_text("utf-8").splitlines()[1].removeprefix("--! Hash: ")
+        compute = TOOL_CHECKSUMS["graphile-migrate"]
+        assert compute(path.name, path.read_bytes()) == (said,)
+        assert compute(path.name, path.read_bytes() + b"--") != (said,)
+        assert compute(path.name, b"SELECT 1;") == ()
+
+
+def test_atlas_checksums_are_of_all_files_so_far() -> None:
+    """As Atlas has written them; a file that it is to pass over has none."""
+    files = [
+        (f"2026010100000{n}_{name}.sql", f"create table {name}(id int);\n".encode())
+        for n, name in ((1, "a"), (2, "b"))
+    ]
+    assert list(running_checksums(files).values()) == [
+        "3fvt3nSZrK/P0aog5yzmekOrIAveBF4k6CYOLvIyCTU=",
+        "R91BFx/PAkDUtQk5P1rcYaOBJfhhj2Lb59fyvKVVFnU=",
+    ]
+    ignored = ("3_c.sql", b"-- atlas:sum ignore\n\nSELECT 1;")
+    assert list(running_checksums([ignored])) == []
+
+
+def test_the_first_change_is_told_where_all_after_it_differ() -> None:
+    """Atlas' checksums depend on each other."""
+    rows = [ForeignRow(n, "applied", checksum="x") for n in ("1", "2")]
+    files = [file("1_a.sql"), file("2_b.sql")]
+    known = Known(checksums=lambda _: ["y"])
+    with pytest.raises(HistoryError) as caught:
+        map_rows("atlas", files, rows, known=known, changed="refuse")
+    assert str(caught.value).startswith('"1_a.sql" differs from what atlas')
+
+
+def change_sets(*found: str) -> list[ForeignRow]:
+    """Return Liquibase's rows of change sets."""
+    return [ForeignRow(each, "applied") for each in found]
+
+
+def test_a_file_has_all_of_its_change_sets() -> None:
+    """Some of them are none, and what no file explains is told."""
+    one, two = file("1_a.sql"), file("2_b.sql")
+    plain = file("3_c.sql")._replace(path="more/3_c.sql")
+    files = {one: ["1::al", "2::al"], two: ["1::al", "2::bo"], plain: []}
+    rows = change_sets(
+        "classpath:db/changelog/1_a.sql::1::al",
+        "db\\changelog\\1_a.sql::2::al",
+        "2_b.sql::2::bo",
+        "/more/3_c.sql::raw::includeAll",
+        "master.xml::9::al",
+    )
+    assert [(row.version, row.state) for row in to_file_rows(files, rows)] == [
+        ("master.xml::9::al", "applied"),
+        ("1_a.sql", "applied"),
+        ("2_b.sql (1 of 2 change sets)", "failed"),
+        ("3_c.sql", "applied"),
+    ]
