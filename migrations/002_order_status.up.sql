@@ -3,7 +3,7 @@
 --
 -- The application that still runs knows nothing of the column: it must go on inserting
 -- orders, so the column has a default. A constant default rewrites no table.
--- The gate never runs 002_order_status.down.sql; it is there for a person.
+-- 002_order_status.down.sql is for the command rollback, which a person gives.
 
 ALTER TABLE orders ADD COLUMN status text NOT NULL DEFAULT 'placed';
 

@@ -139,6 +139,11 @@ class Process:
         return self._process.poll() is None
 
     @property
+    def stderr(self) -> str:
+        """What it has written to stderr so far: of some commands that is the log."""
+        return self._stderr.text
+
+    @property
     def events(self) -> list[Event]:
         """The events logged so far; empty for a command that answers a person."""
         if not self._is_json or {"--help", "--version"} & set(self.argv):

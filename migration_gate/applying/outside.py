@@ -3,6 +3,8 @@ Apply a file that cannot run in one transaction: unit by unit, each exactly once
 
 A unit that can be in a transaction commits with its progress. One that cannot has its
 intent written before, and is judged from the catalogue when its end was not seen.
+What undoes a migration goes the same way; the history's row goes with its first unit,
+so that no gate takes for applied what is half undone.
 """
 
 from __future__ import annotations
@@ -56,16 +58,23 @@ from migration_gate.files.script import Script, digest_unit
 from migration_gate.files.units import Unit
 from migration_gate.history.progress import (
     Progress,
+    begin_undoing,
     delete_units,
     ensure_progress,
     finish_finished,
     finish_unit,
+    give_up_undoing,
     insert_finished,
     progress_table,
     read_progress,
     write_intent,
 )
-from migration_gate.history.rows import insert_row, replace_row, to_text
+from migration_gate.history.rows import (
+    insert_row,
+    remove_rows,
+    replace_row,
+    to_text,
+)
 from migration_gate.report.errors import (
     FileFault,
     GateError,
@@ -78,7 +87,12 @@ from migration_gate.report.outcomes import LocksNotFreeError, RefusedForNowError
 from migration_gate.report.remedies import NEVER_INSIDE
 from migration_gate.session.marks import to_mark
 from migration_gate.session.session import Session
-from migration_gate.statements import Statement, place, string_syntax_set
+from migration_gate.statements import (
+    Statement,
+    place,
+    setting_changed,
+    string_syntax_set,
+)
 
 
 # DROP INDEX CONCURRENTLY waits for each transaction that is older.
@@ -92,6 +106,10 @@ GOES_ON: Final = (
     "What ran of this file before this statement stays; the next start goes on with "
     "the statement itself."
 )
+GOES_ON_BACK: Final = (
+    "What was undone before this statement stays undone; the command rollback goes on "
+    "with the statement itself, and no gate opens before that."
+)
 
 
 @dataclass(slots=True)
@@ -104,6 +122,17 @@ class _Run:
     watch: Watch
     log: Log
     settings_made: tuple[Statement, ...] = ()
+    row_is_gone: bool = False
+
+    @property
+    def goes_on(self) -> str:
+        """Return what stays when the run ends, and what goes on with it."""
+        return GOES_ON_BACK if self.task.is_back else GOES_ON
+
+    def takes_row(self, unit: Unit) -> bool:
+        """Tell whether the history's row goes with this unit: the first to undo."""
+        is_setting = all(setting_changed(statement) for statement in unit.statements)
+        return bool(self.task.undoes) and not self.row_is_gone and not is_setting
 
     @property
     def file(self) -> str:
@@ -138,13 +167,14 @@ def apply_outside(
     elif edited:
         raise MigrationFilesError(edited)
     for unit in task.script.units:
-        row = done.get(unit.number)
+        row = done.get(task.number_of(unit))
         if row is None:
             _perform(run, unit)
         elif row.state == "started":
             _settle(run, unit, row)
+        run.row_is_gone = run.row_is_gone or run.takes_row(unit)
         run.settings_made = settings_after(run.settings_made, unit.statements)
-    return _record(run)
+    return _forget(run) if task.is_back else _record(run)
 
 
 def require_no_session(scripts: Iterable[Script]) -> None:
@@ -176,11 +206,11 @@ def require_no_session(scripts: Iterable[Script]) -> None:
 def _find_edited(task: Task, done: Mapping[int, Progress]) -> list[FileFault]:
     """Return what of the finished or started statements is not what it was."""
     script = task.script
-    digests = {unit.number: digest_unit(script, unit) for unit in script.units}
+    digests = {task.number_of(unit): digest_unit(script, unit) for unit in script.units}
     faults = []
     for unit in script.units:
-        row = done.get(unit.number)
-        if row is not None and row.digest != digests[unit.number]:
+        row = done.get(task.number_of(unit))
+        if row is not None and row.digest != digests[row.number]:
             line, column = place(script.content, unit.statements[0].first)
             faults.append(_edited(task, line, column))
     if done.keys() - digests.keys():
@@ -201,7 +231,8 @@ def _edited(task: Task, line: int | None, column: int | None) -> FileFault:
         column=column,
         problem="statement was edited or moved after it had run",
         remedy="Restore what has run as it was and change only what follows; or say "
-        "with resolve VERSION --not-applied that nothing of the file has run.",
+        "with resolve VERSION --not-applied that "
+        + ("all of it is undone." if task.is_back else "nothing of the file has run."),
     )
 
 
@@ -230,6 +261,8 @@ def _may_run_alone(run: _Run, unit: Unit, error: MigrationFailedError) -> bool:
     is_refused = error.error.sqlstate in REFUSED_INSIDE
     if error.hint == NEVER_INSIDE:
         return False
+    if run.task.is_back and not catalogue_tells(alone(unit)):
+        return False
     return is_refused and is_single and not run.held.is_pooled
 
 
@@ -245,10 +278,13 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
     """Do a unit and record it in one transaction; nothing of its session is left."""
     worker, script, version = run.worker, run.task.script, run.task.version
     digest = digest_unit(script, unit)
-    row = insert_finished(worker.table, version, unit.number, digest)
-    finish = finish_finished(worker.table, version, unit.number)
+    number = run.task.number_of(unit)
+    row = insert_finished(worker.table, version, number, digest)
+    finish = finish_finished(worker.table, version, number)
+    gone = remove_rows(worker.table, run.task.undoes)
     before = (
         *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
+        *([own(worker, "gone", gone)] if run.takes_row(unit) else ()),
         own(worker, "row", row),
         *become_role(worker),
         *_replay(run),
@@ -270,7 +306,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         ),
     )
     for message in messages:
-        exchange(worker, message, run.watch, terms=Terms(left=GOES_ON))
+        exchange(worker, message, run.watch, terms=Terms(left=run.goes_on))
 
 
 def _replay(run: _Run) -> Iterator[Own]:
@@ -289,22 +325,26 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     The intent is written through the lock's connection, which keeps the login role.
     """
     worker, held, version = run.worker, run.held, run.task.version
+    number = run.task.number_of(unit)
     _prepare_session(run, unit)
     with worker.translated("ask what is there before the statement"):
         before = note_before(worker.conn, unit)
     with held.translated("write the progress of files"):
         intent = Progress(
-            number=unit.number,
+            number=number,
             digest=digest_unit(run.task.script, unit),
             state="started",
             before=before,
         )
-        write_intent(held.conn, worker.table, version, intent)
+        if run.takes_row(unit):
+            begin_undoing(held.conn, worker.table, version, intent, run.task.undoes)
+        else:
+            write_intent(held.conn, worker.table, version, intent)
     try:
         message = single(run.task, unit.statements)
         terms = Terms(
             blocks_queries=not waits_harmlessly(unit),
-            left=GOES_ON if catalogue_tells(unit) else _ask(ASKED, version),
+            left=run.goes_on if catalogue_tells(unit) else _ask(ASKED, version),
         )
         exchange(worker, message, run.watch, terms=terms)
         with worker.translated("ask whether the index is valid"):
@@ -319,11 +359,15 @@ def _run_alone(run: _Run, unit: Unit) -> None:
         except ServerRefusedError as refusal:
             raise _left_over(error, refusal) from error
         with held.translated("write the progress of files"):
-            held.conn.execute(delete_units(worker.table, version, [unit.number]))
+            held.conn.execute(
+                give_up_undoing(worker.table, version, number)
+                if run.task.is_back
+                else delete_units(worker.table, version, [number])
+            )
         _forget_session(worker)
         raise
     with held.translated("write the progress of files"):
-        held.conn.execute(finish_unit(worker.table, version, unit.number))
+        held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)
 
 
@@ -423,10 +467,35 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
         is_done = was_done(worker.conn, run.task.script, unit, row.before)
     if is_done:
         with held.translated("write the progress of files"):
-            held.conn.execute(finish_unit(worker.table, version, unit.number))
+            number = run.task.number_of(unit)
+            held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)
     if not is_done:
         _perform(run, unit)
+
+
+def _forget(run: _Run) -> AppliedMigration:
+    """Forget the progress, and the row of a migration of which nothing was to undo."""
+    worker, task, table = run.worker, run.task, run.worker.table
+    duration = qualified(
+        "SELECT coalesce(pg_catalog.sum(duration_ms), 0)::pg_catalog.int8 FROM {} "
+        "WHERE version = {}"
+    ).format(progress_table(table), task.version)
+    gone, is_gone = remove_rows(table, task.undoes), run.row_is_gone
+    message = single(
+        task,
+        [
+            *begin(worker, task.script),
+            own(worker, "finish", duration),
+            own(worker, "forget", delete_units(table, task.version)),
+            *([own(worker, "gone", gone)] if task.undoes and not is_gone else ()),
+            Own("commit", b"COMMIT"),
+        ],
+    )
+    rows: list[Row] = []
+    _exchange(run, message, Hooks(on_commit=lambda _, row: rows.append(row)))
+    ((duration_ms, *_),) = rows
+    return AppliedMigration(version=task.version, duration_ms=int(duration_ms or 0))
 
 
 def _record(run: _Run) -> AppliedMigration:

@@ -1,6 +1,8 @@
 """
 Apply migrations: each in one transaction with its history row, or outside one.
 
+Undoes them likewise, each with the removal of its row.
+
 Writes what the files write, and the history.
 """
 
@@ -30,15 +32,16 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script
-from migration_gate.planning.plan import Plan
+from migration_gate.planning.plan import Step
 from migration_gate.report.errors import GateError, MigrationFilesError
-from migration_gate.report.events import MIGRATION_STARTED
+from migration_gate.report.events import MIGRATION_STARTED, MIGRATION_UNDOING
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     ConnectionLostError,
     DefaultsChangedError,
     LocksNotFreeError,
+    NotAppliedError,
 )
 from migration_gate.session.session import Session
 from migration_gate.statements import may_change_defaults, string_syntax_set
@@ -50,6 +53,7 @@ NOTHING_LEFT: Final = (
     AlreadyAppliedError,
     DefaultsChangedError,
     LocksNotFreeError,
+    NotAppliedError,
     UnparsedError,
 )
 
@@ -84,9 +88,9 @@ class Applier:
     _started: set[tuple[str, int]] = field(default_factory=set)  # version, attempt
     _next: Run | None = None
 
-    def apply_all(self, plan: Plan) -> None:
+    def apply_all(self, steps: Sequence[Step]) -> None:
         """
-        Apply what is pending, in order; each is reported once it is committed.
+        Take each step, in order; it is reported once it is committed.
 
         Raises:
             MigrationFailedError: Nothing of a transactional migration is left, and all
@@ -94,26 +98,27 @@ class Applier:
             MigrationBlockedError: The same; its locks were never free.
             UnresolvedError: An unfinished statement cannot be judged.
             AlreadyAppliedError: The history had its row.
+            NotAppliedError: The history has not the row of what was to be undone.
             ConnectionLostError: It may have been applied: look at the history.
             DefaultsChangedError: What is left belongs in a new session.
         """
-        run = self._prepare(plan, NOTHING_YET)
+        run = self._prepare(steps, NOTHING_YET)
         while run.tasks:
             if run.messages:
-                look_ahead = partial(self._look_ahead, plan, run)
+                look_ahead = partial(self._look_ahead, steps, run)
                 self._apply_run(run.tasks, run.messages, look_ahead)
             else:
                 self._apply_outside(run.tasks[0])
             ahead, self._next = self._next, None
-            run = ahead or self._prepare(plan, run)
+            run = ahead or self._prepare(steps, run)
 
-    def _look_ahead(self, plan: Plan, run: Run) -> None:
+    def _look_ahead(self, steps: Sequence[Step], run: Run) -> None:
         """Prepare the next run while PostgreSQL works at this one."""
         # A file that changed meanwhile, or a lost connection, is reported in its turn.
         with suppress(MigrationFilesError, ConnectionLostError):
-            self._next = self._prepare(plan, run)
+            self._next = self._prepare(steps, run)
 
-    def _prepare(self, plan: Plan, before: Run) -> Run:
+    def _prepare(self, steps: Sequence[Step], before: Run) -> Run:
         """
         Take what goes in one message: one pending migration, or several small ones.
 
@@ -121,22 +126,22 @@ class Applier:
         """
         tasks: list[Task] = []
         start, size = before.end, 0
-        for migration in plan.pending[start : start + RUN_MAX_FILES]:
+        for step in steps[start : start + RUN_MAX_FILES]:
             with interruptible():
-                script = self.shelf.take(migration)
+                script = self.shelf.take(step.migration)
             is_alone = not _goes_along(script)
             size += len(script.content)
             if tasks and (is_alone or size > RUN_MAX_BYTES):
                 break
             script = leave_out_unknown(self.held, script, self.log)
-            version = plan.version_to_record(migration)
             follows = [*before.tasks, *tasks][-1:]
             tasks.append(
                 Task(
                     script=script,
-                    version=version,
+                    version=step.version,
+                    undoes=step.undoes,
                     checks_defaults=any(map(_may_change_defaults, follows)),
-                    replaced=plan.find_replacement(migration),
+                    replaced=step.replaced,
                 )
             )
             if is_alone:
@@ -160,7 +165,8 @@ class Applier:
                 worker,
                 task,
                 index,
-                flushes=index == last or not worker.table.can_update,
+                # What is undone has no row left to flush by.
+                flushes=index == last or not worker.table.can_update or task.is_back,
             )
         ]
         return [join(each)] if len(tasks) > 1 else each
@@ -253,7 +259,8 @@ class Applier:
             yield
         except (GateError, *NOTHING_LEFT):
             count, attempt = self.settlement.committed_count, self.watch.attempt
-            if count and self.worker.table.can_update:
+            is_flushed = not self.worker.table.can_update or tasks[0].is_back
+            if count and not is_flushed:
                 message = compose_flush(self.worker, tasks[count - 1])
                 with suppress(GateError, *NOTHING_LEFT):
                     exchange(self.worker, message, self.watch)
@@ -266,10 +273,12 @@ class Applier:
         if (version, attempt) in self._started:
             return
         self._started.add((version, attempt))
+        migration = script.migration
         self.log.emit(
-            MIGRATION_STARTED,
+            MIGRATION_STARTED if migration.way == "up" else MIGRATION_UNDOING,
             version=version,
-            checksum=script.migration.checksum,
+            file=migration.file,
+            checksum=migration.checksum,
             in_transaction=script.in_transaction,
             statement_count=script.statement_count,
             attempt=attempt,

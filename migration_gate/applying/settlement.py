@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from migration_gate.execution.message import Task
-from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.report.events import MIGRATION_APPLIED
+from migration_gate.files.migration import (
+    AppliedMigration,
+    Migration,
+    version_to_key,
+)
+from migration_gate.report.events import MIGRATION_APPLIED, MIGRATION_UNDONE
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 
@@ -51,12 +55,16 @@ class Settlement:
         while self._untold:
             start_up_to(self.committed_count - len(self._untold))
             task, row = self._untold.pop(0)
-            settle(task.script.migration.version, row, self.tally, self.log)
+            self.applied(task, row)
         start_up_to(self.committed_count)
 
     def applied(self, task: Task, row: AppliedMigration) -> None:
-        """Report a migration that is committed and flushed."""
-        settle(task.script.migration.version, row, self.tally, self.log)
+        """Report a migration that is committed and flushed, or is undone so."""
+        migration = task.script.migration
+        if task.is_back:
+            settle_undone(migration, row.duration_ms, self.tally, self.log)
+        else:
+            settle(migration.version, row, self.tally, self.log)
 
     def rolled_back(self) -> None:
         """Note that what was sent and is not settled has left nothing."""
@@ -72,6 +80,23 @@ def settle(version: str, row: AppliedMigration, tally: Tally, log: Log) -> None:
         version=version,
         applied_at=row.applied_at,
         duration_ms=row.duration_ms,
+        statement_count=statement_count,
+    )
+
+
+def settle_undone(
+    migration: Migration, duration_ms: int | None, tally: Tally, log: Log
+) -> None:
+    """Report a migration that is undone, by the file that did it."""
+    version = migration.version
+    statement_count = tally.in_doubt.pop(version, None)
+    if tally.undone is not None:
+        tally.undone.append(version)
+    log.emit(
+        MIGRATION_UNDONE,
+        version=version,
+        file=migration.file,
+        duration_ms=duration_ms,
         statement_count=statement_count,
     )
 

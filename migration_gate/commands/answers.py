@@ -21,6 +21,7 @@ State = Literal[
     "to record",
     "replaced",
     "unfinished",
+    "half undone",
     "changed",
     "unknown",
     "out of order",
@@ -60,6 +61,22 @@ class PlanLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoLine:
+    """
+    One migration in the answer to rollback: what is undone, or would be.
+
+    ``file`` is what undoes it; ``refused`` says why that cannot be; None where it can.
+    """
+
+    version: str
+    file: str
+    statement_count: int | None
+    in_transaction: bool | None
+    why: str
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedLine:
     """
     One migration that counts as applied by another tool's history.
@@ -90,6 +107,7 @@ def make_status(
     plan: Plan,
     history: Sequence[AppliedMigration],
     unfinished: Iterable[str] = (),
+    half_undone: Iterable[str] = (),
     failures: Iterable[Failure] = (),
 ) -> tuple[StatusLine, ...]:
     """
@@ -97,10 +115,12 @@ def make_status(
 
     Args:
         unfinished: Versions of which some statements are done and some are not.
-        failures: The last failures of what is pending.
+        half_undone: Those of them of which some are undone.
+        failures: The last failures of what is pending, or was to be undone.
     """
     failed = {version_to_key(failure.version): failure for failure in failures}
     begun = {version_to_key(version) for version in unfinished}
+    undone = {version_to_key(version) for version in half_undone}
     rows = {plan.key_of(row.version): row for row in history}
     applied = {migration.key for migration in plan.applied}
     changed, out_of_order = set(plan.changed), set(plan.out_of_order)
@@ -123,7 +143,7 @@ def make_status(
         if migration.version in out_of_order:
             state = "out of order"
         if migration.key in begun & pending:
-            state = "unfinished"
+            state = "half undone" if migration.key in undone else "unfinished"
         failure = failed.get(migration.key)
         lines.append(
             StatusLine(
@@ -190,6 +210,25 @@ def describe_plan(lines: Sequence[PlanLine]) -> str:
     return _table(rows)
 
 
+def describe_undoing(lines: Sequence[UndoLine], *, is_done: bool) -> str:
+    """Return the table that a person reads, newest first."""
+    if not lines:
+        return "nothing undone" if is_done else "nothing to undo"
+    head = "UNDONE" if is_done else "TO UNDO"
+    rows = [(head, "BY", "STATEMENTS", "TRANSACTION", "REFUSED")]
+    rows += [
+        (
+            line.version,
+            line.file,
+            "" if line.statement_count is None else str(line.statement_count),
+            _transaction(line),
+            line.refused or "",
+        )
+        for line in lines
+    ]
+    return _table(rows)
+
+
 def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
     """Return the table that a person reads."""
     rows = [("TAKEN OVER", "APPLIED AT (UTC)", "BY ROW", "MIGRATION")]
@@ -221,12 +260,12 @@ def describe_recorded(lines: Sequence[RecordedLine]) -> str:
     return describe_baseline([x for x in lines if isinstance(x, BaselineLine)])
 
 
-def to_json(lines: Iterable[StatusLine | PlanLine | RecordedLine]) -> str:
+def to_json(lines: Iterable[StatusLine | PlanLine | UndoLine | RecordedLine]) -> str:
     """Return the lines as a JSON array."""
     return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
 
 
-def _transaction(line: PlanLine) -> str:
+def _transaction(line: PlanLine | UndoLine) -> str:
     if line.in_transaction is None:
         return ""
     side = "inside" if line.in_transaction else "outside"

@@ -27,11 +27,13 @@ from migration_gate.execution.ready import start_worker
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
-from migration_gate.files.migration import Migration
+from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.history.creation import Fill
 from migration_gate.history.look import Look
+from migration_gate.history.progress import find_half_undone
 from migration_gate.history.writing import require_replaceable
 from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.report.errors import UnresolvedError
 from migration_gate.report.events import NOT_ALTERED
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
@@ -62,12 +64,13 @@ def take_turn_and_apply(
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
-            with failures_kept(held, plan, tally):
+            with failures_kept(held, plan.pending, tally, tally.applied):
                 apply_pending(plan, held, log, tally)
 
 
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
+    require_none_half_undone(held, plan)
     # In a file, a table of that name in another schema is not the history.
     history = held.seen.name._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history)
@@ -80,7 +83,25 @@ def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
             require_replaceable(worker.table, worker.login_role)
         watch = Watch(held, worker, log)
         settlement = Settlement(tally, log)
-        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan)
+        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan.steps)
+
+
+def require_none_half_undone(held: Session, plan: Plan) -> None:
+    """Refuse to apply what a rollback has begun to undo. Raises UnresolvedError."""
+    table = held.seen.table
+    if table is None or not table.has_progress:
+        return
+    with held.translated("read the progress of files"):
+        begun = set(map(version_to_key, find_half_undone(held.conn, table)))
+    for migration in plan.pending:
+        if migration.key in begun:
+            raise UnresolvedError(
+                f'the rollback of "{migration.version}" has not come to its end',
+                hint="Give the command rollback again: it goes on where it was. Or do "
+                "the rest by hand, and say so: "
+                f"resolve {migration.version} --not-applied.",
+                version=migration.version,
+            )
 
 
 @contextmanager

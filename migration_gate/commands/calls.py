@@ -138,9 +138,31 @@ def _take_baseline(parser: ArgumentParser) -> None:
     _take_json(parser)
 
 
+def _take_last(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--to",
+        metavar="VERSION",
+        help="undo all that were applied after this one, which stays; 0: undo all",
+    )
+    parser.add_argument(
+        "--dry-run",
+        dest="is_dry_run",
+        action="store_true",
+        help="show what would be undone, and by which files; undo nothing",
+    )
+    _take_json(parser)
+
+
 def _take_name(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="words, such as add_orders_table")
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--down",
+        dest="with_down",
+        action="store_true",
+        help="write a second file, for what undoes it",
+    )
+    kind.add_argument(
         "--repeatable",
         dest="is_repeatable",
         action="store_true",
@@ -183,6 +205,13 @@ COMMANDS: Final = {
         module="resolve",
         function="resolve",
         arguments=_take_answer,
+    ),
+    "rollback": Command(
+        "undo the newest migration, or all after one, by the files that lead back",
+        module="rollback",
+        function="rollback",
+        arguments=_take_last,
+        answers=True,
     ),
     "adopt": Command(
         "take over the history of another tool; applies nothing",

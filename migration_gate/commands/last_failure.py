@@ -10,6 +10,7 @@ import time
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from psycopg import pq
@@ -20,8 +21,9 @@ from migration_gate.connection.connect import (
     open_connection,
 )
 from migration_gate.connection.waits import Stopped, ending
-from migration_gate.files.migration import Migration
+from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.history.failures import (
+    UNDOING,
     Failure,
     forget_failures,
     keep_failure,
@@ -41,13 +43,32 @@ NAMES_SHOWN: Final = 5
 QUIET: Final = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
 
 
-def find_failures(session: Session, plan: Plan) -> tuple[Failure, ...]:
-    """Return why the last attempts at what is pending failed. Reads only."""
+def find_failures(
+    session: Session, plan: Plan, *, of_undoing: bool = False
+) -> tuple[Failure, ...]:
+    """
+    Return why the last attempts at what is pending failed. Reads only.
+
+    Args:
+        of_undoing: Those that failed to undo what is applied, too.
+    """
     table = session.seen.table
-    if table is None or not table.has_failures or not plan.pending:
+    if table is None or not table.has_failures or not (plan.pending or of_undoing):
         return ()
-    pending = [migration.version for migration in plan.pending]
-    return read_failures(session.conn, table, pending)
+    pending = {migration.version for migration in plan.pending}
+    if not of_undoing:
+        return read_failures(session.conn, table, pending)
+    rows = {version_to_key(row.version): row for row in session.seen.history}
+    versions = [*pending, *(row.version for row in session.seen.history)]
+    return tuple(
+        failure
+        for failure in read_failures(session.conn, table, versions)
+        if failure.version in pending
+        or (
+            failure.message.startswith(UNDOING)
+            and failure.failed_at >= rows[version_to_key(failure.version)].applied_at
+        )
+    )
 
 
 def incomplete(
@@ -69,31 +90,44 @@ def incomplete(
 
 
 @contextmanager
-def failures_kept(held: Session, plan: Plan, tally: Tally) -> Iterator[None]:
+def failures_kept(
+    held: Session,
+    migrations: Sequence[Migration],
+    tally: Tally,
+    settled: Sequence[str],
+    *,
+    doing: str = "",
+) -> Iterator[None]:
     """
-    Write down what a block fails of, and forget what was written of what it applies.
+    Write down what a block fails of, and forget what was written of what it settles.
 
     The lock is held, and the block's own connection gone.
+
+    Args:
+        migrations: What the block is about.
+        settled: The versions that it has applied, or undone, so far.
+        doing: What failed, before the reason; empty where it is to apply.
     """
     try:
         yield
     except GateError as error:
-        versions = {migration.file: migration.version for migration in plan.pending}
+        versions = {migration.file: migration.version for migration in migrations}
         failure = to_failure(error, versions)
         if failure is not None:
-            _keep(held, failure)
+            _keep(held, replace(failure, message=doing + failure.message))
         raise
     except Stopped as stop:
         version = next(iter(tally.in_doubt), None)
         if version is not None and not held.is_pooled:
             why = str(stop.error)
             with ending():
-                _keep(held, Failure(version=version, message=why, hint=stop.error.hint))
+                hint = stop.error.hint
+                _keep(held, Failure(version=version, message=doing + why, hint=hint))
         raise
     table = held.seen.table
-    if table is not None and table.has_failures and tally.applied:
+    if table is not None and table.has_failures and settled:
         with suppress(GateError, NotReadyError), _writing(held) as conn:
-            forget_failures(conn, table, tally.applied)
+            forget_failures(conn, table, settled)
 
 
 def _keep(held: Session, failure: Failure) -> None:

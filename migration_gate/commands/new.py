@@ -47,13 +47,36 @@ TEMPLATE: Final = """\
 """
 
 
+DOWN_TEMPLATE: Final = """\
+-- Undoes {name}, when the command rollback is given.
+--
+-- Runs in one transaction with the removal of its history row.
+
+"""
+
+
 def new(
-    settings: Settings, _log: Log, tally: Tally, *, name: str, is_repeatable: bool
+    settings: Settings,
+    _log: Log,
+    tally: Tally,
+    *,
+    name: str,
+    is_repeatable: bool,
+    with_down: bool,
 ) -> None:
-    """Write the next migration, and print its path. Raises MigrationFilesError."""
+    """
+    Write the next migration, and print its path, and that of what undoes it.
+
+    Raises:
+        MigrationFilesError: The name has no word, or the folder cannot be used.
+    """
     path = create_migration(settings.migrations, name, is_repeatable=is_repeatable)
     write_line(STDOUT, str(path))
     tally.outcome = f"made {path.name}"
+    if with_down:
+        way_back = create_way_back(path)
+        write_line(STDOUT, str(way_back))
+        tally.outcome += f" and {way_back.name}"
 
 
 def create_migration(
@@ -87,13 +110,34 @@ def create_migration(
     text = template.format(
         words=words.replace("_", " "), date=datetime.now(UTC).date().isoformat()
     )
+    _write(path, text)
+    return path
+
+
+def create_way_back(path: Path) -> Path:
+    """
+    Write the file that undoes a migration, and return its path.
+
+    Raises:
+        MigrationFilesError: The name is too long, or the folder cannot be used.
+    """
+    name = path.name
+    back = f"{name.removesuffix('.sql').removesuffix('.up')}.down.sql"
+    if HEAD.match(name) is None:
+        back = f"U{name.removeprefix('V')}"
+    if len(back) > NAME_MAX_CHARACTERS:
+        raise MigrationFilesError([_fault(back, "name is too long")])
+    _write(path.with_name(back), DOWN_TEMPLATE.format(name=name))
+    return path.with_name(back)
+
+
+def _write(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         problem = f"cannot write the file: {(error.strerror or '').lower()}"
         raise MigrationFilesError([_fault(str(path), problem)]) from error
-    return path
 
 
 def _is_up(migration: Migration) -> bool:

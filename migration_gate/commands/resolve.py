@@ -164,7 +164,8 @@ def _find_started(worker: Worker, versions: Sequence[str]) -> tuple[str, int] | 
     with worker.translated("read the progress of files"):
         for version in versions:
             for row in read_progress(worker.conn, worker.table, version).values():
-                if row.state == "started":
+                # Of what is half undone, a person speaks as a whole.
+                if row.state == "started" and row.number > 0:
                     return version, row.number
     return None
 

@@ -54,7 +54,9 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
         HistoryError: The settings refuse what was found.
     """
     seen = _look_once(settings, log, tally, "status")
-    lines = make_status(seen.plan, seen.history, seen.unfinished, seen.failures)
+    lines = make_status(
+        seen.plan, seen.history, seen.unfinished, seen.half_undone, seen.failures
+    )
     write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
     _require_agreement(seen.plan, settings)
     if seen.plan.pending:
@@ -95,7 +97,8 @@ class _Seen:
     """
     What one look showed.
 
-    ``unfinished`` are the versions that are done in part; ``recorded`` is what the next
+    ``unfinished`` are the versions that are done in part, ``half_undone`` those of them
+    that a rollback has begun with; ``recorded`` is what the next
     start records before it applies anything.
     """
 
@@ -103,6 +106,7 @@ class _Seen:
     name: HistoryTableName
     history: tuple[AppliedMigration, ...]
     unfinished: tuple[str, ...]
+    half_undone: tuple[str, ...]
     failures: tuple[Failure, ...]
     recorded: tuple[RecordedLine, ...] = ()
 
@@ -123,14 +127,15 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
             plan, recorded = _plan_baseline(settings, migrations, session, plan)
         table = session.seen.table
         with session.translated("read the progress of files"):
-            unfinished = () if table is None else find_unfinished(session.conn, table)
-        failures = find_failures(session, plan)
+            reached = {} if table is None else find_unfinished(session.conn, table)
+        failures = find_failures(session, plan, of_undoing=command == "status")
     log_plan(plan, log, tally)
     return _Seen(
         plan=plan,
         name=session.seen.name._replace(schema=session.seen.schema),
         history=session.seen.history,
-        unfinished=tuple(unfinished),
+        unfinished=tuple(reached),
+        half_undone=tuple(version for version, unit in reached.items() if unit < 0),
         failures=failures,
         recorded=recorded,
     )

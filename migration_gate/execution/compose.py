@@ -23,11 +23,15 @@ from migration_gate.execution.invalid import require_valid
 from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
+    FINISH_UNDOING,
     REQUIRE_RECORDED,
     finish_row,
     insert_row,
     lock_row,
+    note_written,
+    remove_rows,
     replace_row,
+    require_unwritten,
     rows_written,
 )
 from migration_gate.session.marks import to_mark
@@ -39,6 +43,7 @@ MARKS_MAX: Final = 50  # of a migration in a message
 # Holes in SQL that is composed once for all migrations: none of it has a NUL byte.
 VERSION: Final = "\0version\0"
 CHECKSUM: Final = "\0checksum\0"
+LEAVE_ROLE: Final = b"RESET ROLE"
 
 
 def compose_transaction(
@@ -48,8 +53,8 @@ def compose_transaction(
     Return the messages that apply a script in one transaction: one, unless it is large.
 
     BEGIN; the limits; where that is asked for, whether the session has the defaults of
-    a new one; the history row; the role; the file; what clears up after it; the row's
-    end; COMMIT.
+    a new one; the history row, or its removal; the role; the file; what clears up after
+    it; the row's end; COMMIT.
 
     Args:
         share_index: The migration's among those of its message, from 0.
@@ -57,8 +62,10 @@ def compose_transaction(
             for the flush of both.
     """
     (unit,) = task.script.units
-    version = literal(worker, task.version)
-    _, finish = _row_templates(worker)
+    record, finish = _undo(worker, task) if task.is_back else _record(worker, task)
+    cleaned = clean_up(worker, task.script, flushes=flushes)
+    if task.is_back:
+        cleaned = _keep_history(worker, cleaned)
     return to_messages(
         worker,
         task,
@@ -67,18 +74,42 @@ def compose_transaction(
                 worker, task.script, unit.modes, mark=to_mark(share_index, unit.number)
             ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
-            _write_row(worker, task),
+            *record,
             *become_role(worker),
         ),
         statements=unit.statements,
         after=(
-            *clean_up(worker, task.script, flushes=flushes),
-            Own("finish", _fill(finish, {VERSION: version})),
-            Own("finished", REQUIRE_RECORDED.encode()),
+            *cleaned,
+            *finish,
             Own("commit", b"COMMIT"),
         ),
         share_index=share_index,
     )
+
+
+def _record(worker: Worker, task: Task) -> tuple[tuple[Own, ...], tuple[Own, ...]]:
+    """Return what makes a migration's row, and what finishes it."""
+    _, finish = _row_templates(worker)
+    return (_write_row(worker, task),), (
+        Own("finish", _fill(finish, {VERSION: literal(worker, task.version)})),
+        Own("finished", REQUIRE_RECORDED.encode()),
+    )
+
+
+def _undo(worker: Worker, task: Task) -> tuple[tuple[Own, ...], tuple[Own, ...]]:
+    """Return what takes a migration's row out, and what ends that."""
+    table = worker.table
+    return (
+        own(worker, "gone", remove_rows(table, task.undoes)),
+        own(worker, "noted", note_written(table)),
+    ), (own(worker, "finish", FINISH_UNDOING),)
+
+
+def _keep_history(worker: Worker, cleaned: Sequence[Own]) -> tuple[Own, ...]:
+    """Refuse, as the login role, a way back that writes rows of the history."""
+    kept = own(worker, "kept", require_unwritten(worker.table))
+    at = next(i for i, part in enumerate(cleaned) if part.text == LEAVE_ROLE) + 1
+    return (*cleaned[:at], kept, *cleaned[at:])
 
 
 def compose_flush(worker: Worker, task: Task) -> Message:

@@ -29,7 +29,7 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
 from migration_gate.history.trust import find_marked
-from migration_gate.history.writing import explain_write
+from migration_gate.history.writing import WRITING, explain_write
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
     GateError,
@@ -46,6 +46,7 @@ from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     DefaultsChangedError,
     LocksNotFreeError,
+    NotAppliedError,
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
@@ -54,6 +55,7 @@ from migration_gate.statements import Statement, created_index, place
 
 SYNTAX_ERROR: Final = "42601"
 DUPLICATE_TABLE: Final = "42P07"
+UNIQUE_VIOLATION: Final = "23505"
 DIVISION_BY_ZERO: Final = "22012"
 LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
@@ -63,19 +65,24 @@ UNCONVERTIBLE: Final = frozenset({"22P05", "22021"})
 # session or this transaction.
 ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
     {
+        "kept": frozenset({"42P01", "22012"}),
         "trusted": frozenset({"42P01", "22P02"}),
         "finish": frozenset({"42P01", "42703", "22012"}),
         "finished": frozenset({"42704", "22P02"}),
     }
 )
 NO_ROLE: Final = frozenset({"22023", "42704"})
-WRITES_HISTORY: Final = frozenset({"row", "finish", "finished"})
+WRITES_HISTORY: Final = frozenset({"row", "gone", "finish", "finished"})
+RIGHTS_TO_UNDO: Final = ("SELECT", "DELETE")
 DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
     {
         "begin": 'begin a transaction for migration "{version}"',
         "defaults": 'compare the defaults of the session for migration "{version}"',
         "limits": 'set the limits of migration "{version}"',
         "row": 'write migration "{version}" to table "{table}"',
+        "gone": 'take migration "{version}" out of table "{table}"',
+        "noted": 'note what was written in table "{table}"',
+        "kept": 'ask what was written in table "{table}"',
         "role": 'become GATE_ROLE for migration "{version}"',
         "setting": 'bring back the settings of migration "{version}"',
         "mark": 'tell how far migration "{version}" is',
@@ -238,14 +245,24 @@ def _find_outcome(
         return LocksNotFreeError(describe_failure(worker, task.script, failure))
     if part.name == "defaults" and failure.sqlstate == OUTDATED:
         return DefaultsChangedError()
-    # The row of a repeatable one has another text than it had.
-    is_there = DIVISION_BY_ZERO if task.replaced else "23505"
-    if part.name == "row" and failure.sqlstate == is_there:
-        return AlreadyAppliedError(task.version, failure.constraint)
+    faster = _find_faster(task, part, failure)
+    if faster is not None:
+        return faster
     if part.name == "role" and worker.settings.role is not None:
         return _explain_role(worker, worker.settings.role, failure)
     if _is_row_gone(part, failure):
         return _explain_removal(worker, task, find_marked(failure.message))
+    return None
+
+
+def _find_faster(task: Task, part: Own, failure: SqlFailure) -> Exception | None:
+    """Return what tells that the history is not what it was."""
+    # The row of a repeatable one has another text than it had.
+    is_there = DIVISION_BY_ZERO if task.replaced else UNIQUE_VIOLATION
+    if part.name == "row" and failure.sqlstate == is_there:
+        return AlreadyAppliedError(task.version, failure.constraint)
+    if part.name == "gone" and failure.sqlstate == DIVISION_BY_ZERO:
+        return NotAppliedError(task.version)
     return None
 
 
@@ -263,7 +280,13 @@ def _refuse_own(
             return _refuse_invalid(worker, task) or refusal
     if part.name in WRITES_HISTORY and isinstance(refusal, ServerRefusedError):
         with suppress(*NO_ANSWER):
-            return explain_write(worker.conn, worker.table, worker.login_role, refusal)
+            return explain_write(
+                worker.conn,
+                worker.table,
+                worker.login_role,
+                refusal,
+                rights=RIGHTS_TO_UNDO if part.name == "gone" else WRITING,
+            )
     return refusal
 
 

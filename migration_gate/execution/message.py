@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from migration_gate.files.migration import BYTE_ORDER_MARK, Replacement, unchanged
 from migration_gate.files.script import Script
+from migration_gate.files.units import Unit
 from migration_gate.statements import Statement, blocks
 
 
@@ -22,6 +23,9 @@ OwnName = Literal[
     "limits",
     "defaults",
     "row",
+    "gone",
+    "noted",
+    "kept",
     "role",
     "setting",
     "mark",
@@ -53,13 +57,24 @@ class Task:
 
     ``checks_defaults`` asks before it whether the session still has the defaults of a
     new one: what was applied before it may have changed them. ``replaced`` is the row
-    that a repeatable one has already.
+    that a repeatable one has already; ``undoes`` are the rows that
+    go with it, where the script undoes the migration.
     """
 
     script: Script
     version: str
     checks_defaults: bool = False
     replaced: Replacement | None = None
+    undoes: tuple[str, ...] = ()
+
+    @property
+    def is_back(self) -> bool:
+        """Return whether the script undoes the migration."""
+        return self.script.migration.way != "up"
+
+    def number_of(self, unit: Unit) -> int:
+        """Return a unit's number in the progress, below zero in what goes back."""
+        return -unit.number if self.is_back else unit.number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

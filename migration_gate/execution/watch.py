@@ -138,9 +138,10 @@ class Watch:
         """Say what is waited for, as in "waiting to ..."."""
         if self._message is None:
             return ""
-        version = self._message.shares[self._index].task.script.migration.version
+        task = self._message.shares[self._index].task
         at = f" at statement {self._number}" if self._number else ""
-        return f"apply {version}{at}"
+        verb = "undo" if task.is_back else "apply"
+        return f"{verb} {task.script.migration.version}{at}"
 
     def halt(self) -> Halt:
         """

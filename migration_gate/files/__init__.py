@@ -6,7 +6,8 @@ The folder and what a file says. Pure, but for the reading itself.
 folder; ``tool_checksums`` are those of other tools, and ``tool_facts`` what else
 those know of files; ``marks`` finds the part that goes
 up in files of other tools, ``liquibase`` in Liquibase's; ``sections`` keeps that part;
-``ways_back`` guards against marks of unknown tools; ``units`` groups statements into
+``ways_back`` guards against marks of unknown tools; ``undoing`` finds what undoes a
+migration; ``units`` groups statements into
 what is done as a whole or not at all; ``fitness`` tells what of a statement the gate
 cannot run; ``stumbles`` names what PostgreSQL would only call a syntax error;
 ``script`` is one pending migration, decoded and split; ``library`` gives the scripts of

@@ -217,6 +217,20 @@ def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
         raise MigrationFilesError(faults)
 
 
+def read_checksum(folder: str | Path, name: str) -> str:
+    """
+    Return the checksum of a file in the folder.
+
+    Raises:
+        MigrationFilesError: It cannot be read.
+    """
+    try:
+        with unchanged(name):
+            return checksum(_read(folder, name))
+    except OSError as error:
+        raise MigrationFilesError([_unreadable(name, error)]) from error
+
+
 def _unreadable(name: str, error: OSError) -> FileFault:
     is_odd = error.errno == errno.EINVAL
     return FileFault(

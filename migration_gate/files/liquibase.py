@@ -1,5 +1,5 @@
 """
-Liquibase's formatted SQL: change sets, of which those for PostgreSQL are kept. Pure.
+Liquibase's formatted SQL: the change sets for PostgreSQL, and their way back. Pure.
 
 The rules are those of AbstractFormattedChangeLogParser.java. What depends on how
 Liquibase is called, or on what it found in the database, is refused, with its line.
@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from migration_gate.files.migration import Content
-from migration_gate.files.sections import UpPart, keep_only, require_whole
+from migration_gate.files.sections import Part, keep_only, require_whole
 from migration_gate.statements import ScriptError, forms, iter_matches, split
 
 
@@ -33,6 +33,13 @@ LINE: Final = re.compile(
 CHANGE_SET: Final = re.compile(
     r"\s*--\s*changeset\s+(\"[^\"]+\"|[^:]+):\s*(\"[^\"]+\"|\S+).*", re.IGNORECASE
 )
+# ROLLBACK_PATTERN, ROLLBACK_MULTI_LINE_START_PATTERN: in lines of their own.
+ROLLBACK: Final = re.compile(
+    rb"(?: ^ | (?<=\r) ) \s*? (?: --\s*? rollback[ ] (?P<line> [^\r\n]* )"
+    rb" | /\* \s* liquibase \s* rollback [ \t\r]* \n (?P<block> .*? ) \*/ )",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+NOTHING: Final = re.compile(rb"\s*(?:not required|empty)", re.IGNORECASE)
 IGNORE_LINES: Final = re.compile(r"--\s*ignoreLines:(start|end|[0-9]+)", re.IGNORECASE)
 DBMS: Final = re.compile(r".*dbms:([^,][\w!,]+)", re.IGNORECASE)
 END_DELIMITER: Final = re.compile(r".*\bendDelimiter:(\S*)", re.IGNORECASE)
@@ -86,7 +93,7 @@ def is_liquibase(content: Content) -> bool:
     return FIRST_LINE.match(content[:HEAD_BYTES]) is not None
 
 
-def read_liquibase(content: Content) -> UpPart:
+def read_liquibase(content: Content) -> Part:
     """
     Return the change sets that Liquibase runs on PostgreSQL, however it is called.
 
@@ -126,7 +133,7 @@ def read_liquibase(content: Content) -> UpPart:
         )
     for each in run:
         part = _end_statements(part, each, faults)
-    return UpPart(
+    return Part(
         content=part,
         transaction=(
             "outside" if any(e.says("runInTransaction:false") for e in run) else None
@@ -154,6 +161,70 @@ def find_change_sets(content: Content) -> tuple[str, ...]:
     said = [match for each in found if (match := CHANGE_SET.fullmatch(each.line))]
     names = [[part.strip().strip('"') for part in match.groups()] for match in said]
     return tuple(f"{name}::{author}" for author, name in names)
+
+
+def read_rollback(content: Content) -> Part | None:
+    """
+    Return what rolls back the change sets that Liquibase runs, the last one first.
+
+    None where none of them says how.
+
+    Raises:
+        ScriptError: One says how, and another one does not; or by another change set.
+    """
+    lines = list(iter_matches(content, LINE, lambda _: True))
+    ignored = list(_find_ignored(content, lines))
+    starts = [(at, match) for at, match in lines if not _is_in(at, ignored)]
+    run = [each for each in _read_change_sets(content, starts) if _is_run(each)]
+    found = {each.start: list(_find_rollback(content, each)) for each in run}
+    if not any(found.values()):
+        return None
+    made = bytearray(keep_only(content, [(len(content), len(content))]))
+    for each in run:
+        if not found[each.start]:
+            raise ScriptError(
+                each.start,
+                "change set without a rollback, beside others that have one",
+                'Write how it is undone in lines that begin with "--rollback", or '
+                '"--rollback empty".',
+            )
+        if each.says("rollbackEndDelimiter:"):
+            raise ScriptError(
+                each.start,
+                "change set with the attribute rollbackEndDelimiter",
+                'End the statements with ";" and take the attribute out.',
+            )
+        kept = [s for s in found[each.start] if not NOTHING.match(content[slice(*s)])]
+        for start, end in kept:
+            text = content[start:end]
+            at = text.lower().find(b"changesetid")
+            if at >= 0:
+                raise ScriptError(
+                    start + at,
+                    "rollback by another change set",
+                    "Write out the statements.",
+                )
+            made[start:end] = text
+        if kept and each.end < len(content):
+            made[each.end : each.end + 1] = b";"  # of the next head, left out
+    return Part(
+        content=bytes(made),
+        transaction=(
+            "outside" if any(e.says("runInTransaction:false") for e in run) else None
+        ),
+        turns=tuple((each.start, each.end) for each in reversed(run)),
+        may_be_empty=True,
+    )
+
+
+def _find_rollback(
+    content: Content, change_set: _ChangeSet
+) -> Iterator[tuple[int, int]]:
+    """Yield the bytes of what is to be done, line by line, and block by block."""
+    text = content[change_set.start : change_set.end]
+    for match in ROLLBACK.finditer(text):
+        group = "line" if match["line"] is not None else "block"
+        yield change_set.start + match.start(group), change_set.start + match.end(group)
 
 
 def _read_change_sets(

@@ -1,5 +1,5 @@
 """
-Files in the form of other tools: which part goes up, and what their marks mean. Pure.
+Files in the form of other tools: which part goes which way, by their marks. Pure.
 
 Several tools keep both directions in one file, under marks that are comments; sqlx,
 tern and Atlas mark a file that runs outside a transaction. A marked file is used only
@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-from migration_gate.files.liquibase import is_liquibase, read_liquibase
+from migration_gate.files.liquibase import (
+    is_liquibase,
+    read_liquibase,
+    read_rollback,
+)
 from migration_gate.files.migration import Content
-from migration_gate.files.sections import REMEDY, UpPart, keep_only, require_whole
+from migration_gate.files.sections import REMEDY, Part, keep_only, require_whole
 from migration_gate.statements import (
     ScriptError,
     forms,
@@ -97,7 +101,7 @@ class _Line:
     is_indented: bool
 
 
-def cut_up_part(content: Content, *, is_one_way: bool = False) -> UpPart:
+def cut_up_part(content: Content, *, is_one_way: bool = False) -> Part:
     """
     Return the part of a file that goes up: all of it where no tool has marked it.
 
@@ -110,6 +114,60 @@ def cut_up_part(content: Content, *, is_one_way: bool = False) -> UpPart:
     """
     if is_liquibase(content):
         return read_liquibase(content)
+    marks, separator = _read_marks(content, is_one_way=is_one_way)
+    if separator:
+        return _cut_tern(content, separator)
+    if not marks:
+        return Part(content=content, transaction=_read_header(content))
+    if marks[0].tool == "MyBatis":
+        # MigrationReader.java: everything up to the first of them.
+        return Part(content=content[: marks[0].start])
+    return _cut(content, marks)
+
+
+def cut_back_part(content: Content) -> Part | None:
+    """
+    Return the part of a file that goes back; None where no tool has marked one.
+
+    Raises:
+        ScriptError: The marks are not well-formed.
+    """
+    if is_liquibase(content):
+        return read_rollback(content)
+    marks, separator = _read_marks(content)
+    if separator:
+        return _cut_tern_back(content, separator)
+    downs = [mark for mark in marks if mark.direction == "down"]
+    has_up = any(mark.direction == "up" for mark in marks)
+    if not downs or (marks[0].tool == NODE_PG_MIGRATE and not has_up):
+        return None
+    if marks[0].tool == "MyBatis":
+        return Part(content=keep_only(content, [(downs[0].start, len(content))]))
+    return _cut(content, marks, "down")
+
+
+def read_back_file(content: Content) -> Part:
+    """
+    Return all of a file that goes back, by its name.
+
+    Raises:
+        ScriptError: A part of it goes up, by a mark.
+    """
+    marks, separator = _read_marks(content)
+    ups = [mark.start for mark in marks if mark.direction == "up"]
+    if ups or separator or is_liquibase(content):
+        raise ScriptError(
+            ups[0] if ups else separator[0] if separator else 0,
+            "mark of another tool in a file that goes back, by its name",
+            "Keep only what goes back, without marks.",
+        )
+    return Part(content=content, transaction=_read_header(content))
+
+
+def _read_marks(
+    content: Content, *, is_one_way: bool = False
+) -> tuple[list[Mark], tuple[int, bytes] | None]:
+    """Return the marks that count, or tern's line; both where a file has neither."""
     marks = list(_find_marks(content)) if has_any(content, *TRACES) else []
     separator = _find_separator(content)
     strict = [mark for mark in marks if mark.tool != NODE_PG_MIGRATE]
@@ -120,55 +178,69 @@ def cut_up_part(content: Content, *, is_one_way: bool = False) -> UpPart:
     if is_one_way:
         _require_no_way_back(strict, separator)
     elif separator:
-        return _cut_tern(content, separator)
+        return [], separator
     # node-pg-migrate's marks are what a comment may say by chance.
-    marks = strict if strict or is_one_way else marks
-    if not marks:
-        return UpPart(content=content, transaction=_read_header(content))
-    if marks[0].tool == "MyBatis":
-        # MigrationReader.java: everything up to the first of them.
-        return UpPart(content=content[: marks[0].start])
-    return _cut(content, marks)
+    return (strict if strict or is_one_way else marks), None
 
 
-def _cut(content: Content, marks: Sequence[Mark]) -> UpPart:
-    """Keep the sections that go up, in their order."""
+def _cut(content: Content, marks: Sequence[Mark], direction: Direction = "up") -> Part:
+    """Keep the sections that go one way, in their order."""
     tool = marks[0].tool
     turns = [mark for mark in marks if mark.direction != "transaction"]
     ups = [mark for mark in turns if mark.direction == "up"]
     if tool == NODE_PG_MIGRATE and not ups and not split(content[turns[0].end :]):
-        return UpPart(content=content, transaction=_read_header(content))
+        return Part(content=content, transaction=_read_header(content))
     _require_order(turns or marks)
     _require_nothing_before(content, turns[0])
     ends = [*(mark.start for mark in turns[1:]), len(content)]
     kept = [
         (mark.end if tool == "Play" else mark.start, end)
         for mark, end in zip(turns, ends, strict=True)
-        if mark.direction == "up"
+        if mark.direction == direction
     ]
-    if turns[0] is ups[0] and len(kept) == 1 and tool != "Play":
+    is_back = direction == "down"
+    is_first = not is_back and turns[0] is ups[0]
+    if is_first and len(kept) == 1 and tool != "Play":
         part: Content = content[: kept[0][1]]
     else:
         require_whole(content, kept)
         part = keep_only(content, kept)
-    is_outside = any(m.is_outside for m in marks if m.direction != "down")
+    meant = [mark for mark in turns if mark.direction == direction]
+    is_outside = any(m.is_outside for m in marks if m not in turns or m in meant)
     wholes = [
         stretch
-        for mark, stretch in zip(ups, kept, strict=True)
-        if len(ups) > 1 and not mark.is_outside
+        for mark, stretch in zip(meant, kept, strict=True)
+        if len(meant) > 1 and not mark.is_outside
     ]
-    return UpPart(
+    return Part(
         content=_undouble(part) if tool == "Play" else part,
         transaction="outside" if is_outside else None,
         wholes=tuple(wholes),
+        # rambler/migration.go: the last section first.
+        turns=tuple(reversed(kept)) if is_back and tool == "rambler" else (),
     )
 
 
-def _cut_tern(content: Content, separator: tuple[int, bytes]) -> UpPart:
+def _cut_tern(content: Content, separator: tuple[int, bytes]) -> Part:
     at, text = separator
     if text != TERN_EXACT:
         raise ScriptError(at, UNKNOWN, REMEDY)
     part = content[:at]
+    _require_no_template(part)
+    is_outside = TERN_DISABLE_TX.search(part) is not None
+    return Part(content=part, transaction="outside" if is_outside else None)
+
+
+def _cut_tern_back(content: Content, separator: tuple[int, bytes]) -> Part:
+    at, text = separator
+    _cut_tern(content, separator)  # refuses what its own half would be refused for
+    part = keep_only(content, [(at + len(text), len(content))])
+    _require_no_template(part)
+    is_outside = TERN_DISABLE_TX.search(part) is not None
+    return Part(content=part, transaction="outside" if is_outside else None)
+
+
+def _require_no_template(part: Content) -> None:
     template = part.find(b"{{")
     if template >= 0:
         raise ScriptError(
@@ -176,8 +248,6 @@ def _cut_tern(content: Content, separator: tuple[int, bytes]) -> UpPart:
             "template of tern, which only tern fills in",
             "Write what it stands for.",
         )
-    is_outside = TERN_DISABLE_TX.search(part) is not None
-    return UpPart(content=part, transaction="outside" if is_outside else None)
 
 
 def _find_separator(content: Content) -> tuple[int, bytes] | None:
@@ -257,7 +327,7 @@ def _read_dbmate(line: _Line) -> _Said:
     if direction == "up":
         return "up", "transaction:false" in options
     if direction == "down":
-        return "down", False
+        return "down", "transaction:false" in options
     raise _UnknownMarkError
 
 

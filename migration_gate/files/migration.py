@@ -27,6 +27,9 @@ CARRIAGE_RETURN = ord("\r")
 
 Content: TypeAlias = bytes | mmap.mmap
 Order: TypeAlias = tuple[bool, Number, bytes]
+# What of a file is meant: what goes up, all of a file that goes back, or the part that
+# goes back of a file that goes both ways.
+Way = Literal["up", "back", "back part"]
 
 
 class Replaced(NamedTuple):
@@ -61,7 +64,8 @@ class Migration(NamedTuple):
     is what its spellings share and what history is compared by; ``checksum`` is
     ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
     ``is_outside`` tells that what stands beside the file wants no transaction;
-    ``replaces`` is what it stands for in a new database.
+    ``replaces`` is what it stands for in a new database. One that is to be undone
+    has in ``path``, ``checksum`` and ``way`` what leads back.
     """
 
     version: str
@@ -71,6 +75,7 @@ class Migration(NamedTuple):
     path: str = ""
     is_outside: bool = False
     replaces: Replaced | None = None
+    way: Way = "up"
 
     @property
     def file(self) -> str:

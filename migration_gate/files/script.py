@@ -7,6 +7,7 @@ Everything that is wrong with a text is found here, before anything is applied.
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import hashlib
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +15,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migration_gate.files.fitness import find_unfit, find_unfit_outside, find_unread
-from migration_gate.files.marks import cut_up_part
+from migration_gate.files.marks import (
+    cut_back_part,
+    cut_up_part,
+    read_back_file,
+)
 from migration_gate.files.migration import (
     Content,
     Directives,
     Migration,
     parse_directives,
 )
+from migration_gate.files.sections import Part
 from migration_gate.files.stumbles import find_stumbles
 from migration_gate.files.units import (
     Unit,
@@ -41,10 +47,21 @@ from migration_gate.statements import (
     place,
     setting_changed,
     split,
+    string_syntax_set,
 )
 
 
 OWN_BLOCKS: Final = "BEGIN … COMMIT blocks of its own"
+NO_WAY_BACK: Final = "no way back"
+WRITE_ONE: Final = (
+    "Write one: a file with its number and words whose name ends in .down.sql. Or undo "
+    "it by hand, and say so: resolve VERSION --not-applied."
+)
+NOTHING_GOES_BACK: Final = "way back without a statement"
+SAY_NOTHING: Final = (
+    "Write what undoes the migration; where nothing is to be undone, say so with a "
+    "statement such as SELECT 1;"
+)
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -86,12 +103,15 @@ def parse_script(
     """
     directives = check_text(migration, content)
     try:
-        part = cut_up_part(content, is_one_way=directives.one_way)
+        part = _cut(migration, content, directives)
         if part.content is not content:
-            # A part that comes second has comments of its own before it.
-            comments = {**dict(_comments(content)), **dict(_comments(part.content))}
+            # A part that comes second has comments of its own before it, and what goes
+            # back has only those.
+            is_up = migration.way == "up"
+            comments = dict(_comments(content)) if is_up else {}
+            comments |= dict(_comments(part.content))
             directives = _read_directives(migration, sorted(comments.items()))
-        pieces = split(part.content)
+        pieces = _arrange(split(part.content), part)
     except ScriptError as error:
         raise _to_files_error(migration, content, [error]) from error
     asked = "outside" if migration.is_outside else part.transaction
@@ -102,8 +122,10 @@ def parse_script(
     faults += [fault for piece in pieces for fault in find_unfit(piece, history)]
     faults += find_unread(statements)
     faults += find_stumbles(part.content, pieces)
-    if not directives.one_way:
+    if migration.way == "up" and not directives.one_way:
         faults += find_ways_back(part.content, pieces)
+    if migration.way != "up" and not statements and not part.may_be_empty:
+        faults.append(ScriptError(_first_byte(part), NOTHING_GOES_BACK, SAY_NOTHING))
     why = _why_outside(statements, directives)
     if why:
         units, found = group_outside(statements, part.wholes)
@@ -122,6 +144,49 @@ def parse_script(
         why=why,
         content=part.content,
     )
+
+
+def _cut(migration: Migration, content: Content, directives: Directives) -> Part:
+    """Return what of a file is meant; raises ScriptError, MigrationFilesError."""
+    if migration.way == "back":
+        return read_back_file(content)
+    if migration.way == "up":
+        return cut_up_part(content, is_one_way=directives.one_way)
+    part = None if directives.one_way else cut_back_part(content)
+    if part is None:
+        fault = FileFault(migration.file, NO_WAY_BACK, WRITE_ONE)
+        raise MigrationFilesError([fault])
+    return part
+
+
+def _arrange(pieces: Sequence[Statement], part: Part) -> Sequence[Statement]:
+    """Put statements into the order in which their stretches are done."""
+    if len(part.turns) <= 1:
+        return pieces
+    for piece in filter(string_syntax_set, pieces):
+        raise ScriptError(
+            piece.first,
+            "standard_conforming_strings is set in a part that runs in another order "
+            "than it is written",
+            "Write strings with backslashes as E'…' and take the SET out.",
+        )
+    turns = [
+        piece
+        for start, end in part.turns
+        for piece in pieces
+        if start <= piece.first < end
+    ]
+    numbers = iter(range(1, len(turns) + 1))
+    return [
+        dataclasses.replace(piece, number=next(numbers)) if piece.number else piece
+        for piece in turns
+    ]
+
+
+def _first_byte(part: Part) -> int:
+    """Return where a part begins that has been cut out of a file."""
+    content = part.content[:]
+    return len(content) - len(content.lstrip())
 
 
 def check_text(migration: Migration, content: Content) -> Directives:

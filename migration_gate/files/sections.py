@@ -17,20 +17,23 @@ _BLANKED: Final = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpPart:
+class Part:
     """
-    The bytes of a file that go up, each at its offset in the file.
+    The bytes of a file that go one way, each at its offset in the file.
 
     ``transaction`` is what another tool's marks ask for; None where they are silent.
     ``wholes`` are stretches that the tool commits each as a whole, where the file runs
     outside a transaction. ``faults`` are what of the other tool's form the gate cannot
-    honour.
+    honour. ``turns`` are stretches in the order in which they are done, where that is
+    not the file's; ``may_be_empty`` tells that the file asks for nothing to be done.
     """
 
     content: Content = field(repr=False)
     transaction: Literal["outside"] | None = None
     wholes: tuple[tuple[int, int], ...] = ()
     faults: tuple[ScriptError, ...] = ()
+    turns: tuple[tuple[int, int], ...] = ()
+    may_be_empty: bool = False
 
 
 def keep_only(content: Content, kept: Iterable[tuple[int, int]]) -> Content:

@@ -111,6 +111,10 @@ SELECT pg_catalog.json_build_object(
             SELECT FROM pg_catalog.pg_class f
             WHERE f.relnamespace = c.relnamespace
               AND f.relname = pg_catalog.concat(c.relname, '_failures')),
+        'has_progress', EXISTS (
+            SELECT FROM pg_catalog.pg_class f
+            WHERE f.relnamespace = c.relnamespace
+              AND f.relname = pg_catalog.concat(c.relname, '_progress')),
         'can_read_all', pg_catalog.has_table_privilege(c.oid, 'SELECT'),
         'columns', rights.columns
     ) ORDER BY c.place, c.is_named DESC, c.nspname)

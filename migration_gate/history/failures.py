@@ -34,6 +34,8 @@ from migration_gate.report.errors import (
 
 
 SUFFIX: Final = "_failures"
+# What a message begins with that is of an attempt to undo.
+UNDOING: Final = "rollback: "
 LIMIT_S: Final = 2.0
 MESSAGE_MAX_CHARACTERS: Final = 1000
 SHOWN_MAX: Final = 100

@@ -2,7 +2,8 @@
 The progress of files that run outside a transaction: what of them is done.
 
 One row for each unit, beside the history and made only when needed; a migration that is
-applied has none. Written by the login role.
+applied has none. A unit of what undoes a migration has its number below zero: as long
+as there is one, the migration is half undone. Written by the login role.
 """
 
 from __future__ import annotations
@@ -135,7 +136,11 @@ def read_progress(
 def find_unfinished(
     conn: psycopg.Connection[Any], table: HistoryTable
 ) -> dict[str, int]:
-    """Return the migrations that have progress, and the unit that each has reached."""
+    """
+    Return the migrations that have progress, and the unit that each has reached.
+
+    One below zero tells that the migration is half undone.
+    """
     seen = _look(conn, table)
     if not (seen.exists and seen.can_read):
         return {}
@@ -145,6 +150,27 @@ def find_unfinished(
         ).format(progress_table(table))
     )
     return dict(rows.fetchall())
+
+
+def find_half_undone(
+    conn: psycopg.Connection[Any], table: HistoryTable
+) -> frozenset[str]:
+    """
+    Return the versions of migrations that are half undone. Reads only.
+
+    Empty where the login role may not read the table, or it is not the gate's.
+    """
+    if not table.has_progress:
+        return frozenset()
+    seen = look_beside(conn, table, SUFFIX)
+    if not seen.exists or seen.faults or not seen.can_read:
+        return frozenset()
+    rows = conn.execute(
+        qualified("SELECT DISTINCT version FROM {} WHERE statement < 0").format(
+            progress_table(table)
+        )
+    )
+    return frozenset(version for (version,) in rows)
 
 
 NOW: Final = sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
@@ -209,6 +235,64 @@ def write_intent(
             NOW,
             json.dumps(intent.before),
         )
+    )
+
+
+def begin_undoing(
+    conn: psycopg.Connection[Any],
+    table: HistoryTable,
+    version: str,
+    intent: Progress,
+    rows: Sequence[str],
+) -> None:
+    """
+    Take a migration out of the history, and commit with that what is about to be tried.
+
+    Its rows are kept with the intent, for ``give_up_undoing``.
+    """
+    conn.execute(
+        qualified(
+            "WITH gone AS (DELETE FROM {history} AS h WHERE version = ANY "
+            "(ARRAY[{rows}]) RETURNING pg_catalog.to_jsonb(h.*) AS kept) "
+            "INSERT INTO {progress} "
+            "(version, statement, digest, state, changed_at, before) "
+            "SELECT {version}, {number} / (CASE WHEN pg_catalog.count(*) > 0 "
+            "THEN 1 ELSE 0 END), {digest}, 'started', {now}, "
+            "({before}::pg_catalog.jsonb || pg_catalog.jsonb_build_object("
+            "'rows', pg_catalog.jsonb_agg(kept)))::pg_catalog.json FROM gone"
+        ).format(
+            history=sql.Identifier(table.schema, table.name),
+            progress=progress_table(table),
+            rows=sql.SQL(", ").join(map(sql.Literal, rows)),
+            version=version,
+            number=intent.number,
+            digest=intent.digest,
+            now=NOW,
+            before=json.dumps(intent.before),
+        )
+    )
+
+
+def give_up_undoing(table: HistoryTable, version: str, number: int) -> sql.Composed:
+    """
+    Return the statement that forgets a unit of what goes back, which has done nothing.
+
+    Where the rows went with it, they come back, and all of the progress is forgotten.
+    """
+    return qualified(
+        "WITH begun AS (DELETE FROM {progress} WHERE version = {version} "
+        "AND (statement = {number} OR (SELECT pg_catalog.jsonb_exists("
+        "before::pg_catalog.jsonb, 'rows') FROM {progress} WHERE version = {version} "
+        "AND statement = {number})) RETURNING before::pg_catalog.jsonb AS before) "
+        "INSERT INTO {history} OVERRIDING SYSTEM VALUE SELECT kept.* FROM begun, "
+        "pg_catalog.jsonb_array_elements("
+        "pg_catalog.jsonb_extract_path(begun.before, 'rows')) AS each, "
+        "pg_catalog.jsonb_populate_record(NULL::{history}, each) AS kept"
+    ).format(
+        progress=progress_table(table),
+        history=sql.Identifier(table.schema, table.name),
+        version=version,
+        number=number,
     )
 
 

@@ -184,6 +184,49 @@ def _assign(values: Mapping[str, str | sql.Composable]) -> sql.Composed:
     )
 
 
+def remove_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
+    """
+    Return the statement that takes a migration out of the history.
+
+    Divides by the number of rows: where another session was faster, nothing is undone a
+    second time.
+    """
+    return sql.SQL("WITH gone AS ({} RETURNING 1) SELECT {}").format(
+        delete_rows(table, versions),
+        qualified("1 / (SELECT pg_catalog.count(*) FROM gone)"),
+    )
+
+
+# What a way back must not touch is counted before and after it, in a parameter of the
+# transaction's own; where the file resets that, nothing is counted.
+NOTED: Final = "migration_gate.written"
+
+
+def note_written(table: HistoryTable) -> sql.Composed:
+    """Return the statement that notes what was written in the history so far."""
+    written = rows_written(table)
+    call = sql.SQL("SELECT pg_catalog.set_config({}, {}::pg_catalog.text, true)")
+    return call.format(NOTED, written)
+
+
+def require_unwritten(table: HistoryTable) -> sql.Composed:
+    """Return the statement that divides by 0 where more was written since."""
+    return qualified(
+        "SELECT 1 / CASE WHEN pg_catalog.length({noted}) > 0 "
+        "AND {written} > {noted}::pg_catalog.int8 THEN 0 ELSE 1 END"
+    ).format(
+        written=rows_written(table),
+        noted=sql.SQL("pg_catalog.current_setting({}, true)").format(NOTED),
+    )
+
+
+# The last two stand for a row that is gone: how long it took, and no time.
+FINISH_UNDOING: Final = qualified(
+    "SELECT (extract(epoch FROM pg_catalog.clock_timestamp() - "
+    "pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8, NULL"
+)
+
+
 def replace_checksum(
     table: HistoryTable, versions: Sequence[str], checksum: str
 ) -> sql.Composed:

@@ -39,8 +39,8 @@ class HistoryTable(NamedTuple):
 
     ``our_columns`` are those of ours that it has; ``has_zone`` tells whether
     applied_at is a timestamp with time zone; the rights are the login role's, and
-    ``owners`` are whom it trusts with the table. ``has_failures`` tells whether a table
-    of failures stands beside it.
+    ``owners`` are whom it trusts with the table. ``has_failures`` and ``has_progress``
+    tell whether tables of these stand beside it.
     """
 
     schema: str
@@ -53,6 +53,7 @@ class HistoryTable(NamedTuple):
     owners: Owners
     owner: str
     has_failures: bool = False
+    has_progress: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -99,6 +100,7 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
         owners=facts["owners"],
         owner=facts["owner"],
         has_failures=facts["has_failures"],
+        has_progress=facts["has_progress"],
     )
 
 

@@ -2,8 +2,8 @@
 Files and history side by side: what is pending, where they disagree. Pure.
 
 ``plan`` compares them; ``repeatables`` tells which text of one is newer; ``squashing``
-knows files that stand for others; ``naming``
-finds the migration that a person names; ``adoption`` compares files with another tool's
-history, ``changesets`` makes rows of files of Liquibase's, and ``renaming`` goes on by
-that tool's key.
+knows files that stand for others; ``naming`` finds the migration that a person names;
+``adoption`` compares files with another tool's history, ``changesets`` makes rows of
+files of Liquibase's, and ``renaming`` goes on by that tool's key; ``undoing`` tells
+what is to be undone.
 """

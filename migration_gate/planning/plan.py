@@ -48,6 +48,20 @@ class Change(NamedTuple):
         return f"{at}{then} then, {here} here"
 
 
+class Step(NamedTuple):
+    """
+    What is done next: a migration's file, and the version that the history has for it.
+
+    ``replaced`` is what the row becomes that a repeatable one has already; ``undoes``
+    are the rows that go, where the migration is undone.
+    """
+
+    migration: Migration
+    version: str
+    replaced: Replacement | None = None
+    undoes: tuple[str, ...] = ()
+
+
 class Plan(NamedTuple):
     """
     What is to be done, and every disagreement between folder and history.
@@ -90,6 +104,14 @@ class Plan(NamedTuple):
         newest = _newest_numbered(self.applied)
         late = {m.version for m in self.pending if newest and m.order < newest}
         return tuple(version for version in self.out_of_order if version in late)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Return what is to be applied, in order."""
+        return tuple(
+            Step(m, self.version_to_record(m), self.find_replacement(m))
+            for m in self.pending
+        )
 
     @property
     def is_mostly_unknown(self) -> bool:

@@ -192,9 +192,29 @@ TELEMETRY_NOT_SENT = Event(
     "Telemetry was not sent, or not all of it: {reason}",
     ("reason",),
 )
+ROLLBACK_PLANNED = Event(
+    "rollback.planned",
+    "info",
+    "{undo_count} to undo, newest first: {undo}",
+    ("undo_count", "undo"),
+)
+MIGRATION_UNDOING = Event(
+    "migration.undoing",
+    "info",
+    "Undoing {version} by {file}",
+    ("version", "file", "in_transaction", "statement_count", "attempt"),
+)
+MIGRATION_UNDONE = Event(
+    "migration.undone",
+    "info",
+    "Undid {version} in {duration_ms} ms",
+    ("version", "file", "duration_ms", "statement_count"),
+)
 SUMMARY_FIELDS = (
     "applied",
     "applied_count",
+    "undone",
+    "undone_count",
     "waited_s",
     "lock_waited_s",
     "duration_ms",

@@ -20,6 +20,14 @@ class AlreadyAppliedError(Exception):
         self.constraint = constraint
 
 
+class NotAppliedError(Exception):
+    """
+    The history has no row of what was to be undone: somebody was faster.
+
+    Nothing of it was done.
+    """
+
+
 class DefaultsChangedError(Exception):
     """
     The defaults of the role or the database are not those that the session began with.

@@ -44,10 +44,12 @@ class Tally:
     ``in_doubt`` has the migrations that were sent, until they are known to be applied,
     and how many statements each has. ``warnings`` are the names of events that an open
     gate does not pass over in its last line. ``outcome`` is what a command has to say
-    that is not there to apply anything: a sentence without a full stop.
+    that is not there to apply anything: a sentence without a full stop. ``undone`` is
+    None where nothing is there to be undone.
     """
 
     applied: list[str] = field(default_factory=list)
+    undone: list[str] | None = None
     in_doubt: dict[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
     lock_waited_s: float = 0.0
@@ -101,9 +103,13 @@ def closed(error: GateError, tally: Tally, *, duration_ms: int) -> Verdict:
 
 
 def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
+    undone: dict[str, object] = {}
+    if tally.undone is not None:
+        undone = {"undone": list(tally.undone), "undone_count": len(tally.undone)}
     return {
         "applied": list(tally.applied),
         "applied_count": len(tally.applied),
+        **undone,
         "waited_s": round(tally.waited_s, 3),
         "lock_waited_s": round(tally.lock_waited_s, 3),
         "duration_ms": duration_ms,

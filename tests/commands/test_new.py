@@ -11,6 +11,7 @@ import pytest
 
 from migration_gate.commands.new import create_migration
 from migration_gate.files.names import classify
+from migration_gate.files.undoing import find_back_files
 from migration_gate.report.errors import MigrationFilesError
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
@@ -116,3 +117,23 @@ def test_a_repeatable_one_has_no_number(gate: Gate, tmp_path: Path) -> None:
     assert (run.exit_code, run.stdout) == (0, f"{folder}/R__open_orders.sql\n")
     assert "-- Purpose: open orders\n" in (folder / "R__open_orders.sql").read_text()
     assert gate(*said, migrations=folder).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ((), ["001_add_x.sql", "001_add_x.down.sql"]),
+        (("001_a.up.sql",), ["002_add_x.up.sql", "002_add_x.down.sql"]),
+        (("V1__a.sql",), ["V2__add_x.sql", "U2__add_x.sql"]),
+    ],
+)
+def test_what_undoes_it_is_written_beside_it(
+    gate: Gate, tmp_path: Path, beside: tuple[str, ...], expected: list[str]
+) -> None:
+    """In the form that the folder has; the gate knows it as the way back of the new."""
+    files = write_migrations(tmp_path / "m", dict.fromkeys(beside, "SELECT 1;"))
+
+    run = gate("new", "add x", "--down", migrations=files)
+
+    assert [Path(line).name for line in run.stdout.splitlines()] == expected
+    assert find_back_files(files) == {expected[0]: (expected[1],)}

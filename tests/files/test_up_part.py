@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.files.marks import cut_up_part
-from migration_gate.files.sections import UpPart
+from migration_gate.files.sections import Part
 from migration_gate.statements import ScriptError
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
@@ -56,7 +56,7 @@ def test_the_part_that_goes_up_is_cut_out(
     content: bytes, up: bytes, transaction: str | None
 ) -> None:
     """Every byte of it stays at its offset."""
-    expected = UpPart(content=up, transaction=transaction)  # type: ignore[arg-type]  # a table's text
+    expected = Part(content=up, transaction=transaction)  # type: ignore[arg-type]  # a table's text
 
     assert cut_up_part(content) == expected
 
