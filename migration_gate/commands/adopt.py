@@ -6,21 +6,25 @@ Writes only the gate's own table, under the lock; the other tool's is read.
 
 from __future__ import annotations
 
+import time
+
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_json
 from migration_gate.commands.recording import by_hand, has_rows, record_first
 from migration_gate.commands.steps import load, wait_for_history
 from migration_gate.connection.connect import limited
 from migration_gate.connection.refusals import NO_ANSWER
+from migration_gate.connection.waits import pause
 from migration_gate.files.folder import read_file
 from migration_gate.files.migration import AppliedMigration, ForeignRow, Migration
 from migration_gate.files.tool_checksums import TOOL_CHECKSUMS, running_checksums
 from migration_gate.files.tool_facts import read_change_sets, read_journal
 from migration_gate.history.adopting import read_foreign
+from migration_gate.history.busy import Busy, find_busy
 from migration_gate.history.foreign import Foreign, iter_foreign
 from migration_gate.history.look import require_readable
 from migration_gate.history.readers import READERS
@@ -35,19 +39,22 @@ from migration_gate.planning.changesets import to_file_rows
 from migration_gate.planning.plan import make_plan
 from migration_gate.report.errors import (
     HistoryError,
+    LockTimeoutError,
     MigrationFilesError,
     SettingFault,
     SettingsError,
 )
-from migration_gate.report.events import ADOPTED, OTHER_TOOL
+from migration_gate.report.events import ADOPTED, OTHER_TOOL, TOOL_WAITING
 from migration_gate.report.log import Log, write_line
+from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import ADOPTED_TOOLS, Adopt, Settings
 
 
-STDOUT = 1
+STDOUT: Final = 1
+TOOL_POLL_S: Final = 0.25
 
 
 def adopt(
@@ -100,20 +107,27 @@ def take_over(
     """
     Record what the tool that GATE_ADOPT names has applied; None where it has nothing.
 
-    Whatever is refused is refused before the lock is taken. What is returned is empty
-    where another gate was faster; but for None, the session is closed after it.
+    Whatever is refused is refused before the lock is taken, unless the tool is applying
+    at this moment: then its end is waited for first. What is returned is empty where
+    another gate was faster; but for None, the session is closed after it.
 
     Raises:
         HistoryError: A doubt is left.
+        LockTimeoutError: The tool did not come to its end.
         AlreadyAppliedError: Another program has just made the history.
     """
     require_readable(session.seen)
     session.require_sole((), migrations)
-    if not find_adopted(settings, migrations, session).adopted:
+    found = session.find_adopted()
+    if found is None or (
+        _find_busy(session, found) is None
+        and not find_adopted(settings, migrations, session).adopted
+    ):
         return None
     with take_turn(session, lambda seen: bool(seen.history), log, tally) as held:
         if held.seen.history:
             return ()
+        _wait_for_tool(held, log)
         table, adopted = find_adopted(settings, migrations, held)
         if adopted:
             record_first(held, to_history(settings, adopted), log)
@@ -126,6 +140,46 @@ def take_over(
                 versions=[a.migration.version for a in adopted],
             )
         return adopted
+
+
+def _find_busy(session: Session, found: Foreign) -> Busy | None:
+    tool = session.settings.adopt.word
+    with session.translated(f"ask whether {tool} is applying"), limited(session.conn):
+        return find_busy(session.conn, tool, found)
+
+
+def _wait_for_tool(held: Session, log: Log) -> None:
+    """Wait until the tool that GATE_ADOPT names is not applying any more."""
+    settings, started_s = held.settings, time.monotonic()
+    logged_s = float("-inf")
+    while (found := held.find_adopted()) and (busy := _find_busy(held, found)):
+        now = time.monotonic()
+        if now - started_s > settings.lock_wait_timeout_s:
+            raise _still_at_work(settings, busy)
+        if now - logged_s >= settings.heartbeat_s:
+            logged_s = now
+            log.emit(
+                TOOL_WAITING,
+                tool=settings.adopt.word,
+                waited_s=round(now - started_s, 3),
+                holder_pid=busy.pid,
+                holder_application=busy.application,
+            )
+        pause(TOOL_POLL_S)
+        if not held.is_alive:
+            text = "the lock's connection was lost"
+            raise ConnectionLostError(text)
+
+
+def _still_at_work(settings: Settings, busy: Busy) -> LockTimeoutError:
+    tool = settings.adopt.word
+    who = "its lock is a row of a table" if busy.pid is None else f"process {busy.pid}"
+    return LockTimeoutError(
+        f"{tool} was still applying, by its lock, after "
+        f"{settings.lock_wait_timeout_s:g} s: {who}",
+        hint="Nothing was taken over. Let it come to its end, or end it; where it is "
+        f"gone, and left its lock, release that by {tool}'s own command.",
+    )
 
 
 class FoundAdopted(NamedTuple):

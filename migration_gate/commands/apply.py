@@ -28,7 +28,7 @@ from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration, version_to_key
-from migration_gate.history.creation import Fill
+from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
 from migration_gate.history.writing import require_replaceable
@@ -60,12 +60,36 @@ def take_turn_and_apply(
 
         # Not under the lock: through a pooler an error would end that.
         warn_of_growth(migrations, session, log)
+    has_history = bool(session.seen.history)
     with take_turn(session, is_done, log, tally) as held:
+        if not held.seen.history:
+            _require_nothing_to_record(settings, migrations, held, has_history)
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
             with failures_kept(held, plan.pending, tally, tally.applied):
                 apply_pending(plan, held, log, tally)
+
+
+def _require_nothing_to_record(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    held: Session,
+    has_history: bool,  # noqa: FBT001  # private, called once
+) -> None:
+    """
+    Start anew where the history was emptied meanwhile, or another tool has one now.
+
+    Raises:
+        HistoryMadeError: What GATE_ADOPT and GATE_BASELINE say has to be asked again.
+    """
+    is_due = has_history and bool(settings.adopt.tool or settings.baseline)
+    if settings.adopt.tool is not None and not is_due:
+        from migration_gate.commands.adopt import find_adopted
+
+        is_due = bool(find_adopted(settings, migrations, held).adopted)
+    if is_due:
+        raise HistoryMadeError(held.seen.name.table)
 
 
 def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:

@@ -114,6 +114,12 @@ OTHER_TOOL = Event(
     "Pending here, and applied by {tool} in table {table}: {versions}",
     ("tool", "table", "versions"),
 )
+TOOL_WAITING = Event(
+    "history.tool_waiting",
+    "info",
+    "Waiting for {tool}, which is applying, {waited_s} s so far",
+    ("tool", "waited_s", "holder_pid", "holder_application"),
+)
 ADOPTED = Event(
     "history.adopted",
     "info",
