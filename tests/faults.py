@@ -148,7 +148,8 @@ class Scenario:
     Files, and how a gate ends that ships them.
 
     A run that closes is followed by one with `mended` files on top, which opens.
-    `pooled` puts a transaction pooler between proxy and server.
+    `pooled` puts a transaction pooler between proxy and server. `command` is given
+    after all files are applied, without a fault.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Scenario:
     reason: str | None = None
     mended: Mapping[str, str] = field(default_factory=dict)
     pooled: bool = False
+    command: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -230,6 +232,47 @@ SCENARIOS: Final = (
             + note("005"),
         },
         pooled=True,
+    ),
+    Scenario(
+        name="rolls back",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_a.sql": "CREATE TABLE a (n integer);\n",
+            "002_a.down.sql": note("002 undone") + "DROP TABLE a;\n",
+            "003_b.sql": "-- migrate:up\nCREATE TABLE b (n integer);\n"
+            "-- migrate:down\n" + note("003 undone") + "DROP TABLE b;\n",
+            "004_outside.sql": "CREATE TABLE u (LIKE t);\n"
+            "CREATE INDEX CONCURRENTLY u_name ON u (name);\n",
+            "004_outside.down.sql": "SET work_mem = '9MB';\n"
+            + note("004 a undone")
+            + "DROP INDEX CONCURRENTLY u_name;\n"
+            + "BEGIN;\n"
+            + note("004 b undone")
+            + "DROP TABLE u;\n"
+            + "COMMIT;\n"
+            + "VACUUM t;\n"
+            + note("004 c undone"),
+            "005_index.sql": "CREATE INDEX CONCURRENTLY t_name ON t (name);\n",
+            "005_index.down.sql": "DROP INDEX CONCURRENTLY t_name;\n",
+            "006_slow.sql": "CREATE TABLE c (n integer);\n",
+            "006_slow.down.sql": slowly("006") + note("006 undone") + "DROP TABLE c;\n",
+        },
+        command=("rollback", "--to", "1"),
+    ),
+    Scenario(
+        name="rolls back through a pooler",
+        files={
+            "001_log.sql": LOG + TABLE + note("001"),
+            "002_a.sql": "CREATE TABLE a (n integer);\n",
+            "002_a.down.sql": note("002 undone") + "DROP TABLE a;\n",
+            "003_b.sql": "CREATE TABLE b (n integer);\n",
+            "003_b.down.sql": "-- gate: no-transaction\n"
+            + note("003 a undone")
+            + "DROP TABLE b;\n"
+            + note("003 b undone"),
+        },
+        pooled=True,
+        command=("rollback", "--to", "1"),
     ),
     Scenario(
         name="a statement fails",
@@ -527,8 +570,9 @@ class Lab:
         """Run undisturbed; return a point for each message, of kind "cut"."""
         with self.database() as database:
             self._aim(scenario)
+            self._prepare(scenario, database)
             self.proxy.arm(None, lambda _: None)
-            ended = self._run(scenario.files, self.proxy.through(database))
+            ended = self._run(scenario, self.proxy.through(database))
             self._require_end(scenario, ended)
             self._expected[scenario.name, "first"] = self._look(
                 database, pooled=scenario.pooled
@@ -577,12 +621,14 @@ class Lab:
             if point.kind == "failover":
                 standby = self._new_server(standby_of=self.server)
                 stack.callback(self._close_unless_used, standby)
+            self._prepare(scenario, database)
+            if standby is not None:
                 wait_for_replay(self.server, standby)
             self._aim(scenario)
             self.proxy.arm(point, self._action(point, standby))
             patience_s = freeze_s if point.kind == "freeze" else 25
             through = self.proxy.through(database)
-            ended = self._run(scenario.files, through, GATE_TIMEOUT=f"{patience_s}s")
+            ended = self._run(scenario, through, GATE_TIMEOUT=f"{patience_s}s")
             was_met = self.proxy.fired.is_set()
             self.proxy.arm(None, lambda _: None)
             if not was_met and ended.how == (1, "deadline") and patience_s < 25:
@@ -596,10 +642,10 @@ class Lab:
         self, scenario: Scenario, database: Database, ended: Ended
     ) -> None:
         """Require that another start finds, or completes, what was to be done."""
-        again = self._run(scenario.files, database)
+        again = self._run(scenario, database)
         self._require_end(scenario, again)
         if ended.exit_code == 0 and again.applied:
-            text = f"applied what the first had opened without: {again.applied}"
+            text = f"did what the first had opened without: {again.applied}"
             raise NotSurvivedError(text)
         self._compare(database, scenario, "first")
         if scenario.mended:
@@ -607,9 +653,19 @@ class Lab:
             self._compare(database, scenario, "last")
 
     def _mend(self, scenario: Scenario, database: Database) -> None:
-        ended = self._run({**scenario.files, **scenario.mended}, database)
+        files = {**scenario.files, **scenario.mended}
+        ended = self._run(replace(scenario, files=files), database)
         if ended.exit_code != 0:
             text = f"the mended files close the gate: {ended.verdict}"
+            raise NotSurvivedError(text)
+
+    def _prepare(self, scenario: Scenario, database: Database) -> None:
+        """Apply the files, where the fault is to meet another command."""
+        if not scenario.command:
+            return
+        ended = self._run(replace(scenario, command=()), database)
+        if ended.exit_code != 0:
+            text = f"the files close the gate: {ended.story}"
             raise NotSurvivedError(text)
 
     def _close_unless_used(self, standby: Server) -> None:
@@ -669,9 +725,8 @@ class Lab:
         }
         return actions[point.kind]
 
-    def _run(
-        self, files: Mapping[str, str], database: Database, **settings: str
-    ) -> Ended:
+    def _run(self, scenario: Scenario, database: Database, **settings: str) -> Ended:
+        files = scenario.files
         folder = self._folder / f"files-{abs(hash(tuple(files.items())))}"
         if not folder.exists():
             write_migrations(folder, files)
@@ -682,7 +737,7 @@ class Lab:
             "GATE_LOCK_WAIT_TIMEOUT": "20s",
             **settings,
         }
-        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S)
+        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S, scenario.command)
         return ended
 
     def _require_end(self, scenario: Scenario, ended: Ended) -> None:

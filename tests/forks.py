@@ -21,6 +21,7 @@ import traceback
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,8 +52,9 @@ class Ended:
 
     @property
     def applied(self) -> list[str]:
-        """The versions that it said it applied."""
-        return [e["version"] for e in self.events if e["event"] == "migration.applied"]
+        """The versions that it said it applied, or undid."""
+        done = {"migration.applied", "migration.undone"}
+        return [e["version"] for e in self.events if e["event"] in done]
 
     @property
     def story(self) -> str:
@@ -90,10 +92,13 @@ class Forker:
         self._requests.close()
         self._answers.close()
 
-    def start(self, environs: Sequence[Mapping[str, str]]) -> list[int]:
+    def start(
+        self, environs: Sequence[Mapping[str, str]], arguments: Sequence[str] = ()
+    ) -> list[int]:
         """Start a gate for each environment, in a folder of its own."""
         gates = [
             {
+                "arguments": arguments,
                 "environ": {"PATH": os.defpath, **environ},
                 "folder": str(self._at(number)),
             }
@@ -131,10 +136,13 @@ class Forker:
         return [ended[pid] for pid in self.pids]
 
     def run(
-        self, environs: Sequence[Mapping[str, str]], timeout_s: float
+        self,
+        environs: Sequence[Mapping[str, str]],
+        timeout_s: float,
+        arguments: Sequence[str] = (),
     ) -> list[Ended]:
         """Start, and wait until all have ended."""
-        self.start(environs)
+        self.start(environs, arguments)
         return self.wait(timeout_s)
 
     def _at(self, number: int) -> Path:
@@ -144,11 +152,16 @@ class Forker:
 
     def _to_ended(self, number: int, exit_code: int) -> Ended:
         folder = self._at(number)
-        lines = (folder / "stdout").read_text("utf-8").splitlines(keepends=True)
+        stdout, stderr = (
+            (folder / name).read_text("utf-8") for name in ("stdout", "stderr")
+        )
+        # A command that answers on stdout writes its log to stderr.
+        log = stdout if stdout.startswith("{") else stderr
+        lines = [line for line in log.splitlines(keepends=True) if line[:1] == "{"]
         return Ended(
             exit_code=exit_code,
             events=tuple(json.loads(line) for line in lines if line.endswith("\n")),
-            stderr=(folder / "stderr").read_text("utf-8"),
+            stderr=stderr,
             duration_s=time.monotonic() - self._started_s,
         )
 
@@ -166,11 +179,11 @@ def serve() -> None:
     from migration_gate.commands.main import main  # noqa: PLC0415  # not in who asks
     from migration_gate.commands.signals import SIGNALS  # noqa: PLC0415
 
-    def be_gate(environ: Mapping[str, str]) -> int:
+    def be_gate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         os.environ.clear()
         os.environ.update(environ)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # as entrypoint.py does
-        return main([], os.environ)
+        return main(arguments, os.environ)
 
     for line in sys.stdin:
         gates: list[dict[str, Any]] = json.loads(line)
@@ -183,7 +196,8 @@ def serve() -> None:
                 os.close(starting_gun)
                 os.read(waiting, 1)
                 os.close(waiting)
-                _become(gate["folder"], lambda: be_gate(gate["environ"]))  # noqa: B023  # at once
+                step = partial(be_gate, gate["arguments"], gate["environ"])
+                _become(gate["folder"], step)
             pids.append(pid)
         _say(pids)
         os.close(waiting)
