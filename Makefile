@@ -8,7 +8,7 @@ run: venv  ## apply migrations/ to the configured database, or to an embedded on
 	@.venv/bin/python -m dev.run
 
 test: venv  ## the suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
-	@.venv/bin/python -m pytest -n 4 -m "not docker and not thorough" $(ARGS)
+	@.venv/bin/python -m pytest -n 4 -m "not docker and not thorough and not helm" $(ARGS)
 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint
@@ -20,7 +20,7 @@ refusals: venv  ## each statement refused with each SQLSTATE: tried and told rig
 	@.venv/bin/python -m tests.refusals $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
-	@.venv/bin/python -m pytest -n 4 -m "not docker" --cov $(ARGS)
+	@.venv/bin/python -m pytest -n 4 -m "not docker and not helm" --cov $(ARGS)
 
 bench: venv  ## side by side with peers; ARGS="--case noop --peer dbmate" for a part
 	@.venv/bin/python -m bench $(ARGS)
