@@ -22,6 +22,7 @@ from migration_gate.applying.unfinished import (
     REFUSED_INSIDE,
     alone,
     catalogue_tells,
+    find_completion,
     is_done_in_steps,
     note_before,
     require_valid,
@@ -75,6 +76,7 @@ from migration_gate.history.rows import (
     replace_row,
     to_text,
 )
+from migration_gate.history.writing import explain_progress
 from migration_gate.report.errors import (
     FileFault,
     GateError,
@@ -161,7 +163,7 @@ def apply_outside(
         done = read_progress(worker.conn, worker.table, task.version)
     edited = _find_edited(task, done)
     if edited and _may_begin_anew(task, done):
-        with held.translated("write the progress of files"):
+        with _writing_progress(held, worker):
             held.conn.execute(delete_units(worker.table, task.version))
         done = {}
     elif edited:
@@ -329,7 +331,7 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     _prepare_session(run, unit)
     with worker.translated("ask what is there before the statement"):
         before = note_before(worker.conn, unit)
-    with held.translated("write the progress of files"):
+    with _writing_progress(held, worker):
         intent = Progress(
             number=number,
             digest=digest_unit(run.task.script, unit),
@@ -358,7 +360,7 @@ def _run_alone(run: _Run, unit: Unit) -> None:
                 tidy(worker.conn, unit, before)
         except ServerRefusedError as refusal:
             raise _left_over(error, refusal) from error
-        with held.translated("write the progress of files"):
+        with _writing_progress(held, worker):
             held.conn.execute(
                 give_up_undoing(worker.table, version, number)
                 if run.task.is_back
@@ -366,9 +368,25 @@ def _run_alone(run: _Run, unit: Unit) -> None:
             )
         _forget_session(worker)
         raise
-    with held.translated("write the progress of files"):
+    with _writing_progress(held, worker):
         held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)
+
+
+@contextmanager
+def _writing_progress(held: Session, worker: Worker) -> Iterator[None]:
+    """
+    Translate what PostgreSQL says to the writing of progress.
+
+    Raises:
+        HistoryRefusedError: The table is not what it was.
+        ServerRefusedError: It refused for another reason.
+    """
+    try:
+        with held.translated("write the progress of files"):
+            yield
+    except ServerRefusedError as refusal:
+        raise explain_progress(worker.table, refusal) from refusal
 
 
 @contextmanager
@@ -464,9 +482,16 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
         run.file, run.watch, run.log, lambda _: _prepare_session(run, unit)
     )
     with _clearing(run):
+        completion = find_completion(worker.conn, row.before)
+    if completion is not None:
+        # As a file's own: queries that come after it wait while it waits.
+        limits = session_limits(worker, run.task.script, lock_timeout=True)
+        _exchange(run, single(run.task, [own(worker, "limits", limits)]))
+        _exchange(run, single(run.task, [own(worker, "complete", completion)]))
+    with _clearing(run):
         is_done = was_done(worker.conn, run.task.script, unit, row.before)
     if is_done:
-        with held.translated("write the progress of files"):
+        with _writing_progress(held, worker):
             number = run.task.number_of(unit)
             held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)

@@ -232,19 +232,32 @@ def _note_detach(conn: Conn, parent: Name, child: Name) -> dict[str, Any]:
 def _was_detached(conn: Conn, before: Facts) -> bool:
     row = conn.execute(
         qualified(
-            "SELECT inhdetachpending FROM pg_catalog.pg_inherits "
-            "WHERE inhparent = %s AND inhrelid = %s"
+            "SELECT FROM pg_catalog.pg_inherits WHERE inhparent = %s AND inhrelid = %s"
         ),
         (before["parent"], before["child"]),
     ).fetchone()
-    if row is None:
-        return bool(before["is_attached"])
-    if row[0]:
-        names = [qualified_name(conn, before[part]) for part in ("parent", "child")]
-        conn.execute(
-            sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(*names)
-        )
-    return bool(row[0])
+    return row is None and bool(before["is_attached"])
+
+
+def find_completion(conn: Conn, before: Facts) -> sql.Composed | None:
+    """
+    Return the statement that completes a DETACH which was cut short; None without one.
+
+    It takes the partition for itself: queries of that wait while it waits.
+    """
+    if "parent" not in before:
+        return None
+    is_pending = conn.execute(
+        qualified(
+            "SELECT FROM pg_catalog.pg_inherits "
+            "WHERE inhparent = %s AND inhrelid = %s AND inhdetachpending"
+        ),
+        (before["parent"], before["child"]),
+    ).fetchone()
+    if is_pending is None:
+        return None
+    names = [qualified_name(conn, before[part]) for part in ("parent", "child")]
+    return sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(*names)
 
 
 def _detached_partition(statement: Statement) -> tuple[Name, Name] | None:

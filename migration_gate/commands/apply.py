@@ -13,7 +13,7 @@ from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.commands.last_failure import failures_kept
-from migration_gate.commands.steps import agree, new_patience
+from migration_gate.commands.steps import agree, new_patience, require_kept
 from migration_gate.connection.causes import NO_CONNECTION_LEFT, TWO_NEEDED
 from migration_gate.connection.connect import (
     LimitedConnection,
@@ -60,10 +60,10 @@ def take_turn_and_apply(
 
         # Not under the lock: through a pooler an error would end that.
         warn_of_growth(migrations, session, log)
-    has_history = bool(session.seen.history)
     with take_turn(session, is_done, log, tally) as held:
+        require_kept(held, tally)
         if not held.seen.history:
-            _require_nothing_to_record(settings, migrations, held, has_history)
+            _require_nothing_to_record(settings, migrations, held)
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
@@ -72,23 +72,19 @@ def take_turn_and_apply(
 
 
 def _require_nothing_to_record(
-    settings: Settings,
-    migrations: Sequence[Migration],
-    held: Session,
-    has_history: bool,  # noqa: FBT001  # private, called once
+    settings: Settings, migrations: Sequence[Migration], held: Session
 ) -> None:
     """
-    Start anew where the history was emptied meanwhile, or another tool has one now.
+    Start anew where another tool has a history now.
 
     Raises:
-        HistoryMadeError: What GATE_ADOPT and GATE_BASELINE say has to be asked again.
+        HistoryMadeError: What GATE_ADOPT says has to be asked again.
     """
-    is_due = has_history and bool(settings.adopt.tool or settings.baseline)
-    if settings.adopt.tool is not None and not is_due:
-        from migration_gate.commands.adopt import find_adopted
+    if settings.adopt.tool is None:
+        return
+    from migration_gate.commands.adopt import find_adopted
 
-        is_due = bool(find_adopted(settings, migrations, held).adopted)
-    if is_due:
+    if find_adopted(settings, migrations, held).adopted:
         raise HistoryMadeError(held.seen.name.table)
 
 

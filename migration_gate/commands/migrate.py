@@ -16,6 +16,7 @@ from migration_gate.commands.steps import (
     load,
     log_plan,
     plan_for,
+    require_kept,
     wait_for_history,
 )
 from migration_gate.files.migration import Migration
@@ -103,6 +104,7 @@ def bring_up_to_date(
             log.emit(DATABASE_STANDBY)
             log_plan(plan_for(migrations, session), log, tally)
             return None
+        require_kept(session, tally)
         if settings.adopt.tool is not None and not session.seen.history:
             from migration_gate.commands.adopt import take_over
 

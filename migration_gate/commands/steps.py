@@ -21,7 +21,7 @@ from migration_gate.planning.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.report.errors import SettingsError
+from migration_gate.report.errors import HistoryError, SettingsError
 from migration_gate.report.events import (
     CHANGED_MIGRATIONS,
     DATABASE_READY,
@@ -211,6 +211,29 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
     for event, versions in found.items():
         log.emit(event, versions=list(versions))
     tally.warnings = [event.name for event in found]
+
+
+def require_kept(session: Session, tally: Tally) -> None:
+    """
+    Refuse a history that has lost all of its rows since this run has looked at it.
+
+    Every file would run once more, those of this run included. A start that sees it
+    empty at first cannot know, and takes it at its word.
+
+    Raises:
+        HistoryError: It has.
+    """
+    had = max(tally.rows_seen, len(tally.applied))
+    tally.rows_seen = len(session.seen.history)
+    if had and not tally.rows_seen:
+        was = "dropped or renamed" if session.seen.table is None else "emptied"
+        rows = "the row" if had == 1 else f"all {had} rows"
+        raise HistoryError(
+            f"the history has lost {rows} since this run began: another session has "
+            f"{was} it",
+            hint="Bring it back as it was, then start the gate again; without it, that "
+            "would run every file anew.",
+        )
 
 
 def agree(

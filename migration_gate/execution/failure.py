@@ -29,7 +29,11 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
 from migration_gate.files.script import Script
 from migration_gate.history.trust import find_marked
-from migration_gate.history.writing import WRITING, explain_write
+from migration_gate.history.writing import (
+    WRITING,
+    explain_write,
+    find_alteration,
+)
 from migration_gate.report.cleaning import clean_failure
 from migration_gate.report.errors import (
     GateError,
@@ -89,6 +93,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "valid": 'ask whether an index of migration "{version}" is valid',
         "clean up": 'clear the session after migration "{version}"',
         "trusted": 'clear the session after migration "{version}"',
+        "complete": 'complete what migration "{version}" has begun',
         "forget": 'forget the progress of migration "{version}"',
         "finish": 'finish migration "{version}" in table "{table}"',
         "finished": 'finish migration "{version}" in table "{table}"',
@@ -291,6 +296,11 @@ def _refuse_own(
 
 
 def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateError:
+    """Tell what the file did to the history from what others did to it meanwhile."""
+    with suppress(*NO_ANSWER):
+        alteration = find_alteration(worker.conn, worker.table)
+        if alteration is not None:
+            return alteration
     script = task.script
     statements = [each for unit in script.units for each in unit.statements]
     removal = find_removal(script.content, statements, worker.table.name)

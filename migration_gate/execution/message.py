@@ -32,6 +32,7 @@ OwnName = Literal[
     "valid",
     "clean up",
     "trusted",
+    "complete",
     "forget",
     "finish",
     "finished",

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import psycopg
-
 from psycopg import sql
 
 from migration_gate import __version__
@@ -133,7 +131,7 @@ def keep_failure(
             if not seen.exists:
                 statements.insert(1, create_beside(table, SUFFIX, seen, COLUMNS))
             conn.execute(sql.Composed(statements))
-    except (NotReadyError, psycopg.Error):
+    except NotReadyError:
         return False
     return True
 
@@ -154,7 +152,7 @@ def read_failures(
             if not seen.exists or seen.faults or not seen.can_read:
                 return ()
             rows = conn.execute(_select(table)).fetchall()
-    except (NotReadyError, psycopg.Error):
+    except NotReadyError:
         return ()
     failures = (
         Failure(
@@ -188,8 +186,13 @@ def forget_failures(
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and seen.can_write and not seen.faults:
                 conn.execute(LIMITS + delete)
-    except (NotReadyError, psycopg.Error):
+    except NotReadyError:
         return
+
+
+def _to_text(words: str) -> str:
+    """Return what a column takes: not too much, and no zero byte."""
+    return words[:MESSAGE_MAX_CHARACTERS].replace("\0", "")
 
 
 def _upsert(table: HistoryTable, failure: Failure) -> sql.Composed:
@@ -199,8 +202,8 @@ def _upsert(table: HistoryTable, failure: Failure) -> sql.Composed:
         "sqlstate": failure.sqlstate,
         "line": failure.line,
         "column": failure.column,
-        "message": failure.message[:MESSAGE_MAX_CHARACTERS],
-        "hint": failure.hint[:MESSAGE_MAX_CHARACTERS] or None,
+        "message": _to_text(failure.message),
+        "hint": _to_text(failure.hint) or None,
         "gate_version": __version__,
     }
     others = [sql.Identifier(name) for name in values if name != "version"]

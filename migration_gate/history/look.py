@@ -24,6 +24,7 @@ from migration_gate.settings.settings import HistoryTableName
 
 
 LOOKS_MAX: Final = 3
+LOCK_IS_LOST: Final = "the transaction that held the gates' lock has failed"
 # What the second query meets when the table was changed after the first one.
 CHANGED: Final = (
     psycopg.errors.UndefinedTable,
@@ -152,7 +153,7 @@ def ask_rows(
         found, rows, origin = conn.execute(read_rows(table)).fetchall()[0]
     except CHANGED as error:
         if conn.info.transaction_status == pq.TransactionStatus.INERROR:
-            raise ConnectionLostError(str(error)) from error
+            raise ConnectionLostError(LOCK_IS_LOST, error.sqlstate) from error
         return None
     if found != oid:
         return None

@@ -15,6 +15,8 @@ from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import translated
+from migration_gate.history.catalogue import still_trusted
+from migration_gate.history.progress import SUFFIX
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
 from migration_gate.report.errors import (
     GateError,
@@ -32,6 +34,11 @@ DEFINITION_CLASS: Final = "42"
 CONSTRAINT_CLASS: Final = "23"
 TOO_LONG_STATE: Final = "22001"
 REPLICA_IDENTITY_STATE: Final = "55000"
+# What ``still_trusted`` gives.
+TRUSTED: Final = "on"
+MARK: Final = "gate:"
+# No such table, or no such schema.
+GONE_STATES: Final = ("42P01", "3F000")
 # The sequences that the columns' defaults take their values from.
 RIGHTS: Final = qualified(
     """
@@ -82,6 +89,8 @@ def explain_write(
     if row is None:
         hint = f"Table {where} is gone: it was dropped or renamed meanwhile."
         return HistoryRefusedError(refusal, hint=hint)
+    if f'"{table.schema}.{table.name}{SUFFIX}"' in refusal.message:
+        return explain_progress(table, refusal)
     lacking, sequences, triggers = row
     if refusal.sqlstate == "42501" and lacking:
         facts = {"login_role": role}
@@ -89,6 +98,42 @@ def explain_write(
     if refusal.sqlstate == "42501" and sequences:
         return _lacks_sequence(table.schema, sequences[0], role)
     return HistoryRefusedError(refusal, hint=_find_hint(refusal, where, triggers))
+
+
+def find_alteration(
+    conn: psycopg.Connection[Any], table: HistoryTable
+) -> HistoryError | None:
+    """
+    Return what others have done to the history; None where it is as it was.
+
+    Asked when a file's statements are rolled back: what it had done itself is undone.
+
+    Raises:
+        ConnectionLostError: The session is gone.
+        RefusedForNowError, ServerRefusedError: The question was refused too.
+    """
+    name = f"{table.schema}.{table.name}"
+    try:
+        with translated("ask what has become of the history"):
+            row = conn.execute(
+                sql.SQL("SELECT {}").format(
+                    still_trusted(table.schema, table.name, table.owners)
+                )
+            ).fetchone()
+    except ServerRefusedError as refusal:
+        if refusal.sqlstate not in GONE_STATES:
+            raise
+        row = None
+    found = "gone" if row is None else str(row[0])
+    if found == TRUSTED:
+        return None
+    what = f"has {found.removeprefix(MARK)}" if row else "is gone"
+    return HistoryError(
+        f'table "{name}" {what}: another session altered, dropped or renamed it '
+        "meanwhile",
+        hint="Nothing of what the gate was at is left. Bring the table back as it "
+        "was, then start the gate again: without it, that would run every file anew.",
+    )
 
 
 def require_replaceable(table: HistoryTable, role: str) -> None:
@@ -140,6 +185,21 @@ def _find_hint(refusal: ServerRefusedError, where: str, triggers: Sequence[str])
     if refusal.sqlstate.startswith(DEFINITION_CLASS):
         return f"Table {where} may have been altered meanwhile: look at it."
     return refusal.hint
+
+
+def explain_progress(
+    table: HistoryTable, refusal: ServerRefusedError
+) -> ServerRefusedError:
+    """Return the error for progress that could not be written, or is not there."""
+    if refusal.sqlstate not in (*GONE_STATES, "42703"):
+        return refusal
+    where = f"{quote_name(table.schema)}.{quote_name(table.name + SUFFIX)}"
+    return HistoryRefusedError(
+        refusal,
+        hint=f"Another session altered, dropped or renamed table {where} meanwhile. "
+        "Bring it back as it was, then start the gate again: without it, the file "
+        "would run from its first statement.",
+    )
 
 
 def _lacks_sequence(schema: str, sequence: str, role: str) -> LoginRefusedError:

@@ -45,7 +45,8 @@ class Tally:
     and how many statements each has. ``warnings`` are the names of events that an open
     gate does not pass over in its last line. ``outcome`` is what a command has to say
     that is not there to apply anything: a sentence without a full stop. ``undone`` is
-    None where nothing is there to be undone.
+    None where nothing is there to be undone. ``rows_seen`` is how many rows the last
+    look at the history has shown.
     """
 
     applied: list[str] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Tally:
     lock_waited_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
     outcome: str = ""
+    rows_seen: int = 0
 
 
 class Verdict(NamedTuple):

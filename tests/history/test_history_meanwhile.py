@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
-from tests.history_tables import tables, versions
+from tests.history_tables import tables, versions, why
 from tests.polling import until
 
 
@@ -37,12 +37,21 @@ WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
 """
 
 
+BUILDS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'
+  AND datname = current_database()
+"""
+
+
 @contextmanager
-def held(gate: Gate, database: Database) -> Iterator[Process]:
-    """Give a gate that is in the middle of its second file."""
+def held(
+    gate: Gate, database: Database, files: Mapping[str, str] = HELD
+) -> Iterator[Process]:
+    """Give a gate that is in the middle of its second file, or of these."""
     with closing(database.connect()) as other:
         other.execute("SELECT pg_advisory_lock(7)")
-        process = gate.start(database=database, migrations=HELD, env=ENV)
+        process = gate.start(database=database, migrations=files, env=ENV)
         until(lambda: database.fetch(WAITS) == [(1,)])
         yield process
 
@@ -104,6 +113,110 @@ def test_a_table_that_is_gone_closes_the_gate(
     assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"]
     assert "schema_migrations" in run.verdict["error_message"]
     assert tables(database) in (["a", "b"], ["a", "b", "elsewhere"])
+
+
+OUTSIDE = {
+    "1_a.sql": "-- gate: no-transaction\nCREATE TABLE a ();\n"
+    "SELECT pg_advisory_xact_lock_shared(7);\nCREATE TABLE b ();\nVACUUM;"
+}
+BUILT = {"1_a.sql": "CREATE TABLE a (n int);", "2_b.sql": "SELECT 1;"}
+BUILDING = {**BUILT, "3_c.sql": "CREATE INDEX CONCURRENTLY i ON a (n);"}
+SECURE = """
+ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY
+"""
+BRING_BACK = "Bring the table back as it was"
+
+
+@pytest.mark.parametrize(
+    ("surprise", "what"),
+    [
+        ("DROP TABLE schema_migrations", "is gone"),
+        ("ALTER TABLE schema_migrations RENAME TO elsewhere", "is gone"),
+        ("ALTER SCHEMA public RENAME TO elsewhere", "is gone"),
+        (SECURE, "has row security"),
+    ],
+    ids=["dropped", "renamed", "schema renamed", "secured"],
+)
+def test_what_others_do_to_the_history_is_not_blamed_on_a_file_outside(
+    gate: Gate, database: Database, surprise: str, what: str
+) -> None:
+    """Outside a transaction no row of the history keeps it as it is."""
+    role = database.role("migrator")
+    database.execute(f"ALTER SCHEMA public OWNER TO {role.user}")
+    with held(gate, role, OUTSIDE) as process:
+        database.execute(surprise)
+    run = process.wait()
+    exit_code, reason, message = why(run)
+    assert (exit_code, reason) == (1, "history"), run.output
+    assert message == (
+        f'table "public.schema_migrations" {what}: another session altered, dropped or '
+        "renamed it meanwhile"
+    )
+    assert BRING_BACK in run.verdict["hint"]
+
+
+@pytest.mark.parametrize(
+    "surprise",
+    [
+        "DROP TABLE schema_migrations_progress",
+        "ALTER TABLE schema_migrations_progress RENAME TO elsewhere",
+        "ALTER TABLE schema_migrations_progress DROP state",
+    ],
+    ids=["dropped", "renamed", "altered"],
+)
+def test_progress_that_others_take_away_is_named(
+    gate: Gate, database: Database, surprise: str
+) -> None:
+    """While a statement runs that PostgreSQL refuses in a transaction."""
+    gate(database=database, migrations=BUILT)
+    with closing(database.connect()) as other:
+        other.execute("BEGIN; INSERT INTO a VALUES (1)")
+        process = gate.start(database=database, migrations=BUILDING)
+        until(lambda: database.fetch(BUILDS) == [(1,)])
+        database.execute(surprise)
+        other.execute("ROLLBACK")
+    run = process.wait()
+    assert (run.exit_code, run.verdict["reason"]) == (1, "history"), run.output
+    assert "schema_migrations_progress meanwhile" in run.verdict["hint"]
+
+
+@pytest.mark.parametrize(
+    ("surprise", "was"),
+    [
+        ("DROP TABLE schema_migrations", "dropped or renamed"),
+        ("TRUNCATE schema_migrations", "emptied"),
+    ],
+)
+def test_a_history_that_is_lost_is_not_filled_anew_by_the_same_run(
+    gate: Gate, database: Database, surprise: str, was: str
+) -> None:
+    """A file that changes the defaults makes the run look again."""
+    files = {
+        **HELD,
+        "3_c.sql": f"ALTER DATABASE {database.name} SET work_mem = '5MB';"
+        "SELECT pg_advisory_xact_lock_shared(8);",
+        "4_d.sql": "CREATE TABLE d ();",
+    }
+    change = threading.Thread(target=database.execute, args=(surprise,))
+    with closing(database.connect()) as other:
+        other.execute("SELECT pg_advisory_lock(8)")
+        with held(gate, database, files) as process:
+            pass
+        until(lambda: database.fetch(WAITS.replace("= 7", "= 8")) == [(1,)])
+        change.start()
+        until(lambda: database.fetch(CHANGE_WAITS) == [(1,)])
+        other.execute("SELECT pg_advisory_unlock_all()")
+    run = process.wait()
+    change.join()
+    assert why(run) == (
+        1,
+        "history",
+        (
+            "the history has lost all 3 rows since this run began: another session has"
+            f" {was} it"
+        ),
+    )
+    assert tables(database) == ["a", "b"]
 
 
 def test_an_answer_lost_at_commit_is_found_in_the_history(
