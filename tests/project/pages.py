@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "migration_gate"
-FOLDERS = ("docs", "k8s", "bench", "image", "observability", "chart")
+FOLDERS = ("docs", "k8s", "bench", "image", "observability", "chart", "action")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = sorted(
     str(path.relative_to(ROOT))
