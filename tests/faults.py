@@ -149,7 +149,8 @@ class Scenario:
 
     A run that closes is followed by one with `mended` files on top, which opens.
     `pooled` puts a transaction pooler between proxy and server. `command` is given
-    after all files are applied, without a fault.
+    after all files are applied, without a fault. `before` is what the database has
+    already, and `settings` are the gate's.
     """
 
     name: str
@@ -158,6 +159,8 @@ class Scenario:
     mended: Mapping[str, str] = field(default_factory=dict)
     pooled: bool = False
     command: tuple[str, ...] = ()
+    before: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -169,6 +172,18 @@ class Scenario:
         """How a gate ends without a fault."""
         return 0 if self.reason is None else 1
 
+
+GOOSE: Final = """
+CREATE TABLE goose_db_version (
+    id integer PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL,
+    tstamp timestamp NOT NULL DEFAULT '2026-01-02 03:04:05');
+INSERT INTO goose_db_version VALUES (1, 0, true), (2, 1, true), (3, 2, true);
+"""
+MOVED_IN: Final = {
+    "001_log.sql": LOG + note("001"),
+    "002_table.sql": TABLE + note("002"),
+    "003_new.sql": note("003") + "CREATE INDEX t_name ON t (name);\n",
+}
 
 SCENARIOS: Final = (
     Scenario(
@@ -232,6 +247,22 @@ SCENARIOS: Final = (
             + note("005"),
         },
         pooled=True,
+    ),
+    *(
+        Scenario(
+            name=f"takes a history over{name}",
+            files=MOVED_IN,
+            pooled=pooled,
+            before=MOVED_IN["001_log.sql"] + MOVED_IN["002_table.sql"] + GOOSE,
+            settings={"GATE_ADOPT": "goose"},
+        )
+        for name, pooled in (("", False), (" through a pooler", True))
+    ),
+    Scenario(
+        name="begins with a baseline",
+        files=MOVED_IN,
+        before=MOVED_IN["001_log.sql"] + MOVED_IN["002_table.sql"],
+        settings={"GATE_BASELINE": "2"},
     ),
     Scenario(
         name="rolls back",
@@ -342,6 +373,7 @@ CONTENTS: Final = MappingProxyType(
     {
         "log": "SELECT what FROM log ORDER BY id",
         "t": "SELECT t::text FROM t ORDER BY 1",
+        "goose_db_version": "SELECT g::text FROM goose_db_version g ORDER BY 1",
         "app.u": "SELECT u::text FROM app.u ORDER BY 1",
         "schema_migrations": "SELECT version, checksum, duration_ms IS NOT NULL "
         "FROM schema_migrations ORDER BY 1",
@@ -660,7 +692,10 @@ class Lab:
             raise NotSurvivedError(text)
 
     def _prepare(self, scenario: Scenario, database: Database) -> None:
-        """Apply the files, where the fault is to meet another command."""
+        """Fill the database; apply the files, where another command is to be met."""
+        if scenario.before:
+            with closing(database.connect()) as conn:
+                conn.execute(scenario.before.encode())
         if not scenario.command:
             return
         ended = self._run(replace(scenario, command=()), database)
@@ -735,6 +770,7 @@ class Lab:
             "GATE_MIGRATIONS": str(folder),
             "GATE_TERMINATION_LOG": str(self._folder / "termination-log"),
             "GATE_LOCK_WAIT_TIMEOUT": "20s",
+            **scenario.settings,
             **settings,
         }
         (ended,) = self._forker.run([environ], RUN_TIMEOUT_S, scenario.command)
