@@ -18,6 +18,7 @@ from migration_gate.planning.plan import Plan
 State = Literal[
     "applied",
     "pending",
+    "held back",
     "to record",
     "replaced",
     "unfinished",
@@ -128,7 +129,8 @@ def make_status(
     replaced = {migration.key for migration in plan.replaced}
     pending = {migration.key for migration in plan.pending}
     left = {migration.key for migration in plan.left}
-    files = (*plan.applied, *plan.pending, *plan.replaced, *plan.left)
+    held_back = {migration.key for migration in plan.held_back}
+    files = (*plan.applied, *plan.pending, *plan.held_back, *plan.replaced, *plan.left)
     for migration in sorted(files, key=lambda m: m.order):
         row = rows.get(migration.key)
         state: State = "pending" if migration.key in pending else "applied"
@@ -136,6 +138,8 @@ def make_status(
             state = "to record"
         if migration.key in replaced:
             state = "replaced"
+        if migration.key in held_back:
+            state = "held back"
         if migration.key in left:
             state = "left"
         if migration.version in changed:

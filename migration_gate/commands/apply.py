@@ -32,6 +32,7 @@ from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
 from migration_gate.history.writing import require_replaceable
+from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import UnresolvedError
 from migration_gate.report.events import NOT_ALTERED
@@ -53,7 +54,8 @@ def take_turn_and_apply(
     """Go through steps 4 to 7 of ``migrate``; raises what it does."""
 
     def is_done(seen: Look) -> bool:
-        return not make_plan(migrations, seen.history, tool=seen.tool).pending
+        plan = make_plan(migrations, seen.history, tool=seen.tool)
+        return not in_phase(plan, settings.phase).pending
 
     if session.seen.history:
         from migration_gate.commands.adopt import warn_of_growth

@@ -31,6 +31,7 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
+from migration_gate.planning.phases import asked_of, in_phase
 from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import GateError, LoginRefusedError
 from migration_gate.report.log import Log
@@ -51,6 +52,8 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     """
     Wait until every migration shipped here is applied. Reads only.
 
+    Where GATE_PHASE is before, those that wait for the deployment are not waited for.
+
     The database is reported as ready once, at the first look that it answers; what is
     still missing then is reported as a retry. A changed file and a database that is
     ahead are warnings.
@@ -70,6 +73,8 @@ def check(settings: Settings, log: Log, tally: Tally) -> None:
     log_plan(plan, log, tally)
     newer = f" or newer in the database: {len(plan.left)}" if plan.left else ""
     tally.outcome = f"{len(migrations)} shipped here, all applied{newer}"
+    if plan.held_back:
+        tally.outcome += f"; left for after the deployment: {len(plan.held_back)}"
 
 
 def wait_for_server(settings: Settings, log: Log, tally: Tally) -> None:
@@ -107,7 +112,8 @@ def require_applied(session: Session, migrations: Sequence[Migration]) -> Plan:
         HistoryError: The table is another tool's.
     """
     try:
-        plan = plan_for(migrations, session)
+        asked = asked_of(session.settings.phase)
+        plan = in_phase(plan_for(migrations, session), asked)
         if plan.pending:
             verdict = _say_incomplete(session, plan)
     except LoginRefusedError as error:

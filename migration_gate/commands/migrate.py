@@ -21,6 +21,7 @@ from migration_gate.commands.steps import (
 )
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import HistoryMadeError
+from migration_gate.planning.phases import asked_of, in_phase
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -102,7 +103,8 @@ def bring_up_to_date(
     ) as session:
         if session.seen.is_standby:
             log.emit(DATABASE_STANDBY)
-            log_plan(plan_for(migrations, session), log, tally)
+            plan = in_phase(plan_for(migrations, session), asked_of(settings.phase))
+            log_plan(plan, log, tally)
             return None
         require_kept(session, tally)
         if settings.adopt.tool is not None and not session.seen.history:

@@ -30,6 +30,11 @@ from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.failures import Failure
 from migration_gate.history.progress import find_unfinished
+from migration_gate.planning.phases import (
+    asked_of,
+    in_phase,
+    require_first_phase,
+)
 from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import (
     GateError,
@@ -39,7 +44,7 @@ from migration_gate.report.errors import (
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
-from migration_gate.settings.settings import HistoryTableName, Settings
+from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
 STDOUT = 1
@@ -50,10 +55,10 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
     Print files and history side by side.
 
     Raises:
-        IncompleteError: Something is pending.
+        IncompleteError: Something is pending, of what GATE_PHASE asks for.
         HistoryError: The settings refuse what was found.
     """
-    seen = _look_once(settings, log, tally, "status")
+    seen = _look_once(settings, log, tally, "status", asked_of(settings.phase))
     lines = make_status(
         seen.plan, seen.history, seen.unfinished, seen.half_undone, seen.failures
     )
@@ -76,8 +81,9 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     Raises:
         MigrationFilesError: It would refuse a file.
         HistoryError: It would refuse the history.
+        IncompleteError: The phase before this one has not come to its end.
     """
-    seen = _look_once(settings, log, tally, "plan")
+    seen = _look_once(settings, log, tally, "plan", settings.phase)
     plan = seen.plan
     lines, errors = _describe_pending(plan.pending, settings, seen.name)
     if seen.recorded and not as_json:
@@ -86,6 +92,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
         STDOUT, to_json((*seen.recorded, *lines)) if as_json else describe_plan(lines)
     )
     _require_agreement(plan, settings)
+    require_first_phase(plan)
     faults = [fault for error in errors for fault in error.faults]
     if faults:
         raise MigrationFilesError(faults)
@@ -111,7 +118,9 @@ class _Seen:
     recorded: tuple[RecordedLine, ...] = ()
 
 
-def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _Seen:
+def _look_once(
+    settings: Settings, log: Log, tally: Tally, command: str, phase: Phase
+) -> _Seen:
     migrations = load(settings, log, command)
     patience = new_patience(settings._replace(auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
@@ -128,6 +137,7 @@ def _look_once(settings: Settings, log: Log, tally: Tally, command: str) -> _See
         table = session.seen.table
         with session.translated("read the progress of files"):
             reached = {} if table is None else find_unfinished(session.conn, table)
+        plan = in_phase(plan, phase)
         failures = find_failures(session, plan, of_undoing=command == "status")
     log_plan(plan, log, tally)
     return _Seen(

@@ -15,6 +15,7 @@ from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import require_readable
+from migration_gate.planning.phases import in_phase, require_first_phase
 from migration_gate.planning.plan import (
     Plan,
     find_shared_numbers,
@@ -28,6 +29,7 @@ from migration_gate.report.events import (
     FILES_SHARED_NUMBER,
     GATE_STARTED,
     OUT_OF_ORDER,
+    PLAN_HELD_BACK,
     PLAN_MADE,
     REPEATABLES_LEFT,
     UNKNOWN_VERSIONS,
@@ -201,6 +203,9 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
         pending_count=len(plan.pending),
         pending=[migration.version for migration in plan.pending],
     )
+    if plan.held_back:
+        held_back = [migration.version for migration in plan.held_back]
+        log.emit(PLAN_HELD_BACK, versions=held_back)
     disagreements = {
         CHANGED_MIGRATIONS: plan.changed,
         UNKNOWN_VERSIONS: plan.unknown,
@@ -239,14 +244,21 @@ def require_kept(session: Session, tally: Tally) -> None:
 def agree(
     settings: Settings, migrations: Sequence[Migration], session: Session
 ) -> Plan:
-    """Plan, and refuse what the settings do not allow. Raises HistoryError."""
-    plan = plan_for(migrations, session)
+    """
+    Plan the phase that is asked for, and refuse what the settings do not allow.
+
+    Raises:
+        HistoryError: Files and history disagree.
+        IncompleteError: The phase before this one has not come to its end.
+    """
+    plan = in_phase(plan_for(migrations, session), settings.phase)
     require_agreement(
         plan,
         changed=settings.changed,
         out_of_order=settings.out_of_order,
         ahead=settings.ahead,
     )
+    require_first_phase(plan)
     return plan
 
 

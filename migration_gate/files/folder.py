@@ -23,6 +23,7 @@ from migration_gate.files.listing import (
     read_entries,
 )
 from migration_gate.files.migration import (
+    AFTER_DEPLOY,
     Content,
     Migration,
     Replaced,
@@ -45,6 +46,7 @@ MAP_MIN_BYTES: Final = 16 << 20
 CHECKPOINT: Final = "atlas:checkpoint"
 # What a file has that stands for others; it is looked at closer only for these.
 REPLACING: Final = (b"replaces", CHECKPOINT.encode())
+AFTER: Final = AFTER_DEPLOY.encode()
 READ_MIN_BYTES: Final = 1 << 16  # of what does not say how long it is
 
 
@@ -75,6 +77,7 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
             found = checksum(content)
             if any(content.find(trace) >= 0 for trace in REPLACING):
                 replaces = _read_replaces(content, said.number, key)
+            is_after = content.find(AFTER) >= 0 and _is_after(content)
         migrations.append(
             Migration(
                 version=version,
@@ -84,12 +87,25 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
                 path="" if path == version else path,
                 is_outside=is_outside,
                 replaces=replaces,
+                is_after=is_after,
             )
         )
     faults += _find_misplaced(migrations)
     if faults:
         raise MigrationFilesError(faults)
     return tuple(sorted(migrations, key=lambda migration: migration.order))
+
+
+def _is_after(content: Content) -> bool:
+    """Tell whether a file says that it waits for the deployment."""
+    from migration_gate.files.migration import DIRECTIVE
+    from migration_gate.statements import leading_comments
+
+    comments = (
+        comment.decode(errors="replace") for _, comment in leading_comments(content)
+    )
+    said = (DIRECTIVE.fullmatch(comment) for comment in comments)
+    return any(match is not None and match[1].strip() == AFTER_DEPLOY for match in said)
 
 
 def _read_replaces(content: Content, number: Number, key: str) -> Replaced | None:

@@ -64,8 +64,9 @@ class Migration(NamedTuple):
     is what its spellings share and what history is compared by; ``checksum`` is
     ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
     ``is_outside`` tells that what stands beside the file wants no transaction;
-    ``replaces`` is what it stands for in a new database. One that is to be undone
-    has in ``path``, ``checksum`` and ``way`` what leads back.
+    ``replaces`` is what it stands for in a new database. ``is_after`` tells that it
+    waits for the deployment of the application. One that is to be undone has in
+    ``path``, ``checksum`` and ``way`` what leads back.
     """
 
     version: str
@@ -76,6 +77,7 @@ class Migration(NamedTuple):
     is_outside: bool = False
     replaces: Replaced | None = None
     way: Way = "up"
+    is_after: bool = False
 
     @property
     def file(self) -> str:
@@ -144,6 +146,7 @@ class Directives(NamedTuple):
     lock_timeout_s: float | None = None
     statement_timeout_s: float | None = None
     one_way: bool = False
+    after_deploy: bool = False
     replaces: Replaced | None = None
 
 
@@ -222,12 +225,14 @@ WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
         "no-transaction": ("transaction", "outside"),
         "transaction": ("transaction", "inside"),
         "one-way": ("one_way", True),
+        "after-deploy": ("after_deploy", True),
     }
 )
 KNOWN = (
-    "no-transaction, transaction, one-way, lock-timeout=10s, statement-timeout=1h, "
-    "replaces 041_orders"
+    "no-transaction, transaction, one-way, after-deploy, lock-timeout=10s, "
+    "statement-timeout=1h, replaces 041_orders"
 )
+AFTER_DEPLOY = "after-deploy"
 REPLACES = "replaces"
 
 

@@ -52,6 +52,10 @@ from migration_gate.statements import (
 
 
 OWN_BLOCKS: Final = "BEGIN … COMMIT blocks of its own"
+NOT_AT_HEAD: Final = (
+    'directive "after-deploy" in a part of a file that is not the first in it'
+)
+MOVE_UP: Final = "Put it into a comment before the first statement of the file."
 NO_WAY_BACK: Final = "no way back"
 WRITE_ONE: Final = (
     "Write one: a file with its number and words whose name ends in .down.sql. Or undo "
@@ -126,6 +130,8 @@ def parse_script(
         faults += find_ways_back(part.content, pieces)
     if migration.way != "up" and not statements and not part.may_be_empty:
         faults.append(ScriptError(_first_byte(part), NOTHING_GOES_BACK, SAY_NOTHING))
+    if directives.after_deploy and migration.way == "up" and not migration.is_after:
+        faults.append(ScriptError(_first_byte(part), NOT_AT_HEAD, MOVE_UP))
     why = _why_outside(statements, directives)
     if why:
         units, found = group_outside(statements, part.wholes)

@@ -5,5 +5,6 @@ Files and history side by side: what is pending, where they disagree. Pure.
 knows files that stand for others; ``naming`` finds the migration that a person names;
 ``adoption`` compares files with another tool's history, ``changesets`` makes rows of
 files of Liquibase's, and ``renaming`` goes on by that tool's key; ``undoing`` tells
-what is to be undone.
+what is to be undone; ``phases`` parts what comes before a deployment from what comes
+after it.
 """

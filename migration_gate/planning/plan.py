@@ -73,6 +73,8 @@ class Plan(NamedTuple):
     Of repeatable ones, ``left`` are those whose text in the database is newer,
     ``replacements`` what the rows become that have another text, and
     ``repeatables_gone`` rows whose file is not here, which may have been taken out.
+    ``held_back`` and ``overdue`` are not applied, and not of the phase that is asked
+    for: what waits for the deployment, and what should have come before it.
     """
 
     pending: tuple[Migration, ...]
@@ -88,6 +90,8 @@ class Plan(NamedTuple):
     left: tuple[Migration, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     repeatables_gone: tuple[str, ...] = ()
+    held_back: tuple[Migration, ...] = ()
+    overdue: tuple[Migration, ...] = ()
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -185,12 +189,18 @@ def make_plan(
     applied = tuple(m for m in ordered if standings.get(m.key) == "applied")
     pending = tuple(m for m in ordered if standings.get(m.key) == "pending")
     newest = _newest_order(applied, strangers)
+    # What waited for a deployment comes after the next release's first phase.
+    newest_after = _newest_order([m for m in applied if m.is_after], ())
     return Plan(
         pending=pending,
         applied=applied,
         changes=tuple(_find_changes(applied, rows)),
         unknown=tuple(r.version for r in unknown if not is_repeatable(r.version)),
-        out_of_order=tuple(m.version for m in pending if m.order < newest),
+        out_of_order=tuple(
+            m.version
+            for m in pending
+            if m.order < (newest_after if m.is_after else newest)
+        ),
         lookalikes=lookalikes,
         spelling=_find_spelling(applied, history),
         replaced=tuple(m for m in ordered if m.key in replaced),

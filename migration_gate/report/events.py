@@ -78,6 +78,12 @@ PLAN_MADE = Event(
     "{pending_count} pending, {applied_count} applied",
     ("applied_count", "pending_count", "pending"),
 )
+PLAN_HELD_BACK = Event(
+    "plan.held_back",
+    "info",
+    "Left for after the deployment: {versions}",
+    ("versions",),
+)
 UNKNOWN_VERSIONS = Event(
     "history.unknown_versions",
     "warning",

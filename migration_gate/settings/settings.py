@@ -33,6 +33,7 @@ T = TypeVar("T")
 Changed = Literal["refuse", "warn"]
 OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
+Phase = Literal["all", "before", "after"]
 Standby = Literal["wait", "check"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -128,6 +129,7 @@ class Settings(NamedTuple):
     changed: Changed
     out_of_order: OutOfOrder
     ahead: Ahead
+    phase: Phase
     log_format: LogFormat
     log_level: LogLevel
     log_detail: LogDetail
@@ -377,6 +379,12 @@ SETTINGS: Final = (
         "allow",
         _choice("allow", "refuse"),
         "history rows that no file here explains: allow or refuse",
+    ),
+    Setting(
+        "GATE_PHASE",
+        "all",
+        _choice("all", "before", "after"),
+        "what is applied: all, or what comes before, or after, a deployment",
     ),
     Setting(
         "GATE_LOG_FORMAT",
