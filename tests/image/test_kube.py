@@ -276,6 +276,27 @@ def test_the_job_applies_and_the_check_lets_the_application_start(
     assert cluster.state("shop-pod-app") == ("running", 0)
 
 
+def test_what_waits_for_the_rollout_is_applied_after_it(cluster: Cluster) -> None:
+    """The gates before it leave it alone; its own Job applies it."""
+    files = GOOD | {"002_after.sql": "-- gate: after-deploy\nDROP TABLE first;\n"}
+    cluster.make_check_role()
+    (job,), (deployment,) = read("job.yaml"), read("deployment.yaml")
+    for document, part in ((job, "containers"), (deployment, "initContainers")):
+        (gate, *_) = document["spec"]["template"]["spec"][part]
+        gate["env"].append({"name": "GATE_PHASE", "value": "before"})
+    cluster.play(files, job)
+    wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
+    assert cluster.verdict("shop-migrate-1-0-0-pod-gate")["applied"] == list(GOOD)
+    assert cluster.play(files, deployment).returncode == 0
+    assert cluster.state("shop-pod-app") == ("running", 0)
+
+    after = cluster.play(files, *read("after-deploy.yaml"))
+    assert after.returncode == 0, after.stderr
+    gate_name = "shop-migrate-after-1-0-0-pod-gate"
+    wait_for_end(cluster, gate_name)
+    assert cluster.verdict(gate_name)["applied"] == ["002_after.sql"]
+
+
 def test_a_failed_job_says_why(cluster: Cluster) -> None:
     """In the last line of its log."""
     cluster.play(BROKEN, *read("job.yaml"))

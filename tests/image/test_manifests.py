@@ -151,9 +151,10 @@ def test_the_gate_ends_before_the_platform_ends_it(file: Path) -> None:
             assert wait_s < parse_duration(values["GATE_TIMEOUT"])
 
 
-def test_every_attempt_of_the_job_can_say_why_it_failed() -> None:
+@pytest.mark.parametrize("name", ["job.yaml", "after-deploy.yaml"])
+def test_every_attempt_of_the_job_can_say_why_it_failed(name: str) -> None:
     """All of them end before the deadline, at which pod and log are deleted."""
-    (job,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    (job,) = yaml.safe_load_all((ROOT / "k8s" / name).read_text())
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     (gate,) = gates(pod)
     values = {each["name"]: each.get("value", "") for each in gate["env"]}
@@ -165,9 +166,10 @@ def test_every_attempt_of_the_job_can_say_why_it_failed() -> None:
     assert attempts * attempt_s + pauses_s < spec["activeDeadlineSeconds"]
 
 
-def test_a_gate_that_said_why_is_not_started_again_by_its_job() -> None:
+@pytest.mark.parametrize("name", ["job.yaml", "after-deploy.yaml"])
+def test_a_gate_that_said_why_is_not_started_again_by_its_job(name: str) -> None:
     """But one on a drained node is, whatever its exit code: the first rule decides."""
-    (job,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    (job,) = yaml.safe_load_all((ROOT / "k8s" / name).read_text())
     drained, closed = job["spec"]["podFailurePolicy"]["rules"]
     assert drained["action"] == "Ignore"
     assert drained["onPodConditions"] == [
