@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench import dump, late, link, stall
+from bench import dump, large, late, link, stall
 from bench.measure import Runner, Sample, last_output
 from bench.peers import FLOOR_EACH, GATE, GATE_VENV, GATES, Peer
 from bench.proxy import CountingProxy
@@ -325,6 +325,21 @@ def apply_dump(bench: Bench, case: Case) -> Iterator[Row]:
     yield from take_turns(peers, case.rounds(bench), once).values()
 
 
+def apply_large(bench: Bench, case: Case) -> Iterator[Row]:
+    """Apply one large file that no dump is."""
+    runner = bench.runner()
+
+    def once(peer: Peer) -> Sample:
+        folder = large.folder_for(peer, case.name)
+        target = bench.databases.make()
+        bench.say(f"{case.name}: {peer.name}")
+        sample = runner.run(peer.start(folder, target))
+        bench.databases.drop(target)
+        return sample
+
+    yield from take_turns(bench.chosen(case.peers), case.rounds(bench), once).values()
+
+
 def live_traffic(bench: Bench, case: Case) -> Iterator[Row]:
     """Measure what an application's queries suffer while a migration waits."""
     runner = bench.runner()
@@ -418,6 +433,20 @@ def all_cases() -> list[Case]:
             measure=apply_dump,
             factor=0.3,
             peers=(GATE, "dbmate", "goose", "migrate", "flyway"),
+        ),
+        *(
+            Case(
+                name=f"large-{name}",
+                title=title,
+                measure=apply_large,
+                factor=0.3,
+                peers=(GATE, "dbmate", "psql"),
+            )
+            for name, title in (
+                ("statement", "One INSERT of 21 MB"),
+                ("result", "A SELECT of five million rows"),
+                ("count", "A million INSERTs in one file"),
+            )
         ),
         Case(
             name="stall",

@@ -116,6 +116,7 @@ class ContainerDatabase:
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         migrations: Path | None = None,
+        timeout_s: float = SHORT_S,
     ) -> Ended:
         """Run a gate to its end, hardened, with only this database to talk to."""
         settings = self.environ() if environ is None else environ
@@ -126,6 +127,7 @@ class ContainerDatabase:
             *("run", "--rm", "--network", self.network, *HARDENED, *given, *options),
             *(image, *command),
             check=False,
+            timeout_s=timeout_s,
         )
         return Ended(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 

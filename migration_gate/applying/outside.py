@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -208,14 +209,16 @@ def require_no_session(scripts: Iterable[Script]) -> None:
 def _find_edited(task: Task, done: Mapping[int, Progress]) -> list[FileFault]:
     """Return what of the finished or started statements is not what it was."""
     script = task.script
-    digests = {task.number_of(unit): digest_unit(script, unit) for unit in script.units}
     faults = []
-    for unit in script.units:
-        row = done.get(task.number_of(unit))
-        if row is not None and row.digest != digests[row.number]:
+    unseen = set(done)
+    for unit in script.units if done else ():
+        number = task.number_of(unit)
+        row = done.get(number)
+        if row is not None and row.digest != digest_unit(script, unit):
             line, column = place(script.content, unit.statements[0].first)
             faults.append(_edited(task, line, column))
-    if done.keys() - digests.keys():
+        unseen.discard(number)
+    if unseen:
         faults.append(_edited(task, None, None))
     return faults
 
@@ -291,12 +294,12 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         *become_role(worker),
         *_replay(run),
     )
-    messages = []
+    messages: list[Message] = []
     if any(map(string_syntax_set, run.settings_made)):
         # How strings are read is settled for a whole message when it is parsed.
         messages.append(single(run.task, before))
         before = ()
-    messages += to_messages(
+    following = to_messages(
         worker,
         run.task,
         before=before,
@@ -307,7 +310,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
             Own("commit", b"COMMIT"),
         ),
     )
-    for message in messages:
+    for message in chain(messages, following):
         exchange(worker, message, run.watch, terms=Terms(left=run.goes_on))
 
 

@@ -27,6 +27,7 @@ from migration_gate.statements import (
     leading_comments,
     place,
     setting_changed,
+    without,
 )
 
 
@@ -127,5 +128,5 @@ def _preamble(script: Script) -> Iterator[tuple[Statement, str]]:
 
 
 def _without(unit: Unit, numbers: set[int]) -> Unit:
-    kept = tuple(s for s in unit.statements if s.number not in numbers)
-    return replace(unit, statements=kept)
+    left_out = {at for at, s in enumerate(unit.statements) if s.number in numbers}
+    return replace(unit, statements=without(unit.statements, left_out))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import Final
 
 from migration_gate.applying.outside import apply_outside
@@ -44,7 +45,7 @@ from migration_gate.report.outcomes import (
     NotAppliedError,
 )
 from migration_gate.session.session import Session
-from migration_gate.statements import may_change_defaults, string_syntax_set
+from migration_gate.statements import having, may_change_defaults, string_syntax_set
 
 
 RUN_MAX_FILES: Final = 100
@@ -68,7 +69,7 @@ class Run:
     """
 
     tasks: tuple[Task, ...]
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
     end: int
 
 
@@ -147,10 +148,10 @@ class Applier:
             if is_alone:
                 break
         is_inside = all(task.script.in_transaction for task in tasks)
-        messages = self._compose(tasks) if is_inside else []
-        return Run(tasks=tuple(tasks), messages=tuple(messages), end=start + len(tasks))
+        messages = self._compose(tasks) if tasks and is_inside else []
+        return Run(tasks=tuple(tasks), messages=messages, end=start + len(tasks))
 
-    def _compose(self, tasks: Sequence[Task]) -> list[Message]:
+    def _compose(self, tasks: Sequence[Task]) -> Sequence[Message]:
         """
         Compose a message: each commits alone, and the last waits for the flush of all.
 
@@ -159,17 +160,16 @@ class Applier:
         """
         worker, last = self.worker, len(tasks) - 1
         each = [
-            message
-            for index, task in enumerate(tasks)
-            for message in compose_transaction(
+            compose_transaction(
                 worker,
                 task,
                 index,
                 # What is undone has no row left to flush by.
                 flushes=index == last or not worker.table.can_update or task.is_back,
             )
+            for index, task in enumerate(tasks)
         ]
-        return [join(each)] if len(tasks) > 1 else each
+        return [join([*chain(*each)])] if len(tasks) > 1 else each[0]
 
     def _apply_outside(self, task: Task) -> None:
         script = task.script
@@ -230,12 +230,12 @@ class Applier:
         settlement.sent(tasks)
         start_up_to(0)
         hooks = Hooks(on_sent=on_sent, on_migration=start_up_to, on_commit=on_commit)
-        *before, last = messages
+        last = len(messages) - 1
         try:
             with self._flushed_at_failure(tasks):
-                for message in before:
+                for message in islice(messages, last):
                     exchange(self.worker, message, self.watch)
-                exchange(self.worker, last, self.watch, hooks)
+                exchange(self.worker, messages[last], self.watch, hooks)
         except ConnectionLostError:
             raise  # what is committed is for the history to say
         except (GateError, *NOTHING_LEFT):
@@ -300,9 +300,8 @@ def _goes_along(script: Script) -> bool:
 
 def _may_change_defaults(task: Task) -> bool:
     return any(
-        may_change_defaults(statement)
+        any(True for _ in having(unit.statements, may_change_defaults))
         for unit in task.script.units
-        for statement in unit.statements
     )
 
 

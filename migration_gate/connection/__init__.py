@@ -4,9 +4,9 @@ Connect once, say why not, wait, and send one message. Knows no history.
 ``causes`` tells why a connection could not be had, and whether waiting helps;
 ``connect`` connects once, reading secrets at each attempt; ``servers`` are those that
 the parameters name, and ``dialing`` connects to one of them; ``tls_files`` finds what
-TLS needs and cannot be read; ``sqlstate`` asks a server
-that refuses for its SQLSTATE; ``wait`` repeats an attempt until it succeeds;
-``simple_query`` talks in messages of the simple protocol, answer by answer; ``waits``
-is how all of it waits, until a socket is ready or the run is to stop; ``refusals``
-translates the driver's errors; ``qualified`` is how SQL of the gate's own is written.
+TLS needs and cannot be read; ``sqlstate`` asks a server that refuses for its SQLSTATE;
+``wait`` repeats an attempt until it succeeds; ``simple_query`` talks in messages of the
+simple protocol, answer by answer, and ``room`` sends a long one; ``waits`` is how all
+of it waits, until a socket is ready or the run is to stop; ``refusals`` translates the
+driver's errors; ``qualified`` is how SQL of the gate's own is written.
 """

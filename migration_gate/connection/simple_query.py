@@ -21,6 +21,7 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Ready, Wait
 
+from migration_gate.connection.room import send_query
 from migration_gate.connection.waits import (
     Clock,
     Steps,
@@ -130,7 +131,7 @@ class Conversation:
 
     def send(self, message: bytes) -> None:
         """Send a message; PostgreSQL then works at it."""
-        self._pgconn.send_query(message)
+        send_query(self._pgconn, message)
         self._pgconn.set_single_row_mode()
         self._run(_flush(self._pgconn))
 

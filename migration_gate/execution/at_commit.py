@@ -17,7 +17,7 @@ from typing import Final
 from migration_gate.execution.message import Share
 from migration_gate.report.errors import SqlError, SqlFailure
 from migration_gate.report.remedies import IN_CODE
-from migration_gate.statements import ScriptBytes, ScriptError, Statement, forms, place
+from migration_gate.statements import Content, ScriptError, Statement, iter_forms, place
 from migration_gate.statements.names import TokenReader
 
 
@@ -65,7 +65,7 @@ def _tables(failure: SqlFailure) -> frozenset[str]:
     return frozenset(name for name in names - {failure.constraint} if name)
 
 
-def _targets(content: ScriptBytes, statement: Statement) -> Iterator[str]:
+def _targets(content: Content, statement: Statement) -> Iterator[str]:
     """Yield the names of the tables that a statement writes, those of WITH included."""
     reader = TokenReader(tuple(_tokens(content, statement)))
     while reader.peek():
@@ -78,13 +78,15 @@ def _targets(content: ScriptBytes, statement: Statement) -> Iterator[str]:
             reader.take()
 
 
-def _tokens(content: ScriptBytes, statement: Statement) -> Iterator[bytes]:
+def _tokens(content: Content, statement: Statement) -> Iterator[bytes]:
     """Yield the first tokens of a statement that may write rows; no data of COPY."""
     first = next(iter(statement.tokens), b"")
     if first not in WRITING:
         return
     with suppress(ScriptError):
-        for start, end, is_word in islice(forms(content, statement.first), FORMS_READ):
+        for start, end, is_word in islice(
+            iter_forms(content, statement.first), FORMS_READ
+        ):
             token = bytes(content[start:end])
             token = token.lower() if is_word else token
             # A dump's rows are many.

@@ -6,9 +6,9 @@ Touches no database: a connection only tells how to quote and which version it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, overload
 
 from psycopg import sql
 
@@ -48,7 +48,7 @@ LEAVE_ROLE: Final = b"RESET ROLE"
 
 def compose_transaction(
     worker: Worker, task: Task, share_index: int = 0, *, flushes: bool = True
-) -> list[Message]:
+) -> Sequence[Message]:
     """
     Return the messages that apply a script in one transaction: one, unless it is large.
 
@@ -173,24 +173,54 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
     statements: Sequence[Statement],
     after: Sequence[Own],
     share_index: int = 0,
-) -> list[Message]:
+) -> Sequence[Message]:
     """
     Spread statements over as many messages as they need.
 
     One is not larger than it may be, and ends where strings begin to read otherwise.
+    Each is composed when it is asked for.
 
     Args:
         before: With the mark for the first statement; see ``begin``.
     """
-    first, *others = list(_cut(statements)) or [()]
-    groups: list[list[Part]] = [
-        [*before, *first[:1], *_mark(worker, first[1:], share_index)],
-        *([*_mark(worker, group, share_index)] for group in others),
-    ]
-    for parts, cut in zip(groups, (first, *others), strict=True):
-        parts.extend(restore(worker, cut))
-    groups[-1] += after
-    return [single(task, [*_require_valid(worker, parts)]) for parts in groups]
+    ends = list(_find_cuts(statements)) or [0]
+
+    def compose(index: int) -> Message:
+        group = statements[ends[index - 1] if index else 0 : ends[index]]
+        parts: list[Part] = []
+        if index == 0:  # the mark of its first statement stands before
+            parts += [*before, *group[:1], *_mark(worker, group[1:], share_index)]
+        else:
+            parts += _mark(worker, group, share_index)
+        parts += restore(worker, group)
+        if index == len(ends) - 1:
+            parts += after
+        return single(task, [*_require_valid(worker, parts)])
+
+    return _Messages(len(ends), compose)
+
+
+class _Messages(Sequence[Message]):
+    """Messages, each composed when it is asked for."""
+
+    def __init__(self, count: int, compose: Callable[[int], Message]) -> None:
+        self._numbers = range(count)
+        self._compose = compose
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, where: int) -> Message: ...
+
+    @overload
+    def __getitem__(self, where: slice) -> tuple[Message, ...]: ...
+
+    def __getitem__(self, where: int | slice) -> Message | tuple[Message, ...]:
+        """Return one message, or some of them."""
+        if isinstance(where, slice):
+            return tuple(map(self._compose, self._numbers[where]))
+        return self._compose(self._numbers[where])
 
 
 def _require_valid(worker: Worker, parts: Sequence[Part]) -> Iterator[Part]:
@@ -203,22 +233,21 @@ def _require_valid(worker: Worker, parts: Sequence[Part]) -> Iterator[Part]:
                 yield own(worker, "valid", require_valid(created))
 
 
-def _cut(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
-    group: list[Statement] = []
-    size = 0
-    for statement in statements:
+def _find_cuts(statements: Sequence[Statement]) -> Iterator[int]:
+    """Yield the index after the last statement of each message."""
+    start = size = 0
+    for index, statement in enumerate(statements):
         length = part_end(statement) - statement.start
-        if group and size + length > MESSAGE_MAX_BYTES:
-            yield tuple(group)
-            group, size = [], 0
-        group.append(statement)
+        if index > start and size + length > MESSAGE_MAX_BYTES:
+            yield index
+            start, size = index, 0
         size += length
         if string_syntax_set(statement) is not None:
             # A message is read whole, by what is set when it comes.
-            yield tuple(group)
-            group, size = [], 0
-    if group:
-        yield tuple(group)
+            yield index + 1
+            start, size = index + 1, 0
+    if start < len(statements):
+        yield len(statements)
 
 
 def _mark(

@@ -26,7 +26,6 @@ from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Own, Share
 from migration_gate.execution.watch import USUAL, Terms, Watch
 from migration_gate.execution.worker import Worker
-from migration_gate.files.migration import unchanged
 from migration_gate.report.errors import SqlFailure
 from migration_gate.report.events import MIGRATION_NOTICE
 from migration_gate.report.outcomes import LocksNotFreeError
@@ -146,9 +145,8 @@ class _Course:
         """Yield the data that a COPY asks for, block by block."""
         share, (start, end) = self._message.copy_data(self.answered)
         script = share.task.script
-        with unchanged(script.migration.file):
-            for _, block in blocks(script.content, start, end, COPY_BLOCK_BYTES):
-                yield block
+        for _, block in blocks(script.content, start, end, COPY_BLOCK_BYTES):
+            yield block
 
     def tell(self, notice: Notice) -> None:
         """Pass on what the file's statements raise as a notice."""

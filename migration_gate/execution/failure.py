@@ -54,7 +54,7 @@ from migration_gate.report.outcomes import (
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
-from migration_gate.statements import Statement, created_index, place
+from migration_gate.statements import Statement, created_index, find, place
 
 
 SYNTAX_ERROR: Final = "42601"
@@ -302,7 +302,7 @@ def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateE
         if alteration is not None:
             return alteration
     script = task.script
-    statements = [each for unit in script.units for each in unit.statements]
+    statements = (each for unit in script.units for each in unit.statements)
     removal = find_removal(script.content, statements, worker.table.name)
     line, column = place(script.content, removal.first) if removal else (None, None)
     file = script.migration.file
@@ -382,7 +382,8 @@ def _find_place(found: Origin, failure: SqlFailure) -> tuple[int | None, int | N
     part, content = found.part, found.share.task.script.content
     if isinstance(part, Own):
         said = BYTES.findall(failure.message or "") if part.name == "begin" else []
-        offset = content.find(bytes(int(byte, 16) for byte in said)) if said else -1
+        written = bytes(int(byte, 16) for byte in said)
+        offset = find(content, written) if written else -1
         return place(content, offset) if offset >= 0 else (None, None)
     data_line = COPY_LINE.match(failure.context or "")
     if part.copy_data and data_line:

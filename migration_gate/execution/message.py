@@ -10,9 +10,10 @@ import io
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from itertools import islice
+from typing import Final, Literal, TypeAlias
 
-from migration_gate.files.migration import BYTE_ORDER_MARK, Replacement, unchanged
+from migration_gate.files.migration import BYTE_ORDER_MARK, Replacement
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
 from migration_gate.statements import Statement, blocks
@@ -38,6 +39,8 @@ OwnName = Literal[
     "finished",
     "commit",
 ]
+# Of UTF-8; all others go on with one.
+CHARACTER_STARTS: Final = bytes({*range(0x80), *range(0xC0, 0x100)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +101,10 @@ class Share:
             return
         script = self.task.script
         content, end = script.content, part_end(part)
-        with unchanged(script.migration.file):
-            for _, block in blocks(content, part_start(part, script), end):
-                yield block
+        for _, block in blocks(content, part_start(part, script), end):
+            yield block
         if part.copy_data is None and content[end - 1 : end] != b";":
             yield b"\n;\n"
-
-    def part_text(self, part: Part) -> bytes:
-        """Return what is sent for one statement as one text."""
-        return b"".join(self.part_blocks(part))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,14 +174,28 @@ class Message:
         left = position - 1
         for share in self.shares:
             for part in share.parts:
-                sent = share.part_text(part)
-                length = len(sent) if in_bytes else len(sent.decode())
-                if left < length:
-                    before = left if in_bytes else len(sent.decode()[:left].encode())
-                    start = part_start(part, share.task.script)
-                    return Origin(share=share, part=part, offset=start + before)
-                left -= length
+                offset = part_start(part, share.task.script)
+                for block in share.part_blocks(part):
+                    length = len(block) if in_bytes else _count_characters(block)
+                    if left < length:
+                        offset += left if in_bytes else _find_character(block, left)
+                        return Origin(share=share, part=part, offset=offset)
+                    left -= length
+                    offset += len(block)
         return None
+
+
+def _count_characters(text: bytes) -> int:
+    """Count the characters of UTF-8 that begin in a text."""
+    return len(text) - len(text.translate(None, CHARACTER_STARTS))
+
+
+def _find_character(text: bytes, count: int) -> int:
+    """Return where the character begins that so many come before."""
+    if text.isascii():
+        return count
+    starts = (at for at, byte in enumerate(text) if byte in CHARACTER_STARTS)
+    return next(islice(starts, count, None))
 
 
 def single(task: Task, parts: Sequence[Part]) -> Message:

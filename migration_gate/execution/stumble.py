@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from migration_gate.report.quoting import RESERVED
-from migration_gate.statements import ScriptError
-from migration_gate.statements.forms import ScriptBytes, forms
-from migration_gate.statements.places import place
+from migration_gate.statements import Content, ScriptError, iter_forms, place
 
 
 # Of a statement that is longer up to there, the word before is not looked for.
@@ -29,7 +27,7 @@ BEGINS_STATEMENT: Final = frozenset(
 )
 
 
-def name_token(content: ScriptBytes, first: int, offset: int) -> str | None:
+def name_token(content: Content, first: int, offset: int) -> str | None:
     """
     Return the token at an offset in quotes, or what kind it is; None where none is.
 
@@ -39,10 +37,10 @@ def name_token(content: ScriptBytes, first: int, offset: int) -> str | None:
         offset: Where PostgreSQL points to.
     """
     try:
-        start, end, is_word = next(forms(content, offset))
+        start, end, is_word = next(iter_forms(content, offset))
         if start != offset:
             return None
-        token = bytes(content[start:end])
+        token = _shorten(content, start, end)
         if is_word:
             shown = _is_grammar(content, first, offset)
             return f'"{_decode(token)}"' if shown else "a word"
@@ -51,15 +49,15 @@ def name_token(content: ScriptBytes, first: int, offset: int) -> str | None:
     return _name_kind(token)
 
 
-def missing_semicolon(content: ScriptBytes, first: int, offset: int) -> str:
+def missing_semicolon(content: Content, first: int, offset: int) -> str:
     """Return where the statement began, if above, and a guess; empty if not."""
     began, _ = place(content, first)
     line, _ = place(content, offset)
     if line == began:
         return ""
-    line_start = max(content.rfind(b"\n", first, offset) + 1, first)
-    stands_first = not bytes(content[line_start:offset]).strip()
-    word = bytes(content[offset : offset + 16]).split(None, 1)[:1]
+    before = content[max(first, offset - LOOK_BACK_BYTES) : offset]
+    stands_first = not before[before.rfind(b"\n") + 1 :].strip()
+    word = content[offset : offset + 16].split(None, 1)[:1]
     if stands_first and word and word[0].lower() in BEGINS_STATEMENT:
         return (
             f"The statement began at line {began}: a semicolon may be missing before "
@@ -68,11 +66,18 @@ def missing_semicolon(content: ScriptBytes, first: int, offset: int) -> str:
     return f"The statement began at line {began}. "
 
 
-def _is_grammar(content: ScriptBytes, first: int, offset: int) -> bool:
+def _shorten(content: Content, start: int, end: int) -> bytes:
+    """Return a token, of a long one what tells its kind."""
+    if end - start <= LOOK_BACK_BYTES:
+        return content[start:end]
+    return content[start : start + NAME_BYTES] + content[end - 1 : end]
+
+
+def _is_grammar(content: Content, first: int, offset: int) -> bool:
     """Tell whether a word stands where no literal belongs."""
     if offset - first > LOOK_BACK_BYTES:
         return False
-    words = [bytes(content[start:end]) for start, end in _up_to(content, first, offset)]
+    words = [content[start:end] for start, end in _up_to(content, first, offset)]
     *earlier, word = words
     if not earlier:
         return True
@@ -82,9 +87,9 @@ def _is_grammar(content: ScriptBytes, first: int, offset: int) -> bool:
     return not before.endswith(STRING_ENDS) and before.lower() not in SECRET_NEXT
 
 
-def _up_to(content: ScriptBytes, first: int, offset: int) -> Iterator[tuple[int, int]]:
+def _up_to(content: Content, first: int, offset: int) -> Iterator[tuple[int, int]]:
     """Yield the tokens of a statement up to the one at the offset, with it."""
-    for start, end, _ in forms(content, first):
+    for start, end, _ in iter_forms(content, first):
         yield start, end
         if start >= offset:
             return

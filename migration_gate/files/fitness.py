@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from migration_gate.files.migration import Content
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
+    Content,
     ScriptError,
     Statement,
+    having,
     is_copy_to_stdout,
     psql_command,
     reads_as_off,
@@ -172,9 +173,9 @@ def find_unread(statements: Sequence[Statement]) -> Iterator[ScriptError]:
     """
     Yield what undoes a change of how strings are read, as only a server can follow it.
     """
-    if not any(map(string_syntax_set, statements)):
+    if next(having(statements, string_syntax_set), None) is None:
         return
-    for statement in statements:
+    for _, statement in having(statements, transaction_control):
         if transaction_control(statement) == "rollback_to":
             yield ScriptError(
                 statement.first,

@@ -6,48 +6,35 @@ Touches the disk, never a database; keeps no file's content but a pending one's.
 
 from __future__ import annotations
 
-import errno
-import mmap
-import os
-import stat
-
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from migration_gate.files.listing import (
-    error_words,
-    list_entries,
-    path_of,
-    read_entries,
-)
+from migration_gate.files.listing import list_entries, read_entries
 from migration_gate.files.migration import (
     AFTER_DEPLOY,
-    Content,
     Migration,
     Replaced,
     changed,
     checksum,
-    unchanged,
     version_to_key,
 )
 from migration_gate.files.names import Number
+from migration_gate.files.reading import read, unreadable
 from migration_gate.report.errors import FileFault, MigrationFilesError
 
 
 if TYPE_CHECKING:
     from migration_gate.files.script import Script
     from migration_gate.settings.settings import HistoryTableName
-    from migration_gate.statements import Statement
+    from migration_gate.statements import Content, Statement
 
 
-MAP_MIN_BYTES: Final = 16 << 20
 CHECKPOINT: Final = "atlas:checkpoint"
 # What a file has that stands for others; it is looked at closer only for these.
 REPLACING: Final = (b"replaces", CHECKPOINT.encode())
 AFTER: Final = AFTER_DEPLOY.encode()
-READ_MIN_BYTES: Final = 1 << 16  # of what does not say how long it is
 
 
 def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ...]:
@@ -66,18 +53,20 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
     for path, (version, said, is_outside) in entries.files.items():
         if said.kind != "up":
             continue
-        try:
-            content = _read(folder, path)
-        except OSError as error:
-            faults.append(_unreadable(path, error))
-            continue
         key = version_to_key(version)
         replaces = Replaced(said.number) if said.is_baseline else None
-        with unchanged(path):
+        try:
+            content = read(folder, path)
             found = checksum(content)
-            if any(content.find(trace) >= 0 for trace in REPLACING):
+            if _has_any(content, REPLACING):
                 replaces = _read_replaces(content, said.number, key)
-            is_after = content.find(AFTER) >= 0 and _is_after(content)
+            is_after = _has_any(content, (AFTER,)) and _is_after(content)
+        except OSError as error:
+            faults.append(unreadable(path, error))
+            continue
+        except MigrationFilesError as error:
+            faults += error.faults
+            continue
         migrations.append(
             Migration(
                 version=version,
@@ -106,6 +95,14 @@ def _is_after(content: Content) -> bool:
     )
     said = (DIRECTIVE.fullmatch(comment) for comment in comments)
     return any(match is not None and match[1].strip() == AFTER_DEPLOY for match in said)
+
+
+def _has_any(content: Content, texts: tuple[bytes, ...]) -> bool:
+    if isinstance(content, bytes):
+        return any(text in content for text in texts)
+    from migration_gate.statements import find
+
+    return find(content, *texts) >= 0
 
 
 def _read_replaces(content: Content, number: Number, key: str) -> Replaced | None:
@@ -160,16 +157,15 @@ def read_scripts(
     faults: list[FileFault] = []
     for migration in migrations:
         try:
-            content = _read(folder, migration.file)
+            content = read(folder, migration.file)
         except OSError as error:
-            faults.append(_unreadable(migration.file, error))
+            faults.append(unreadable(migration.file, error))
             continue
         try:
-            with unchanged(migration.file):
-                if checksum(content) != migration.checksum:
-                    faults.append(changed(migration.file))
-                    continue
-                scripts.append(parse_script(migration, content, history))
+            if checksum(content) != migration.checksum:
+                faults.append(changed(migration.file))
+                continue
+            scripts.append(parse_script(migration, content, history))
         except MigrationFilesError as error:
             faults.extend(error.faults)
     if faults:
@@ -190,10 +186,10 @@ def read_statements(folder: str | Path, migration: Migration) -> list[Statement]
 
     found: list[Statement] = []
     try:
-        content = _read(folder, migration.file)
+        content = read(folder, migration.file)
     except OSError as error:
-        raise MigrationFilesError([_unreadable(migration.file, error)]) from error
-    with unchanged(migration.file), suppress(ScriptError):
+        raise MigrationFilesError([unreadable(migration.file, error)]) from error
+    with suppress(ScriptError):
         found.extend(iter_statements(content))
     return found
 
@@ -206,9 +202,9 @@ def read_file(folder: str | Path, migration: Migration) -> bytes:
         MigrationFilesError: It cannot be read.
     """
     try:
-        return bytes(_read(folder, migration.file))
+        return read(folder, migration.file)[:]
     except OSError as error:
-        raise MigrationFilesError([_unreadable(migration.file, error)]) from error
+        raise MigrationFilesError([unreadable(migration.file, error)]) from error
 
 
 def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
@@ -223,10 +219,9 @@ def check_texts(folder: str | Path, migrations: Iterable[Migration]) -> None:
     faults: list[FileFault] = []
     for migration in migrations:
         try:
-            with unchanged(migration.file):
-                check_text(migration, _read(folder, migration.file))
+            check_text(migration, read(folder, migration.file))
         except OSError as error:
-            faults.append(_unreadable(migration.file, error))
+            faults.append(unreadable(migration.file, error))
         except MigrationFilesError as error:
             faults.extend(error.faults)
     if faults:
@@ -241,39 +236,6 @@ def read_checksum(folder: str | Path, name: str) -> str:
         MigrationFilesError: It cannot be read.
     """
     try:
-        with unchanged(name):
-            return checksum(_read(folder, name))
+        return checksum(read(folder, name))
     except OSError as error:
-        raise MigrationFilesError([_unreadable(name, error)]) from error
-
-
-def _unreadable(name: str, error: OSError) -> FileFault:
-    is_odd = error.errno == errno.EINVAL
-    return FileFault(
-        file=name,
-        problem=f"cannot read the file: {error_words(error)}",
-        remedy="Put a file in its place, or take it out of the folder."
-        if is_odd
-        else "Make it readable for the user that the gate runs as.",
-    )
-
-
-def _read(folder: str | Path, name: str) -> Content:
-    """Return a file's content; a large one as a map, whose pages can be let go."""
-    # Ten thousand files may be read by a gate that has nothing to do: in half the time
-    # that Path.open() takes.
-    # A pipe would wait for who writes it, and a device may have no end.
-    file = os.open(path_of(folder, name), os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        facts = os.fstat(file)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        size = facts.st_size
-        if size >= MAP_MIN_BYTES:
-            return mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-        content = b""
-        while block := os.read(file, max(size + 1, READ_MIN_BYTES)):
-            content += block
-        return content
-    finally:
-        os.close(file)
+        raise MigrationFilesError([unreadable(name, error)]) from error

@@ -19,6 +19,8 @@ from migration_gate.settings.settings import HistoryTableName
 
 
 KEEP_MIN_BYTES: Final = 1 << 18
+KEEP_BYTES: Final = 16 << 20
+LARGE_COSTS_BYTES: Final = 1 << 20  # and an open file
 # PostgreSQL would do nothing while the first of them were read again.
 KEEP_FIRST: Final = 1000
 KEEP_FIRST_BYTES: Final = 1 << 20
@@ -31,6 +33,7 @@ class Shelf:
     folder: str
     history: HistoryTableName
     _kept: dict[str, Script] = field(default_factory=dict)
+    _kept_bytes: int = 0
 
     def require_fit(self, migrations: Iterable[Migration]) -> None:
         """
@@ -47,11 +50,14 @@ class Shelf:
             except MigrationFilesError as error:
                 faults += error.faults
                 continue
-            size = len(script.content)
+            content = script.content
+            size = len(content) if isinstance(content, bytes) else LARGE_COSTS_BYTES
             first_bytes += size
             is_first = len(self._kept) < KEEP_FIRST and first_bytes <= KEEP_FIRST_BYTES
-            if is_first or size >= KEEP_MIN_BYTES:
+            is_long = size >= KEEP_MIN_BYTES and self._kept_bytes + size <= KEEP_BYTES
+            if is_first or is_long:
                 self._kept[migration.version] = script
+                self._kept_bytes += size
         if faults:
             raise MigrationFilesError(faults)
 

@@ -15,9 +15,15 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
-from migration_gate.files.migration import Content
 from migration_gate.files.sections import Part, keep_only, require_whole
-from migration_gate.statements import ScriptError, forms, iter_matches, split
+from migration_gate.statements import (
+    Content,
+    ScriptError,
+    find,
+    forms,
+    iter_matches,
+    split,
+)
 
 
 HEAD_BYTES: Final = 1 << 12
@@ -303,7 +309,7 @@ def _find_ignored(
         elif opened is None:
             until = at + len(match[0])
             for _ in range(int(said[1]) + 1):
-                until = content.find(b"\n", until) + 1 or len(content)
+                until = find(content, b"\n", start=until) + 1 or len(content)
             yield at, until
     if opened is not None:
         yield opened, len(content)
@@ -322,8 +328,8 @@ def _without(
 
 
 def _end_statements(
-    part: Content, change_set: _ChangeSet, faults: list[ScriptError]
-) -> Content:
+    part: bytes, change_set: _ChangeSet, faults: list[ScriptError]
+) -> bytes:
     """Write ";" for the delimiters that stand on a line of their own."""
     said = END_DELIMITER.match(change_set.line)
     delimiter = said[1].lower() if said else ""
@@ -351,8 +357,8 @@ def _odd_delimiter(at: int) -> ScriptError:
 
 
 def _replace_lines(
-    part: Content, change_set: _ChangeSet, delimiters: frozenset[str]
-) -> Content:
+    part: bytes, change_set: _ChangeSet, delimiters: frozenset[str]
+) -> bytes:
     words = b"|".join(re.escape(each.encode()) for each in sorted(delimiters))
     pattern = re.compile(
         rb"^[ \t]*(?P<word>" + words + rb")[ \t\r]*$", re.MULTILINE | re.IGNORECASE

@@ -20,15 +20,16 @@ from migration_gate.files.liquibase import (
     read_liquibase,
     read_rollback,
 )
-from migration_gate.files.migration import Content
 from migration_gate.files.sections import REMEDY, Part, keep_only, require_whole
 from migration_gate.statements import (
+    Content,
     ScriptError,
     forms,
     has_any,
     iter_matches,
     leading_comments,
     split,
+    up_to,
 )
 
 
@@ -201,7 +202,7 @@ def _cut(content: Content, marks: Sequence[Mark], direction: Direction = "up") -
     is_back = direction == "down"
     is_first = not is_back and turns[0] is ups[0]
     if is_first and len(kept) == 1 and tool != "Play":
-        part: Content = content[: kept[0][1]]
+        part = up_to(content, kept[0][1])
     else:
         require_whole(content, kept)
         part = keep_only(content, kept)
@@ -213,7 +214,7 @@ def _cut(content: Content, marks: Sequence[Mark], direction: Direction = "up") -
         if len(meant) > 1 and not mark.is_outside
     ]
     return Part(
-        content=_undouble(part) if tool == "Play" else part,
+        content=_undouble(part[:]) if tool == "Play" else part,
         transaction="outside" if is_outside else None,
         wholes=tuple(wholes),
         # rambler/migration.go: the last section first.
@@ -240,7 +241,7 @@ def _cut_tern_back(content: Content, separator: tuple[int, bytes]) -> Part:
     return Part(content=part, transaction="outside" if is_outside else None)
 
 
-def _require_no_template(part: Content) -> None:
+def _require_no_template(part: bytes) -> None:
     template = part.find(b"{{")
     if template >= 0:
         raise ScriptError(
@@ -457,7 +458,7 @@ def _require_nothing_before(content: Content, first: Mark) -> None:
         raise ScriptError(before[0].first, problem, remedy)
 
 
-def _undouble(part: Content) -> Content:
+def _undouble(part: bytes) -> bytes:
     """
     Write ";" for the ";;" with which Play keeps a statement whole.
 

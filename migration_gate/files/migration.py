@@ -7,25 +7,22 @@ Knows nothing of folders or databases; a file's content passes through and is no
 from __future__ import annotations
 
 import hashlib
-import mmap
 import re
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from migration_gate.files.names import Number, classify, read_number
-from migration_gate.report.errors import FileFault, MigrationFilesError
+from migration_gate.report.errors import FileFault
 from migration_gate.settings.durations import parse_duration, parse_positive_duration
-from migration_gate.statements import TextChangedError, blocks
+from migration_gate.statements import Content, blocks
 
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 WHITE_SPACE = b" \t\n\r\v\f"
 CARRIAGE_RETURN = ord("\r")
 
-Content: TypeAlias = bytes | mmap.mmap
 Order: TypeAlias = tuple[bool, Number, bytes]
 # What of a file is meant: what goes up, all of a file that goes back, or the part that
 # goes back of a file that goes both ways.
@@ -176,20 +173,6 @@ def changed(file: str) -> FileFault:
         problem="changed while the gate was running",
         remedy="Start the gate again.",
     )
-
-
-@contextmanager
-def unchanged(file: str) -> Iterator[None]:
-    """
-    Read a file's content in the block.
-
-    Raises:
-        MigrationFilesError: The file was cut, or grew.
-    """
-    try:
-        yield
-    except TextChangedError as error:
-        raise MigrationFilesError([changed(file)]) from error
 
 
 def checksum(content: Content) -> str:

@@ -7,7 +7,6 @@ Everything that is wrong with a text is found here, before anything is applied.
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import hashlib
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,6 @@ from migration_gate.files.marks import (
     read_back_file,
 )
 from migration_gate.files.migration import (
-    Content,
     Directives,
     Migration,
     parse_directives,
@@ -33,21 +31,24 @@ from migration_gate.files.units import (
     group_inside,
     group_outside,
     has_own_blocks,
-    is_for_postgresql,
 )
 from migration_gate.files.ways_back import find_ways_back
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
+    Content,
     ScriptError,
     Statement,
     blocks,
     forbids_transaction,
+    having,
     leading_comments,
     place,
+    psql_command,
     setting_changed,
     split,
     string_syntax_set,
+    without,
 )
 
 
@@ -81,7 +82,7 @@ class Script:
 
     migration: Migration
     directives: Directives
-    units: tuple[Unit, ...]
+    units: Sequence[Unit]
     why: str
     content: Content = field(repr=False)
 
@@ -121,9 +122,10 @@ def parse_script(
     asked = "outside" if migration.is_outside else part.transaction
     if directives.transaction is None and asked is not None:
         directives = directives._replace(transaction=asked)
-    statements = [piece for piece in pieces if is_for_postgresql(piece)]
+    statements = without(pieces, {at for at, _ in having(pieces, psql_command)})
     faults = list(part.faults)
-    faults += [fault for piece in pieces for fault in find_unfit(piece, history)]
+    unfit = having(pieces, lambda piece: any(find_unfit(piece, history)))
+    faults += [fault for _, piece in unfit for fault in find_unfit(piece, history)]
     faults += find_unread(statements)
     faults += find_stumbles(part.content, pieces)
     if migration.way == "up" and not directives.one_way:
@@ -133,9 +135,11 @@ def parse_script(
     if directives.after_deploy and migration.way == "up" and not migration.is_after:
         faults.append(ScriptError(_first_byte(part), NOT_AT_HEAD, MOVE_UP))
     why = _why_outside(statements, directives)
+    units: Sequence[Unit]
     if why:
         units, found = group_outside(statements, part.wholes)
-        faults += [f for s in statements for f in find_unfit_outside(s)]
+        unfit = having(statements, lambda statement: any(find_unfit_outside(statement)))
+        faults += [f for _, s in unfit for f in find_unfit_outside(s)]
         faults += _find_contradictions(statements, directives)
     else:
         unit, found = group_inside(statements)
@@ -184,7 +188,7 @@ def _arrange(pieces: Sequence[Statement], part: Part) -> Sequence[Statement]:
     ]
     numbers = iter(range(1, len(turns) + 1))
     return [
-        dataclasses.replace(piece, number=next(numbers)) if piece.number else piece
+        piece._replace(number=next(numbers)) if piece.number else piece
         for piece in turns
     ]
 
@@ -260,14 +264,15 @@ def _find_bad_byte(content: Content) -> tuple[int, str]:
 
 def _why_outside(statements: Sequence[Statement], directives: Directives) -> str:
     """Say why a file runs outside a transaction; empty where it runs in one."""
-    reasons = list(filter(None, map(forbids_transaction, statements)))
+    barred = having(statements, forbids_transaction)
+    reasons = [str(forbids_transaction(statement)) for _, statement in barred]
     if directives.transaction == "outside":
         return "directive no-transaction"
     if not reasons:
         is_asked_inside = directives.transaction == "inside"
         return "" if is_asked_inside or not has_own_blocks(statements) else OWN_BLOCKS
     others = len(statements) - len(reasons)
-    settings = sum(setting_changed(statement) is not None for statement in statements)
+    settings = sum(1 for _ in having(statements, setting_changed))
     if others > settings:
         return f"{reasons[0]}, mixed with statements that need no such thing"
     return reasons[0]
@@ -284,7 +289,7 @@ def _find_contradictions(
             f"{why} in a file with the directive transaction",
             "Take the directive out, or move the statement to a file of its own.",
         )
-        for statement in statements
+        for _, statement in having(statements, forbids_transaction)
         if (why := forbids_transaction(statement)) is not None
     ]
 
@@ -313,8 +318,24 @@ def digest_unit(script: Script, unit: Unit) -> str:
     digest = hashlib.sha256()
     for statement in unit.statements:
         start, end = statement.copy_data or (statement.end, statement.end)
-        text = script.content[statement.first : start]
-        digest.update(b" ".join(text.split()) + b"\n")
+        for words in _words(script.content, statement.first, start):
+            digest.update(words)
+        digest.update(b"\n")
         for _, block in blocks(script.content, start, end):
             digest.update(block)
     return "sha256:" + digest.hexdigest()
+
+
+def _words(content: Content, start: int, end: int) -> Iterator[bytes]:
+    """Yield the words of a text with one blank between two of them."""
+    is_first = is_open = True
+    for _, block in blocks(content, start, end):
+        words = block.split()
+        goes_on = is_open and not block[:1].isspace()
+        if words:
+            yield b"" if is_first or goes_on else b" "
+            yield b" ".join(words)
+            is_first = False
+            is_open = not block[-1:].isspace()
+        elif block:
+            is_open = False

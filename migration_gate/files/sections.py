@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from migration_gate.files.migration import Content
-from migration_gate.statements import ScriptError, split
+from migration_gate.statements import Content, ScriptError, split
 
 
 REMEDY: Final = "Correct the marks, or keep only the part that goes up."
@@ -36,7 +35,7 @@ class Part:
     may_be_empty: bool = False
 
 
-def keep_only(content: Content, kept: Iterable[tuple[int, int]]) -> Content:
+def keep_only(content: Content, kept: Iterable[tuple[int, int]]) -> bytes:
     """
     Return a file's content with blanks in place of what is not kept, up to its end.
 

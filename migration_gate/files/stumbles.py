@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from migration_gate.files.migration import Content
 from migration_gate.statements import (
+    Content,
     ScriptError,
     Statement,
     Surroundings,
@@ -63,7 +63,7 @@ def find_stumbles(
     """Yield what would stop PostgreSQL, or be passed over, and why."""
     if len(content) > STUMBLE_MAX_BYTES or any(map(string_syntax_set, pieces)):
         return
-    yield from islice(_find_all(content, pieces), SHOWN)
+    yield from islice(_find_all(content[:], pieces), SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _Hit:
     text: bytes
 
 
-def _find_hits(content: Content) -> list[_Hit]:
+def _find_hits(content: bytes) -> list[_Hit]:
     hits = [
         _Hit(match.start(match.lastgroup), match.lastgroup, match[match.lastgroup])
         for pattern in (STUMBLE, DIRECTIVE)
@@ -85,7 +85,7 @@ def _find_hits(content: Content) -> list[_Hit]:
     return sorted(hits, key=lambda hit: hit.at)
 
 
-def _find_all(content: Content, pieces: Sequence[Statement]) -> Iterator[ScriptError]:
+def _find_all(content: bytes, pieces: Sequence[Statement]) -> Iterator[ScriptError]:
     hits = _find_hits(content)
     first = pieces[0].first if pieces else len(content)
     index = 0
@@ -120,7 +120,7 @@ def _judge_directive(hit: _Hit, *, is_late: bool) -> Iterator[ScriptError]:
 
 
 def _is_taken(
-    hit: _Hit, around: Surroundings, content: Content, piece: Statement
+    hit: _Hit, around: Surroundings, content: bytes, piece: Statement
 ) -> bool:
     """Tell what PostgreSQL takes: a bound of a slice, the value after a key."""
     if hit.kind == "directive":

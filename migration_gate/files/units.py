@@ -4,18 +4,21 @@ Group a file's statements into what is done as a whole or not at all. Pure.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Final
+from typing import Final, overload
 
 from migration_gate.statements import (
+    Pieces,
     ScriptError,
     Statement,
     forbids_transaction,
-    psql_command,
+    having,
     setting_changed,
     transaction_control,
+    without,
 )
 
 
@@ -46,7 +49,7 @@ class Unit:
     a transaction; empty where it runs in one.
     """
 
-    statements: tuple[Statement, ...]
+    statements: Sequence[Statement]
     modes: bytes = field(default=b"", repr=False)
     is_block: bool = False
     alone: str = ""
@@ -66,52 +69,53 @@ def group_inside(
     The file's own single BEGIN … COMMIT around everything is the gate's transaction;
     the pairs that pg_dump puts around a large object's data are left out too.
     """
-    kept, left_out, modes = list(statements), set[int](), b""
+    left_out, modes = set[int](), b""
     faults = []
     for block in _find_blocks(statements):
-        inner = statements[block.begin + 1 : block.end]
         if _is_around_everything(statements, block):
             modes, problem = _read_modes(statements[block.begin])
             if problem:
                 faults.append(_control_fault(statements[block.begin], problem))
-        elif not all(_is_large_object_work(statement) for statement in inner):
+        elif not all(
+            _is_large_object_work(statement)
+            for statement in statements[block.begin + 1 : block.end]
+        ):
             continue
         left_out |= {block.begin, block.end}
-    kept = [s for index, s in enumerate(statements) if index not in left_out]
-    kept, modes = _take_modes(kept, modes)
+    kept, modes = _take_modes(without(statements, left_out), modes)
     faults += [*_find_read_only(statements)]
-    faults += [
-        _control_fault(s)
-        for s in kept
-        if transaction_control(s) not in SAVEPOINTS | {None, "set_transaction"}
-    ]
-    return Unit(statements=tuple(kept), modes=modes), tuple(faults)
+    faults += [_control_fault(s) for _, s in having(kept, _ends_transaction)]
+    return Unit(statements=kept, modes=modes), tuple(faults)
+
+
+def _ends_transaction(statement: Statement) -> bool:
+    control = transaction_control(statement)
+    return control not in SAVEPOINTS | {None, "set_transaction"}
 
 
 def _take_modes(
     statements: Sequence[Statement], modes: bytes
-) -> tuple[list[Statement], bytes]:
+) -> tuple[Sequence[Statement], bytes]:
     """
     Take SET TRANSACTION out of a transaction's first statements, as modes of its BEGIN.
 
     PostgreSQL takes it before any query only, and the gate's own come first.
     """
-    kept: list[Statement] = []
+    taken = set[int]()
     found = [modes] if modes else []
     for index, statement in enumerate(statements):
         if transaction_control(statement) == "set_transaction":
             set_modes, problem = _read_modes(statement)
             if not problem:
                 found.append(set_modes)
-                continue
+                taken.add(index)
         elif setting_changed(statement) is None and not _reads_settings(statement):
-            return kept + list(statements[index:]), b" ".join(found)
-        kept.append(statement)
-    return kept, b" ".join(found)
+            break
+    return without(statements, taken), b" ".join(found)
 
 
 def _find_read_only(statements: Sequence[Statement]) -> Iterator[ScriptError]:
-    for statement in statements:
+    for _, statement in having(statements, transaction_control):
         if transaction_control(statement) == "set_transaction":
             _, problem = _read_modes(statement)
             if problem == READ_ONLY:
@@ -137,26 +141,74 @@ def has_own_blocks(statements: Sequence[Statement]) -> bool:
 
 def group_outside(
     statements: Sequence[Statement], wholes: Sequence[tuple[int, int]] = ()
-) -> tuple[tuple[Unit, ...], tuple[ScriptError, ...]]:
+) -> tuple[Sequence[Unit], tuple[ScriptError, ...]]:
     """
     Make a unit of each statement, or block, of a file that runs outside a transaction.
 
     A block is a BEGIN … COMMIT of the file, or one of ``wholes``, stretches of bytes
     that the tool the file is written for commits as a whole.
     """
-    units: list[Unit] = []
     faults: list[ScriptError] = []
-    for whole, group in groupby(statements, lambda each: _stretch_of(each, wholes)):
-        part = list(group)
+    units = _Units(statements)
+    for whole, start, end in _cut_at(statements, wholes):
+        part = statements[start:end]
         if whole is not None and not any(map(forbids_transaction, part)):
             unit, found = group_inside(part)
-            units += [replace(unit, is_block=True)] if unit.statements else []
+            if unit.statements:
+                units.add(replace(unit, is_block=True))
             faults += found
         else:
-            each, problems = _group_each(part)
-            units += each
-            faults += problems
-    return tuple(units), tuple(faults)
+            faults += _group_each(part, start, units)
+    return units if isinstance(statements, Pieces) else tuple(units), tuple(faults)
+
+
+class _Units(Sequence[Unit]):
+    """Units, of which those of one plain statement are made when they are asked for."""
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self._statements = statements
+        self._indices = array("I")
+        self._made: dict[int, Unit] = {}
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, where: int) -> Unit: ...
+
+    @overload
+    def __getitem__(self, where: slice) -> tuple[Unit, ...]: ...
+
+    def __getitem__(self, where: int | slice) -> Unit | tuple[Unit, ...]:
+        """Return one unit, or some of them."""
+        if isinstance(where, slice):
+            return tuple(self[at] for at in range(len(self))[where])
+        at = range(len(self))[where]
+        made = self._made.get(at)
+        return made or Unit(statements=(self._statements[self._indices[at]],))
+
+    def add(self, unit: Unit) -> None:
+        """Add a unit."""
+        self._made[len(self)] = unit
+        self._indices.append(0)
+
+    def add_plain(self, index: int) -> None:
+        """Add a unit of the one statement of this index."""
+        self._indices.append(index)
+
+
+def _cut_at(
+    statements: Sequence[Statement], wholes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int] | None, int, int]]:
+    """Yield each stretch, or None between them, with the indices of its statements."""
+    if not wholes:
+        yield None, 0, len(statements)
+        return
+    start = 0
+    for whole, group in groupby(statements, lambda each: _stretch_of(each, wholes)):
+        end = start + sum(1 for _ in group)
+        yield whole, start, end
+        start = end
 
 
 def _stretch_of(
@@ -166,10 +218,10 @@ def _stretch_of(
 
 
 def _group_each(
-    statements: Sequence[Statement],
-) -> tuple[list[Unit], list[ScriptError]]:
+    statements: Sequence[Statement], start: int, units: _Units
+) -> list[ScriptError]:
+    """Add a unit of each statement, or block, of those from an index on."""
     blocks = {block.begin: block for block in _find_blocks(statements)}
-    units: list[Unit] = []
     faults: list[ScriptError] = []
     index = 0
     while index < len(statements):
@@ -180,8 +232,11 @@ def _group_each(
             if control is not None and control != "set_transaction":
                 faults.append(_control_fault(statement))
             faults += _find_read_only([statement])
-            alone = forbids_transaction(statement) or ""
-            units.append(Unit(statements=(statement,), alone=alone))
+            alone = forbids_transaction(statement)
+            if alone:
+                units.add(Unit(statements=(statement,), alone=alone))
+            else:
+                units.add_plain(start + index)
             index += 1
             continue
         inner = statements[block.begin + 1 : block.end]
@@ -191,10 +246,9 @@ def _group_each(
         faults += [*_find_block_faults(inner), *_find_read_only(inner)]
         inner, modes = _take_modes(inner, modes)
         if inner:
-            unit = Unit(statements=tuple(inner), modes=modes, is_block=True)
-            units.append(unit)
+            units.add(Unit(statements=inner, modes=modes, is_block=True))
         index = block.end + 1
-    return units, faults
+    return faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +261,7 @@ class _Block:
 
 def _find_blocks(statements: Sequence[Statement]) -> Iterator[_Block]:
     begin: int | None = None
-    for index, statement in enumerate(statements):
+    for index, statement in having(statements, transaction_control):
         control = transaction_control(statement)
         if control == "begin":
             begin = index
@@ -268,8 +322,3 @@ def _control_fault(statement: Statement, problem: str = "") -> ScriptError:
     words = CONTROL_WORDS.get(control, control.replace("_", " ").upper())
     remedy = UNDONE if control in UNDOING else TAKE_OUT
     return ScriptError(statement.first, problem or f"{words} in a migration", remedy)
-
-
-def is_for_postgresql(piece: Statement) -> bool:
-    """Tell a statement from a psql command."""
-    return psql_command(piece) is None

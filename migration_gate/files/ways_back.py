@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from migration_gate.files.migration import Content
 from migration_gate.statements import (
+    Content,
     ScriptError,
     Statement,
     has_any,

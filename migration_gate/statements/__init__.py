@@ -1,25 +1,29 @@
 """
 Scripts cut into statements, and what each statement is. Pure; bytes in, offsets out.
 
-``forms`` tells where each lexical form ends; ``blocks`` reads a large content block by
-block; ``tokens`` are the first of a statement; ``statement`` is one piece, as a value;
-``copying`` finds the data of a COPY; ``splitting`` cuts; ``places`` are lines and
-columns; ``surroundings`` tells what a place is in; ``names`` reads names and strings as
-PostgreSQL does; ``parameters`` tells which of PostgreSQL's parameters a statement
-changes; ``transactions`` what controls a transaction; ``recognition`` what a statement
-is and names.
+``forms`` tells where each lexical form ends; ``contents`` reads a large text block by
+block, and ``streaming`` finds the forms in it; ``tokens`` are the first of a statement;
+``statement`` is one piece, as a value, and ``pieces`` are many; ``copying`` finds the
+data of a COPY; ``splitting`` cuts; ``places`` are lines and columns; ``surroundings``
+tells what a place is in; ``names`` reads names and strings as PostgreSQL does;
+``parameters`` tells which of PostgreSQL's parameters a statement changes;
+``transactions`` what controls a transaction; ``recognition`` what a statement is and
+names.
 """
 
 from __future__ import annotations
 
-from migration_gate.statements.blocks import (
-    TextChangedError,
+from migration_gate.statements.contents import (
+    BLOCK_BYTES,
+    Content,
+    LargeText,
     blocks,
     find,
     has_any,
     iter_matches,
+    up_to,
 )
-from migration_gate.statements.forms import ScriptBytes, ScriptError, forms
+from migration_gate.statements.forms import ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
     may_change_defaults,
@@ -27,6 +31,7 @@ from migration_gate.statements.parameters import (
     setting_changed,
     string_syntax_set,
 )
+from migration_gate.statements.pieces import Pieces, having, without
 from migration_gate.statements.places import leading_comments, place
 from migration_gate.statements.recognition import (
     ConcurrentIndex,
@@ -40,6 +45,7 @@ from migration_gate.statements.recognition import (
 )
 from migration_gate.statements.splitting import iter_statements, split
 from migration_gate.statements.statement import Statement
+from migration_gate.statements.streaming import iter_forms
 from migration_gate.statements.surroundings import Surroundings, surroundings
 from migration_gate.statements.transactions import (
     TransactionControl,
@@ -50,14 +56,16 @@ from migration_gate.statements.transactions import (
 
 
 __all__ = [
+    "BLOCK_BYTES",
     "ConcurrentIndex",
+    "Content",
     "CreatedIndex",
-    "ScriptBytes",
+    "LargeText",
+    "Pieces",
     "ScriptError",
     "SettingChange",
     "Statement",
     "Surroundings",
-    "TextChangedError",
     "TransactionControl",
     "blocks",
     "concurrent_index",
@@ -66,8 +74,10 @@ __all__ = [
     "forbids_transaction",
     "forms",
     "has_any",
+    "having",
     "is_copy_from_stdin",
     "is_copy_to_stdout",
+    "iter_forms",
     "iter_matches",
     "iter_statements",
     "leading_comments",
@@ -82,4 +92,6 @@ __all__ = [
     "surroundings",
     "tables_written",
     "transaction_control",
+    "up_to",
+    "without",
 ]

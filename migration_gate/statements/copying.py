@@ -9,12 +9,14 @@ import re
 
 from typing import Final
 
-from migration_gate.statements.blocks import find
-from migration_gate.statements.forms import ScriptBytes, ScriptError, skip_blank
+from migration_gate.statements.contents import Content, find
+from migration_gate.statements.forms import BLANK, ScriptError
 
 
 _REST_OF_COPY_LINE: Final = re.compile(rb"[ \t\r\f\v]*+(?>(?:--[^\n]*+)?)\n")
 _COPY_TERMINATOR: Final = re.compile(rb"\\\.(?:\r?\n|\r?\Z)")
+_TERMINATOR_BYTES: Final = 4
+_LINE_BYTES: Final = 1 << 16
 
 
 def copies_with_client(tokens: tuple[bytes, ...], direction: bytes) -> bool:
@@ -31,9 +33,7 @@ def copies_with_client(tokens: tuple[bytes, ...], direction: bytes) -> bool:
     return False
 
 
-def read_copy_data(
-    data: ScriptBytes, first: int, end: int
-) -> tuple[tuple[int, int], int]:
+def read_copy_data(data: Content, first: int, end: int) -> tuple[tuple[int, int], int]:
     r"""
     Return the range of the data after a COPY, and the offset after its terminator.
 
@@ -49,19 +49,20 @@ def read_copy_data(
         ScriptError: there is no such line, or the data does not begin on a line of
             its own.
     """
-    rest = _REST_OF_COPY_LINE.match(data, end)
-    if not rest and skip_blank(data, end) < len(data):
+    following = data[end : end + _LINE_BYTES]
+    rest = _REST_OF_COPY_LINE.match(following)
+    if not rest and not BLANK.fullmatch(following):
         raise ScriptError(
             end,
             "text after COPY ... FROM STDIN on the same line",
             "Begin the data, and any other statement, on a line of its own.",
         )
-    data_start = rest.end() if rest else len(data)
+    data_start = end + rest.end() if rest else len(data)
     line = data_start
     while True:
-        terminator = _COPY_TERMINATOR.match(data, line)
+        terminator = _COPY_TERMINATOR.match(data[line : line + _TERMINATOR_BYTES])
         if terminator:
-            return (data_start, line), terminator.end()
+            return (data_start, line), line + terminator.end()
         line = find(data, b"\n\\.", start=line) + 1
         if line == 0:
             raise ScriptError(

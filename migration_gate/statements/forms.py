@@ -7,17 +7,13 @@ and the server differ the server is followed.
 
 from __future__ import annotations
 
-import mmap
 import re
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, TypeAlias
+from typing import Final
 
-
-# A file of a gigabyte is a map, not a copy.
-ScriptBytes: TypeAlias = bytes | mmap.mmap
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -34,9 +30,9 @@ _JOINT: Final = (
 )
 
 _FLAT_BLANK: Final = rb"(?>(?:[ \t\n\r\f\v]++|%b|%b)*)" % (_LINE_COMMENT, _FLAT_COMMENT)
-_BLANK: Final = re.compile(_FLAT_BLANK)
-_COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
-_DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
+BLANK: Final = re.compile(_FLAT_BLANK)
+COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
+DOLLAR_TAG: Final = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*+)?\$")
 _QUOTED_NAME: Final = re.compile(rb"(?:[uU]&)?\"")
 
 _PLAIN: Final = rb"' [^']*+ (?>(?: ' (?>(?:%b)?) ' [^']*+ )*) '" % _JOINT
@@ -60,7 +56,7 @@ _FORM: Final = rb"""
     )
     """
 
-_IS_WORD: Final = 1
+IS_WORD: Final = 1
 
 # What cannot end a statement, swallowed at one go: everything but ";", "\", the forms
 # that need more than a pattern, and parentheses nested deeper than two. A doubled quote
@@ -145,7 +141,7 @@ class ScriptError(Exception):
         self.remedy = remedy
 
 
-def skip_blank(data: ScriptBytes, position: int) -> int:
+def skip_blank(data: bytes, position: int) -> int:
     """
     Return the offset after the white space and comments at `position`.
 
@@ -153,13 +149,13 @@ def skip_blank(data: ScriptBytes, position: int) -> int:
         ScriptError: a comment has no end.
     """
     while True:
-        position = _skip(_BLANK, data, position)
+        position = _skip(BLANK, data, position)
         if data[position : position + 2] != b"/*":
             return position
         position = skip_block_comment(data, position)
 
 
-def skip_block_comment(data: ScriptBytes, position: int) -> int:
+def skip_block_comment(data: bytes, position: int) -> int:
     """
     Return the offset after the block comment at `position`; such comments nest.
 
@@ -167,21 +163,19 @@ def skip_block_comment(data: ScriptBytes, position: int) -> int:
         ScriptError: the comment has no end.
     """
     depth = 0
-    for edge in _COMMENT_EDGE.finditer(data, position):
+    for edge in COMMENT_EDGE.finditer(data, position):
         depth += 1 if edge[0] == b"/*" else -1
         if depth == 0:
             return edge.end()
-    raise ScriptError(
-        position, "unterminated /* comment", 'Close the comment with "*/".'
-    )
+    raise unterminated_comment(position)
 
 
-def skip_run(data: ScriptBytes, position: int, reading: Reading) -> int:
+def skip_run(data: bytes, position: int, reading: Reading) -> int:
     """Return the offset of the next byte that may end a statement, or needs a look."""
     return _skip(reading.run, data, position)
 
 
-def end_of_form(data: ScriptBytes, position: int, reading: Reading) -> int:
+def end_of_form(data: bytes, position: int, reading: Reading) -> int:
     """
     Return the offset after the form at `position`, which is not blank.
 
@@ -193,11 +187,11 @@ def end_of_form(data: ScriptBytes, position: int, reading: Reading) -> int:
         return form.end()
     if data[position] == ord("$"):
         return _end_of_dollar_form(data, position)
-    raise _unterminated(data, position)
+    raise unterminated(data, position, position)
 
 
 def forms(
-    data: ScriptBytes, position: int, reading: Reading = STANDARD
+    data: bytes, position: int, reading: Reading = STANDARD
 ) -> Iterator[tuple[int, int, bool]]:
     """
     Yield start, end and "is an unquoted word" of each form from `position` on.
@@ -210,7 +204,7 @@ def forms(
         form = reading.form.match(data, position)
         kind = form.lastindex if form else None
         if form and kind:
-            yield form.start(kind), form.end(), kind == _IS_WORD
+            yield form.start(kind), form.end(), kind == IS_WORD
             position = form.end()
             continue
         blank_end = skip_blank(data, position)
@@ -222,28 +216,48 @@ def forms(
             position = blank_end
 
 
-def _skip(pattern: re.Pattern[bytes], data: ScriptBytes, position: int) -> int:
+def _skip(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
     match = pattern.match(data, position)
     return match.end() if match else position
 
 
-def _end_of_dollar_form(data: ScriptBytes, position: int) -> int:
-    tag = _DOLLAR_TAG.match(data, position)
+def _end_of_dollar_form(data: bytes, position: int) -> int:
+    tag = DOLLAR_TAG.match(data, position)
     if not tag:
         # scan.l: dolqfailed puts back all but the initial "$".
         return position + 1
     end = data.find(tag[0], tag.end())
     if end < 0:
-        raise ScriptError(
-            position,
-            "unterminated dollar-quoted string",
-            "Close the string with the tag that opened it.",
-        )
+        raise unterminated_dollar(position)
     return end + len(tag[0])
 
 
-def _unterminated(data: ScriptBytes, position: int) -> ScriptError:
-    if _QUOTED_NAME.match(data, position):
+def unterminated_comment(position: int) -> ScriptError:
+    """Return the fault of a block comment that begins there."""
+    return ScriptError(
+        position, "unterminated /* comment", 'Close the comment with "*/".'
+    )
+
+
+def unterminated_dollar(position: int) -> ScriptError:
+    """Return the fault of a dollar-quoted string that begins there."""
+    return ScriptError(
+        position,
+        "unterminated dollar-quoted string",
+        "Close the string with the tag that opened it.",
+    )
+
+
+def unterminated(data: bytes, at: int, position: int) -> ScriptError:
+    """
+    Return the fault of another quoted form.
+
+    Args:
+        data: What it is in.
+        at: Where it begins in `data`.
+        position: Where it begins in the script.
+    """
+    if _QUOTED_NAME.match(data, at):
         return ScriptError(
             position, "unterminated quoted identifier", "Close the name with a '\"'."
         )

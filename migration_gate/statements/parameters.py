@@ -30,7 +30,7 @@ _SPECIAL_NAMES: Final = {
 }
 _ASSIGNS: Final = frozenset({b"=", b"to", b"."})
 _DEFAULTS: Final = (b"default",), (b"local",), ()
-_CHANGING: Final = frozenset({(b"set",), (b"reset",), (b"select",), (b"discard",)})
+CHANGING: Final = frozenset({(b"set",), (b"reset",), (b"select",), (b"discard",)})
 _RUNS_NO_CODE: Final = frozenset(
     {b"create", b"alter", b"drop", b"comment", b"grant", b"revoke", b"set", b"reset"}
 )
@@ -61,7 +61,7 @@ def setting_changed(statement: Statement) -> SettingChange | None:
     constant; a list is joined with ", ". RESET ALL has the parameter "all". SET ...
     FROM CURRENT changes nothing; SET TRANSACTION and SET CONSTRAINTS are no settings.
     """
-    if statement.tokens[:1] not in _CHANGING:
+    if statement.tokens[:1] not in CHANGING:
         return None
     reader = TokenReader(statement.tokens)
     if reader.take_words("set"):
@@ -81,7 +81,7 @@ def string_syntax_set(
 
     That is what standard_conforming_strings says. Its default is taken to be on.
     """
-    if statement.tokens[:1] not in _CHANGING:
+    if statement.tokens[:1] not in CHANGING:
         return None
     if statement.tokens[:2] == (b"discard", b"all"):
         return "standard"

@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from migration_gate.statements.blocks import blocks
+from migration_gate.statements.contents import BLOCK_BYTES, Content, around, blocks
 from migration_gate.statements.forms import (
     BYTE_ORDER_MARK,
-    ScriptBytes,
     ScriptError,
-    skip_block_comment,
 )
+from migration_gate.statements.streaming import pass_block_comment
 
 
 _CONTINUATION_BYTES: Final = bytes(range(0x80, 0xC0))
@@ -23,7 +22,7 @@ _WHITE_SPACE: Final = re.compile(rb"[ \t\n\r\f\v]*+")
 _LINE_COMMENT: Final = re.compile(rb"--[^\n\r]*+")
 
 
-def place(data: ScriptBytes, offset: int) -> tuple[int, int]:
+def place(data: Content, offset: int) -> tuple[int, int]:
     """
     Return the line and the column of a byte offset, both from 1.
 
@@ -42,28 +41,34 @@ def place(data: ScriptBytes, offset: int) -> tuple[int, int]:
             line_start = start + line_end + 1
     if line_start == 0 and data[:3] == BYTE_ORDER_MARK:
         line_start = len(BYTE_ORDER_MARK)
-    characters = data[line_start:offset].translate(None, _CONTINUATION_BYTES)
-    return line, len(characters) + 1
+    characters = sum(
+        len(chunk.translate(None, _CONTINUATION_BYTES))
+        for _, chunk in blocks(data, line_start, offset)
+    )
+    return line, characters + 1
 
 
-def leading_comments(data: ScriptBytes) -> Iterator[tuple[int, bytes]]:
+def leading_comments(data: Content) -> Iterator[tuple[int, bytes]]:
     """
     Yield offset and text, "--" included, of each line comment before the first token.
 
     Block comments are stepped over; one without end is left to `split` to report.
     """
     position = len(BYTE_ORDER_MARK) if data[:3] == BYTE_ORDER_MARK else 0
-    while True:
-        space = _WHITE_SPACE.match(data, position)
-        position = space.end() if space else position
-        comment = _LINE_COMMENT.match(data, position)
+    while position < len(data):
+        base, window = around(data, position, BLOCK_BYTES)
+        space = _WHITE_SPACE.match(window, position - base)
+        at = space.end() if space else position - base
+        comment = _LINE_COMMENT.match(window, at)
         if comment:
-            yield position, comment[0]
-            position = comment.end()
-        elif data[position : position + 2] == b"/*":
+            yield base + at, comment[0]
+            position = base + comment.end()
+        elif window[at : at + 2] == b"/*":
             try:
-                position = skip_block_comment(data, position)
+                position = pass_block_comment(data, base + at)
             except ScriptError:
                 return
-        else:
+        elif at < len(window):
             return
+        else:
+            position = base + at

@@ -4,11 +4,10 @@ One piece of a script, as the rest of the program knows it. A value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """
     One piece of a script: a statement with its inline data, or a psql command.
 
@@ -28,4 +27,8 @@ class Statement:
     first: int
     end: int
     copy_data: tuple[int, int] | None
-    tokens: tuple[bytes, ...] = field(repr=False)
+    tokens: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        """Show where it is, and nothing of its text."""
+        return f"Statement(number={self.number}, first={self.first}, end={self.end})"

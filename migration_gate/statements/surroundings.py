@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from migration_gate.statements.forms import STANDARD, Reading, ScriptBytes, forms
+from migration_gate.statements.contents import Content
+from migration_gate.statements.forms import STANDARD, Reading
 from migration_gate.statements.statement import Statement
+from migration_gate.statements.streaming import iter_forms
 
 
 _QUOTES: Final = frozenset(b"'\"$")
@@ -31,7 +33,7 @@ class Surroundings:
 
 
 def surroundings(
-    data: ScriptBytes,
+    data: Content,
     piece: Statement,
     offsets: Iterable[int],
     reading: Reading = STANDARD,
@@ -47,7 +49,7 @@ def surroundings(
         yield waiting.pop(), Surroundings("comment")
     end = piece.copy_data[0] if piece.copy_data else piece.end
     parentheses = brackets = 0
-    for form_start, form_end, _ in forms(data, piece.first, reading):
+    for form_start, form_end, _ in iter_forms(data, piece.first, reading):
         while waiting and waiting[-1] < min(form_start, end):
             yield waiting.pop(), Surroundings("comment", parentheses, brackets)
         if not waiting or form_start >= end:

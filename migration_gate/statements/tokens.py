@@ -9,7 +9,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from migration_gate.statements.forms import STANDARD, Reading, ScriptBytes, forms
+from migration_gate.statements.contents import Content
+from migration_gate.statements.forms import STANDARD, Reading
+from migration_gate.statements.streaming import iter_forms
 
 
 TOKEN_LIMIT: Final = 24
@@ -40,7 +42,7 @@ _PLAIN_INSERT: Final = re.compile(
 
 
 def read_tokens(
-    data: ScriptBytes, first: int, end: int, reading: Reading
+    data: Content, first: int, end: int, reading: Reading
 ) -> tuple[bytes, ...]:
     """
     Return the first tokens of the statement from `first` to `end`, up to its first ";".
@@ -54,11 +56,15 @@ def read_tokens(
     Raises:
         ScriptError: a quoted form or a comment has no end.
     """
-    insert = _PLAIN_INSERT.match(data, first)
-    if insert:
-        # A dump repeats the same few heads a million times.
-        return _insert_tokens(insert[0])
-    return _read(data, first, end, reading)
+    if isinstance(data, bytes):
+        insert = _PLAIN_INSERT.match(data, first)
+        if insert:
+            # A dump repeats the same few heads a million times.
+            return _insert_tokens(insert[0])
+        return _read(data, first, end, reading)
+    head = data[first : min(end, first + HEAD_BYTES)]
+    insert = _PLAIN_INSERT.match(head)
+    return _insert_tokens(insert[0]) if insert else _read_by_form(data, first, reading)
 
 
 @lru_cache(maxsize=1024)
@@ -66,9 +72,7 @@ def _insert_tokens(head: bytes) -> tuple[bytes, ...]:
     return _read(head, 0, len(head), STANDARD)
 
 
-def _read(
-    data: ScriptBytes, first: int, end: int, reading: Reading
-) -> tuple[bytes, ...]:
+def _read(data: bytes, first: int, end: int, reading: Reading) -> tuple[bytes, ...]:
     """Find the tokens by one call; form by form where a pattern does not tell them."""
     head_end = min(end, first + HEAD_BYTES)
     found = reading.form.findall(data, first, head_end)
@@ -85,10 +89,10 @@ def _read(
     return _read_by_form(data, first, reading)
 
 
-def _read_by_form(data: ScriptBytes, first: int, reading: Reading) -> tuple[bytes, ...]:
+def _read_by_form(data: Content, first: int, reading: Reading) -> tuple[bytes, ...]:
     tokens: list[bytes] = []
     limit = TOKEN_LIMIT
-    for start, end, is_word in forms(data, first, reading):
+    for start, end, is_word in iter_forms(data, first, reading):
         token = data[start : min(end, start + TOKEN_BYTES)]
         if token in _STOPS:
             break

@@ -58,9 +58,9 @@ def test_copied_data_passes_through_a_little_memory(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("size", [MIB, 20 * MIB], ids=["cut", "grown"])
+@pytest.mark.parametrize("how", ["cut", "grown", "written anew"])
 def test_a_file_that_changes_while_it_is_sent_closes_the_gate(
-    gate: Gate, database: Database, tmp_path: Path, size: int
+    gate: Gate, database: Database, tmp_path: Path, how: str
 ) -> None:
     """A checkout into the folder that is mounted: nothing of the file is left."""
     file = write_migrations(tmp_path / "large", {}) / "001_large.sql"
@@ -83,7 +83,12 @@ def test_a_file_that_changes_while_it_is_sent_closes_the_gate(
             "SELECT FROM pg_locks WHERE relation = 'busy'::regclass AND NOT granted"
         )
         until(lambda: database.fetch(waiting))
-        os.truncate(file, size)
+        if how == "written anew":
+            with file.open("r+b") as opened:
+                opened.seek(MIB)
+                opened.write(b"y" * (17 * MIB))
+        else:
+            os.truncate(file, {"cut": MIB, "grown": 20 * MIB}[how])
         other.execute("COMMIT")
         run = process.wait()
     assert run.exit_code == 1, run.output
@@ -91,3 +96,37 @@ def test_a_file_that_changes_while_it_is_sent_closes_the_gate(
     assert run.verdict["file"] == "001_large.sql"
     assert run.verdict["error_message"].endswith("changed while the gate was running")
     assert database.fetch("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_a_file_that_is_written_anew_before_its_turn_closes_the_gate(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """Though neither its size nor its time says so: what is sent is what was judged."""
+    row = ", (1)\n"
+    files = {
+        "001_a.sql": "CREATE TABLE t (a int); LOCK TABLE busy;",
+        "002_b.sql": "INSERT INTO t VALUES (1)\n" + row * (5 * MIB // len(row)),
+    }
+    folder = write_migrations(tmp_path / "migrations", files)
+    database.execute("CREATE TABLE busy ()")
+    with closing(database.connect()) as other:
+        other.execute("BEGIN; LOCK TABLE busy")
+        environ = {"GATE_DDL_LOCK_TIMEOUT": "30s"}
+        process = gate.start(database=database, migrations=folder, env=environ)
+        waiting = (
+            "SELECT FROM pg_locks WHERE relation = 'busy'::regclass AND NOT granted"
+        )
+        until(lambda: database.fetch(waiting))
+        file = folder / "002_b.sql"
+        facts = file.stat()
+        with file.open("r+b") as opened:
+            opened.seek(len(row) * -1000, os.SEEK_END)
+            opened.write(row.replace("1", "2").encode())
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        other.execute("COMMIT")
+        run = process.wait()
+    assert run.exit_code == 1, run.output
+    assert run.verdict["reason"] == "files"
+    assert run.verdict["file"] == "002_b.sql"
+    assert database.fetch("SELECT count(*) FROM t") == [(0,)]
+    assert database.fetch("SELECT version FROM schema_migrations") == [("001_a.sql",)]

@@ -111,7 +111,7 @@ report report.errors report.events report.log report.outcomes report.verdict
 session session.session
 settings settings.connection_string settings.database settings.durations settings.libpq
 settings.settings
-statements statements.blocks
+statements statements.contents
 """
 # What else they can do without: the least of these costs as much as five of ours.
 TOO_DEAR = {

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
-
-from pathlib import Path
-
 import pytest
 
 from migration_gate.statements import (
     ScriptError,
     Statement,
-    iter_statements,
     leading_comments,
     place,
     psql_command,
@@ -272,17 +267,6 @@ def test_tokens_are_few_and_short() -> None:
     script = b"DO $$" + b"x" * 5000 + b"$$ " + b", a" * 5000
     tokens = split(script)[0].tokens
     assert (len(tokens), max(map(len, tokens))) == (24, 1024)
-
-
-def test_a_map_is_split_like_bytes(tmp_path: Path) -> None:
-    """Large files are read as a map."""
-    script = b"SELECT '\xc3\xa9';\nDO $a$ ; $a$;\nCOPY t FROM stdin;\n1\n\\.\nEND;"
-    path = tmp_path / "a.sql"
-    path.write_bytes(script)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as m:
-        assert tuple(iter_statements(m)) == split(script)
-        assert place(m, 15) == place(script, 15)
-        assert list(leading_comments(m)) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import assume, example, given, reject
 from hypothesis import strategies as st
 
@@ -79,7 +81,7 @@ built_scripts = st.lists(
 )
 
 
-def pieces_or_fault(script: bytes) -> tuple[Statement, ...] | ScriptError:
+def pieces_or_fault(script: bytes) -> Sequence[Statement] | ScriptError:
     """Split what may be no script."""
     try:
         return split(script)
@@ -87,7 +89,7 @@ def pieces_or_fault(script: bytes) -> tuple[Statement, ...] | ScriptError:
         return error
 
 
-def pieces_of(script: bytes) -> tuple[Statement, ...]:
+def pieces_of(script: bytes) -> Sequence[Statement]:
     """Split what may be no script, and pass over what is none."""
     pieces = pieces_or_fault(script)
     if isinstance(pieces, ScriptError):
