@@ -271,7 +271,7 @@ def test_a_database_and_a_role_that_come_late_are_waited_for(
     late = databases.name()
     role = database.role(attributes="NOLOGIN").changed(dbname=late.name)
     process = gate.start("check", database=role, migrations=FILES)
-    assert process.wait_for("database.retry_scheduled")["reason"] == "login_refused"
+    assert process.wait_for("database.retry_scheduled")["reason"] == "no_login"
     with closing(databases.server.connect()) as conn:
         conn.execute(f"ALTER ROLE {role.user} LOGIN")
         retry = process.wait_for("database.retry_scheduled", count=2)
