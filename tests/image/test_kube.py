@@ -286,7 +286,8 @@ def test_what_waits_for_the_rollout_is_applied_after_it(cluster: Cluster) -> Non
         gate["env"].append({"name": "GATE_PHASE", "value": "before"})
     cluster.play(files, job)
     wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
-    assert cluster.verdict("shop-migrate-1-0-0-pod-gate")["applied"] == list(GOOD)
+    said = cluster.verdict("shop-migrate-1-0-0-pod-gate")
+    assert said["applied"] == list(GOOD), said
     assert cluster.play(files, deployment).returncode == 0
     assert cluster.state("shop-pod-app") == ("running", 0)
 
