@@ -16,7 +16,7 @@ lint: venv  ## what CI asks of the code's form
 faults: venv  ## every fault at every message: points tried and survived; half an hour
 	@.venv/bin/python -m tests.faults $(ARGS)
 
-refusals: venv  ## each statement refused with each SQLSTATE: tried and told right; hours
+refusals: venv  ## statements refused with each SQLSTATE, in six scenarios: tried and told right
 	@.venv/bin/python -m tests.refusals $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included

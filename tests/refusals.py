@@ -1,13 +1,16 @@
 """
 A server that says no: each statement, refused in turn with each SQLSTATE.
 
-    python -m tests.refusals [--state SQLSTATE]... [--every N] [--labs N]
+    python -m tests.refusals [--scenario NAME]... [--state SQLSTATE]... [--all]
+                             [--every N] [--labs N]
 
-An undisturbed run is recorded first. Then, for each statement that it sent and each
-SQLSTATE, a run on a fresh database is refused that statement, once or each time, and
-another start follows. A proxy has the server fail there, so that the transaction is
-where it would be, and changes the words of the answer. Prints how many refusals were
-tried and told right; exits 1 when one was not.
+An undisturbed run of each scenario is recorded first. Then, for each statement that it
+sent and each SQLSTATE, a run on a fresh database is refused that statement, once or
+each time, and another start follows. A proxy has the server fail there, so that the
+transaction is where it would be, and changes the words of the answer. Unless all are
+wanted, what is alike is met in turn: SQLSTATEs that nothing in the gate asks for, and
+statements that read as one before. Prints how many refusals were tried and told right;
+exits 1 when one was not.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ import threading
 import time
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -49,23 +52,13 @@ from tests.faults import (
     wait_until_alone,
 )
 from tests.fix_gate import write_migrations
+from tests.fix_pgbouncer import PgBouncer
 from tests.fix_postgres import Database, look_at
 from tests.fix_proxy import Link, Message, Proxy, Sender
 from tests.forks import Ended, Forker
+from tests.refusal_stories import ALIKE, FATAL, STATES, judge_story
 
 
-# One of each class that can meet a statement, and of what the gate tells apart.
-STATES: Final = (
-    *("08006", "0A000", "21000", "22012", "23505", "23514", "25006", "25P02"),
-    *("28000", "2BP01", "39P03", "40001", "40003", "40P01", "42501", "42601", "42704"),
-    *("42P01", "42P07", "53100", "53200", "53400", "54000", "55000", "55006", "55P03"),
-    *("57014", "57P01", "57P03", "57P05", "58030", "F0000", "HV000", "P0001"),
-    *("XX000", "XX001"),
-)
-FATAL: Final = frozenset({"57P01", "57P05", "XX001"})
-# What is there already is somebody else's work, and what is gone was removed: they
-# have stories of their own, where the gate asks for it.
-EXPLAINED: Final = frozenset({"22012", "23505", "42704", "42P01", "42P07"})
 OF_FILE: Final = "/* file */"
 FAILS: Final = b"SELECT 1/0"
 RUN_TIMEOUT_S: Final = 30.0
@@ -78,20 +71,72 @@ SETTINGS: Final = MappingProxyType(
         "GATE_TIMEOUT": "20s",
     }
 )
+OWNER: Final = "refusals_owner"
+LAST: Final = "004_last"
 FILES: Final = {
     "001_log.sql": OF_FILE
     + (LOG + TABLE + note("001")).replace(";\n", f";\n{OF_FILE}"),
     "002_next.sql": OF_FILE + note("002"),
     "003_outside.sql": f"{OF_FILE}CREATE INDEX CONCURRENTLY t_name ON t (name);\n"
     f"{OF_FILE}{note('003')}",
-    "004_last.sql": OF_FILE + note("004"),
+    f"{LAST}.sql": OF_FILE + note("004"),
 }
+ALL_BUT_LAST: Final = {name: text for name, text in FILES.items() if LAST not in name}
+WITHOUT_INDEX: Final = FILES | {
+    "003_outside.sql": f"-- gate: no-transaction\n{OF_FILE}{note('003')}"
+}
+# So many of the SQLSTATEs that are alike meet a statement, and so many of all of them
+# one that reads as another before it.
+ALIKE_AT_ONCE: Final = 2
+AGAIN_AT_ONCE: Final = 3
+# After these the gate may go on, and meet the same again.
+TRIED_AGAIN: Final = LOSSES | NOT_NOW | FATAL | {"22012", "23505", "42704", "42P07"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scenario:
+    """
+    What a gate is called with, in a database where these files are applied already.
+
+    ``setup`` makes the database what it is before that. ``pooled`` puts a transaction
+    pooler between proxy and server.
+    """
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=lambda: FILES)
+    applied: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    setup: str = ""
+    pooled: bool = False
+
+
+SCENARIOS: Final = (
+    Scenario(name="migrate"),
+    Scenario(
+        name="role",
+        env={"GATE_ROLE": OWNER},
+        setup=f"GRANT ALL ON SCHEMA public TO {OWNER}",
+    ),
+    Scenario(name="pooled", files=WITHOUT_INDEX, pooled=True),
+    Scenario(name="check", applied=FILES, command=("check",)),
+    Scenario(name="status", applied=FILES, command=("status",)),
+    Scenario(
+        name="resolve",
+        applied=ALL_BUT_LAST,
+        command=("resolve", LAST, "--applied"),
+    ),
+)
+
+
+BY_NAME: Final = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A statement, counted from 0 in its message and from 1 in its session."""
 
+    scenario: Scenario
     session: int
     message: int
     statement: int
@@ -111,7 +156,8 @@ class Refusal:
         text = " ".join(self.point.text.decode(errors="replace").split())[:90]
         how = "each time" if self.lasts else "once"
         whose = "the file's" if self.point.is_file else "the gate's own"
-        return f"{self.sqlstate} {how} at {whose}: {text}"
+        name = self.point.scenario.name
+        return f"{name}: {self.sqlstate} {how} at {whose}: {text}"
 
 
 class Refuser(Proxy):
@@ -135,7 +181,11 @@ class Refuser(Proxy):
         self.fired.clear()
         self._refusal = refusal
 
-    def points(self) -> Iterator[Point]:
+    def point_to(self, server: Server | PgBouncer) -> None:
+        """Pass new connections on to a server, or to a pooler before it."""
+        self._upstream = (server.host, server.port)
+
+    def points(self, scenario: Scenario) -> Iterator[Point]:
         """Yield each statement that was sent."""
         for session, link in enumerate(self.settled()):
             number = 0
@@ -146,6 +196,7 @@ class Refuser(Proxy):
                 for index, (start, end) in enumerate(_statements(message)):
                     text = _text(message)[start:end]
                     yield Point(
+                        scenario=scenario,
                         session=session,
                         message=number,
                         statement=index,
@@ -244,7 +295,9 @@ class Lab:
         self._stack = ExitStack()
         self._numbers = itertools.count(1)
         self._hands = ThreadPoolExecutor(1)
-        self._expected: State | None = None
+        self._expected: dict[Scenario, State] = {}
+        self._templates: set[Scenario] = set()
+        self._pooler: PgBouncer | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -257,23 +310,26 @@ class Lab:
                 Refuser(self.server.host, self.server.port)
             )
             self._forker = stack.enter_context(closing(Forker(self._folder)))
-            write_migrations(self._folder / "migrations", FILES)
+            self._admin = stack.enter_context(closing(self._connect()))
+            self._admin.execute(f"CREATE ROLE {OWNER}")
+            self._shared = look_at(self.server.conninfo, self.server)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def record(self) -> list[Point]:
+    def record(self, scenario: Scenario) -> list[Point]:
         """Run undisturbed; return each statement that was sent."""
-        with self._database() as database:
+        with self._database(scenario) as database:
+            self._aim(scenario)
             self.proxy.arm(None)
-            ended = self._run(self.proxy.through(database))
+            ended = self._run(scenario, scenario.files, self.proxy.through(database))
             if ended.exit_code != 0:
                 text = f"an undisturbed run ended with {ended.story}"
                 raise NotSurvivedError(text)
-            points = list(self.proxy.points())
-            self._expected = self._look(database)
+            points = list(self.proxy.points(scenario))
+            self._expected[scenario] = self._look(scenario, database)
         return points
 
     def expect(self, other: Lab) -> None:
@@ -287,119 +343,137 @@ class Lab:
         Raises:
             NotSurvivedError: The story was wrong, or something was left.
         """
-        with self._database() as database:
+        point = refusal.point
+        scenario, expected = point.scenario, self._expected[point.scenario]
+        with self._database(scenario) as database:
+            self._aim(scenario)
             self.proxy.arm(refusal)
-            ended = self._run(self.proxy.through(database))
+            ended = self._run(scenario, scenario.files, self.proxy.through(database))
             was_met = self.proxy.fired.is_set()
             self.proxy.arm(None)
             if was_met:
-                judge_story(refusal, ended)
+                judge_story(point.text, refusal.sqlstate, ended, is_file=point.is_file)
             with closing(database.connect()) as conn:
-                wait_until_alone(conn, pooled=False)
-            again = self._run(database)
+                wait_until_alone(conn, pooled=scenario.pooled)
+            again = self._run(scenario, scenario.files, database)
             if again.exit_code != 0:
                 text = f"another start ended with {again.story}"
                 raise NotSurvivedError(text)
-            found = self._look(database)
-            if found != self._expected:
-                text = f"there is {found} instead of {self._expected}"
+            found = self._look(scenario, database)
+            if found != expected:
+                text = f"there is {found} instead of {expected}"
                 raise NotSurvivedError(text)
         return was_met
 
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[Database]:
-        name = f"refusals_{next(self._numbers)}"
-        with closing(self._admin()) as conn:
-            conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        shared = look_at(self.server.conninfo, self.server)
-        conninfo = {**self.server.conninfo, "dbname": name}
-        try:
-            yield Database(server=shared, conninfo=conninfo)
-        finally:
-            with closing(self._admin()) as conn:
-                conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    def _aim(self, scenario: Scenario) -> None:
+        """Let the proxy lead to the server, or to a pooler in front of it."""
+        if not scenario.pooled:
+            self.proxy.point_to(self.server)
+            return
+        if self._pooler is None:
+            whole = Database(server=self._shared, conninfo=self.server.conninfo)
+            folder = self._folder / "pooler" / "x"
+            pooler = PgBouncer(folder, whole, {"pool_mode": "transaction"}, "*")
+            self._hands.submit(pooler.__enter__).result()
+            self._stack.push(pooler)
+            self._pooler = pooler
+        self.proxy.point_to(self._pooler)
 
-    def _admin(self) -> psycopg.Connection[Any]:
+    @contextlib.contextmanager
+    def _database(self, scenario: Scenario) -> Iterator[Database]:
+        """Make a database as the scenario begins: a copy of the first such one."""
+        template = f"template_{scenario.name}"
+        if scenario not in self._templates:
+            self._admin.execute(f"CREATE DATABASE {template} TEMPLATE template0")
+            first = self._named(template)
+            if scenario.setup:
+                first.execute(scenario.setup)
+            if scenario.applied:
+                self._run(replace(scenario, command=()), scenario.applied, first)
+            self._templates.add(scenario)
+        name = f"refusals_{next(self._numbers)}"
+        self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self._named(name)
+        finally:
+            self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _named(self, name: str) -> Database:
+        conninfo = {**self.server.conninfo, "dbname": name}
+        return Database(server=self._shared, conninfo=conninfo)
+
+    def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(**self.server.conninfo, autocommit=True)  # type: ignore[arg-type]  # all of them are texts
 
-    def _run(self, database: Database) -> Ended:
+    def _run(
+        self, scenario: Scenario, files: Mapping[str, str], database: Database
+    ) -> Ended:
+        folder = self._folder / f"files-{abs(hash(tuple(files.items())))}"
+        if not folder.exists():
+            write_migrations(folder, files)
         environ = {
             **database.environ(),
             **SETTINGS,
-            "GATE_MIGRATIONS": str(self._folder / "migrations"),
+            **scenario.env,
+            "GATE_MIGRATIONS": str(folder),
             "GATE_TERMINATION_LOG": str(self._folder / "termination-log"),
         }
-        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S)
+        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S, scenario.command)
         return ended
 
-    def _look(self, database: Database) -> State:
+    def _look(self, scenario: Scenario, database: Database) -> State:
         """Return what is there, but for what the last failures were."""
         with closing(database.connect()) as conn:
-            wait_until_alone(conn, pooled=False)
-            names = [name for name in CONTENTS if name != "app.u"]
+            wait_until_alone(conn, pooled=scenario.pooled)
             schema = conn.execute(SCHEMA).fetchall()
+            present = [
+                name
+                for name in CONTENTS
+                if conn.execute("SELECT to_regclass(%s)", [name]).fetchone() != (None,)
+            ]
             return State(
                 [row for row in schema if "_failure" not in str(row)],
-                {name: conn.execute(CONTENTS[name]).fetchall() for name in names},
+                {name: conn.execute(CONTENTS[name]).fetchall() for name in present},
             )
 
 
-def judge_story(refusal: Refusal, ended: Ended) -> None:
-    """
-    Require that the run went on, or that its last line says what was refused.
-
-    Raises:
-        NotSurvivedError: It says something else.
-    """
-    verdict, sqlstate = ended.verdict, refusal.sqlstate
-    reason = verdict.get("reason")
-    message = str(verdict.get("error_message", ""))
-    is_named = sqlstate in message or verdict.get("sqlstate") == sqlstate
-    story = None
-    if ended.exit_code not in {0, 1} or not verdict:
-        story = "it has no verdict"
-    elif ended.exit_code == 0:
-        return
-    elif reason in {"internal", "deadline", None}:
-        story = f"it is {reason}"
-    elif reason == "unreachable" and sqlstate not in LOSSES | FATAL | NOT_NOW:
-        story = "it tells of a lost connection"
-    elif "lost" in message and sqlstate not in LOSSES | FATAL:
-        story = "it tells of a loss"
-    elif "lacks" in message or "may not" in message:
-        story = "it tells of a right that is there"
-    elif not is_named and sqlstate not in EXPLAINED:
-        story = "it does not name what was refused"
-    elif reason == "migration_failed" and not refusal.point.is_file:
-        is_commit = refusal.point.text.strip().startswith(COMMIT_WORDS)
-        story = None if is_commit else "it blames a file"
-    if story is not None:
-        text = f"{story}: {ended.story}"
-        raise NotSurvivedError(text)
-
-
-# What the file has deferred fails there.
-COMMIT_WORDS: Final = (b"COMMIT", b"SET CONSTRAINTS ALL IMMEDIATE")
-
-
 def refusals(
-    points: Sequence[Point], states: Sequence[str], every: int = 1
+    points: Sequence[Point],
+    states: Sequence[str] = STATES,
+    every: int = 1,
+    *,
+    is_whole: bool = False,
 ) -> list[Refusal]:
-    """Return each point with each state, once and lasting; of these each so-manieth."""
-    chosen = [
-        Refusal(point=point, sqlstate=state, lasts=lasts)
-        for point in points
-        for state in states
-        for lasts in (False, True)
+    """
+    Return each point with each state, once and lasting; of these each so-manieth.
+
+    Args:
+        is_whole: Of what is alike all, and not some in turn.
+    """
+    seen: set[tuple[Scenario, bytes]] = set()
+    forms: set[bytes] = set()
+    alike = itertools.cycle([state for state in states if state in ALIKE] or [None])
+    turn = itertools.cycle(states)
+    chosen = []
+    for point in points:
+        form = _form(point.text)
         # What lasts is the same for all that read alike.
-        if not lasts or _is_first(points, point)
-    ]
+        is_first = (point.scenario, form) not in seen
+        if is_whole or form not in forms:
+            met = [state for state in states if is_whole or state not in ALIKE]
+            if not is_whole:
+                met += filter(None, itertools.islice(alike, ALIKE_AT_ONCE))
+        else:
+            met = list(itertools.islice(turn, AGAIN_AT_ONCE))
+        seen.add((point.scenario, form))
+        forms.add(form)
+        chosen += [
+            Refusal(point=point, sqlstate=state, lasts=lasts)
+            for state in dict.fromkeys(met)
+            for lasts in (False, True)
+            if not lasts or (is_first and (is_whole or state in TRIED_AGAIN))
+        ]
     return chosen[::every]
-
-
-def _is_first(points: Sequence[Point], point: Point) -> bool:
-    alike = (p for p in points if _form(p.text) == _form(point.text))
-    return next(alike) is point
 
 
 @dataclass(slots=True)
@@ -473,6 +547,8 @@ def main() -> int:
     """Run the campaign; return 1 where a refusal was not told right."""
     parser = argparse.ArgumentParser(prog="python -m tests.refusals")
     parser.add_argument("--state", action="append", choices=STATES)
+    parser.add_argument("--scenario", action="append", choices=[*BY_NAME])
+    parser.add_argument("--all", action="store_true", help="what is alike, too")
     parser.add_argument("--every", type=int, default=1, help="of them, each Nth")
     parser.add_argument("--labs", type=int, default=2 * (os.cpu_count() or 1))
     wanted = parser.parse_args()
@@ -483,13 +559,19 @@ def main() -> int:
             stack.enter_context(Lab(f"refusals-{n}", folder))
             for n in range(wanted.labs)
         ]
-        points = labs[0].record()
+        points = []
+        for name in wanted.scenario or BY_NAME:
+            points += labs[0].record(BY_NAME[name])
         for lab in labs[1:]:
             lab.expect(labs[0])
         own = sum(not point.is_file for point in points)
         say(f"{len(points)} statements, {own} of them the gate's own")
         campaign = Campaign(labs)
-        campaign.run(refusals(points, wanted.state or STATES, wanted.every))
+        states = wanted.state or STATES
+        is_whole = wanted.all or wanted.state is not None
+        chosen = refusals(points, states, wanted.every, is_whole=is_whole)
+        say(f"{len(chosen)} refusals")
+        campaign.run(chosen)
         show(campaign)
     say(f"{len(campaign.failures)} not right, {time.monotonic() - started_s:.0f} s")
     return 1 if campaign.failures else 0

@@ -10,7 +10,7 @@ so that no gate takes for applied what is half undone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -32,7 +32,9 @@ from migration_gate.applying.unfinished import (
     was_done,
 )
 from migration_gate.connection.qualified import qualified
+from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.simple_query import Row
+from migration_gate.connection.waits import Stopped, check_stop, ending
 from migration_gate.execution.compose import to_messages
 from migration_gate.execution.exchange import (
     NO_HOOKS,
@@ -334,17 +336,13 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     _prepare_session(run, unit)
     with worker.translated("ask what is there before the statement"):
         before = note_before(worker.conn, unit)
-    with _writing_progress(held, worker):
-        intent = Progress(
-            number=number,
-            digest=digest_unit(run.task.script, unit),
-            state="started",
-            before=before,
-        )
-        if run.takes_row(unit):
-            begin_undoing(held.conn, worker.table, version, intent, run.task.undoes)
-        else:
-            write_intent(held.conn, worker.table, version, intent)
+    intent = Progress(
+        number=number,
+        digest=digest_unit(run.task.script, unit),
+        state="started",
+        before=before,
+    )
+    _declare(run, unit, intent)
     try:
         message = single(run.task, unit.statements)
         terms = Terms(
@@ -363,17 +361,49 @@ def _run_alone(run: _Run, unit: Unit) -> None:
                 tidy(worker.conn, unit, before)
         except ServerRefusedError as refusal:
             raise _left_over(error, refusal) from error
-        with _writing_progress(held, worker):
-            held.conn.execute(
-                give_up_undoing(worker.table, version, number)
-                if run.task.is_back
-                else delete_units(worker.table, version, [number])
-            )
+        _take_back(run, number)
         _forget_session(worker)
         raise
     with _writing_progress(held, worker):
         held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)
+
+
+def _declare(run: _Run, unit: Unit, intent: Progress) -> None:
+    """
+    Write down what is about to be sent.
+
+    A wish to stop is acted on when it is known to be written: only then is it sure that
+    it can be taken back, and nobody is asked about a statement that never ran.
+
+    Raises:
+        Stopped: The run is to stop, and nothing was sent.
+    """
+    held, table, version = run.held, run.worker.table, run.task.version
+    with ending(), _writing_progress(held, run.worker):
+        if run.takes_row(unit):
+            begin_undoing(held.conn, table, version, intent, run.task.undoes)
+        else:
+            write_intent(held.conn, table, version, intent)
+    try:
+        check_stop()
+    except Stopped:
+        # What the catalogue tells of keeps what it said before an earlier attempt.
+        if not catalogue_tells(unit):
+            with ending(), suppress(*NO_ANSWER):
+                _take_back(run, intent.number)
+        raise
+
+
+def _take_back(run: _Run, number: int) -> None:
+    """Remove what was written of a statement that has left nothing."""
+    table, version = run.worker.table, run.task.version
+    with _writing_progress(run.held, run.worker):
+        run.held.conn.execute(
+            give_up_undoing(table, version, number)
+            if run.task.is_back
+            else delete_units(table, version, [number])
+        )
 
 
 @contextmanager

@@ -27,11 +27,7 @@ from migration_gate.report.errors import (
     UnresolvedError,
 )
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import (
-    AlreadyAppliedError,
-    ConnectionLostError,
-    RefusedForNowError,
-)
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.session.session import Session
 from migration_gate.statements import created_index
 
@@ -57,10 +53,9 @@ def by_hand() -> Iterator[None]:
             hint="Nothing was written. Look with the command status, then give the "
             "command again.",
         ) from error
-    except (ConnectionLostError, AlreadyAppliedError) as error:
+    except ConnectionLostError as error:
         raise DatabaseUnreachableError(
-            "the connection was lost, or another gate was faster, while the history "
-            "was written",
+            f"the connection was lost while the history was written: {error}",
             hint="Look with the command status whether it was, or give the command "
             "again.",
         ) from error

@@ -128,9 +128,11 @@ def _create(  # noqa: PLR0913  # private, called once
             conn.execute(_begin(is_alone=name.schema is not None))
             if name.schema is None:
                 _require_none(conn, seen, name, role)
-            conn.execute(_creation(table, maker, exists=seen.schema_exists, fill=fill))
-        except MADE_MEANWHILE as error:
-            raise HistoryMadeError(shown) from error
+            creation = _creation(table, maker, exists=seen.schema_exists, fill=fill)
+            try:
+                conn.execute(creation)
+            except MADE_MEANWHILE as error:
+                raise HistoryMadeError(shown) from error
         except psycopg.errors.LockNotAvailable as error:
             raise HistoryError(
                 f'could not make table "{shown}" within {MAKE_LIMIT_S} s: '

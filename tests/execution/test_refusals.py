@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.refusals import STATES, Campaign, Lab, refusals
+from tests.refusals import SCENARIOS, Campaign, Lab, refusals
 
 
 # Prime, so that neither the states nor what lasts is met in step.
@@ -26,9 +26,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.timeout(240)
 def test_a_refused_statement_is_told_as_what_it_is(lab: Lab) -> None:
     """Never as the gate's fault, a loss that is none, or a right that is there."""
-    points = lab.record()
+    points = [point for scenario in SCENARIOS for point in lab.record(scenario)]
     campaign = Campaign([lab])
-    chosen = refusals(points, STATES, APART)
+    chosen = refusals(points, every=APART)
     campaign.run(chosen)
 
     assert campaign.failures == []
