@@ -9,6 +9,6 @@ GATE_TIMEOUT; ``steps`` is what commands share; ``migrate`` is the main path, an
 ``apply`` what it does when something is pending; ``check`` (with ``wait``), ``status``
 (with ``plan``), ``resolve``, ``rollback``, ``adopt``, ``baseline`` and ``new`` are
 the others; ``recording`` writes what is said to be applied; ``last_failure`` writes
-down, and tells, why an attempt failed; ``answers`` is what commands print;
-``telemetry`` is who follows a run from outside.
+down, and tells, why an attempt failed; ``answers`` is what commands print,
+``page`` what ``status --html`` does; ``telemetry`` is who follows a run from outside.
 """

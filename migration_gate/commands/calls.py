@@ -90,6 +90,16 @@ def _take_json(parser: ArgumentParser) -> None:
     )
 
 
+def _take_form(parser: ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", dest="as_json", action="store_true", help="answer a program"
+    )
+    form.add_argument(
+        "--html", dest="as_html", action="store_true", help="answer with a page"
+    )
+
+
 def _take_answer(parser: ArgumentParser) -> None:
     parser.add_argument(
         "versions",
@@ -190,7 +200,7 @@ COMMANDS: Final = {
         "files and history side by side",
         module="status",
         function="show_status",
-        arguments=_take_json,
+        arguments=_take_form,
         answers=True,
     ),
     "plan": Command(

@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from migration_gate.commands.answers import (
     PlanLine,
     RecordedLine,
+    StatusLine,
     describe_plan,
     describe_recorded,
     describe_status,
@@ -38,19 +40,23 @@ from migration_gate.planning.phases import (
 from migration_gate.planning.plan import Plan, make_plan, require_agreement
 from migration_gate.report.errors import (
     GateError,
+    HistoryError,
     IncompleteError,
     MigrationFilesError,
 )
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
+from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
 STDOUT = 1
 
 
-def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
+def show_status(
+    settings: Settings, log: Log, tally: Tally, *, as_json: bool, as_html: bool
+) -> None:
     """
     Print files and history side by side.
 
@@ -62,16 +68,14 @@ def show_status(settings: Settings, log: Log, tally: Tally, *, as_json: bool) ->
     lines = make_status(
         seen.plan, seen.history, seen.unfinished, seen.half_undone, seen.failures
     )
-    write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
-    _require_agreement(seen.plan, settings)
-    if seen.plan.pending:
-        raise incomplete(seen.plan.pending, seen.failures)
-    if seen.recorded:
-        raise IncompleteError(
-            f"{len(seen.recorded)} migrations count as applied, and are not recorded",
-            hint="The command migrate records them first; plan says why they count.",
-        )
     tally.outcome = f"{len(seen.plan.applied)} applied, nothing pending"
+    error = _find_error(seen, settings)
+    if as_html:
+        write_line(STDOUT, _to_page(seen, settings, tally.outcome, error, lines))
+    else:
+        write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
+    if error is not None:
+        raise error
 
 
 def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> None:
@@ -99,6 +103,44 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     tally.outcome = f"{len(plan.pending)} pending, nothing was applied"
 
 
+def _find_error(seen: _Seen, settings: Settings) -> GateError | None:
+    """Return what closes the gate; None where nothing does."""
+    try:
+        _require_agreement(seen.plan, settings)
+    except HistoryError as error:
+        return error
+    if seen.plan.pending:
+        return incomplete(seen.plan.pending, seen.failures)
+    if seen.recorded:
+        return IncompleteError(
+            f"{len(seen.recorded)} migrations count as applied, and are not recorded",
+            hint="The command migrate records them first; plan says why they count.",
+        )
+    return None
+
+
+def _to_page(
+    seen: _Seen,
+    settings: Settings,
+    outcome: str,
+    error: GateError | None,
+    lines: Sequence[StatusLine],
+) -> str:
+    from migration_gate.commands.page import Heading, to_html
+
+    database = shown(known_parameters(settings.database))
+    heading = Heading(
+        database=database["database"] or "the database",
+        host=database["host"] or "its server",
+        server_version=seen.server_version,
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        outcome=outcome,
+        closed="" if error is None else str(error),
+        hint="" if error is None else error.hint,
+    )
+    return to_html(heading, lines)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     """
@@ -115,6 +157,7 @@ class _Seen:
     unfinished: tuple[str, ...]
     half_undone: tuple[str, ...]
     failures: tuple[Failure, ...]
+    server_version: str
     recorded: tuple[RecordedLine, ...] = ()
 
 
@@ -147,6 +190,7 @@ def _look_once(
         unfinished=tuple(reached),
         half_undone=tuple(version for version, unit in reached.items() if unit < 0),
         failures=failures,
+        server_version=f"{version // 10000}.{version % 10000}",
         recorded=recorded,
     )
 
