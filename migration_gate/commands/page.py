@@ -1,5 +1,5 @@
 """
-What status --html writes: one page that needs nothing else. Pure.
+What status --html writes: one page that needs nothing else.
 
 No script, no image, no request: what it looks like is in its head, and which lines are
 shown follows from the choice at its top.
