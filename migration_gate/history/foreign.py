@@ -212,12 +212,14 @@ def find_adopted(
         )
     if ours and ours[0].count is None:
         where = f'"{ours[0].schema}.{ours[0].table}"'
+        login = quote_name(conn.info.user)
         raise HistoryError(
             f"cannot take over table {where}: it has {ours[0].unread}",
-            hint="Nothing was written. Start the gate as the role that owns it, or "
-            "GRANT SELECT on it and USAGE on its schema to the login role and set "
-            "GATE_ROLE to that owner; where another session has it locked, let that "
-            "end first.",
+            hint="Nothing was written. "
+            f"GRANT USAGE ON SCHEMA {quote_name(ours[0].schema)} TO {login}; "
+            f"GRANT SELECT ON {quote_name(ours[0].schema)}.{quote_name(ours[0].table)} "
+            f"TO {login}; and set GATE_ROLE to its owner, or start the gate as that; "
+            "where another session has it locked, let that end first.",
         )
     return ours[0] if ours else None
 

@@ -13,45 +13,61 @@ class Reader(NamedTuple):
     """
     How a tool's rows are read: expressions over its columns.
 
-    ``tool`` is its name in ``tools.TOOLS``. Of several rows with one version the last
-    by ``order`` is what holds.
+    ``tool`` is its name in ``tools.TOOLS``, ``table`` the one that it makes by default,
+    in ``schema`` where that is its own. Of several rows with one version the last by
+    ``order`` is what holds.
     """
 
     tool: str
+    table: str
     version: str = "version"
     state: str = "'applied'"
     time: str = "NULL"
     checksum: str = "NULL"
     order: str = "version"
     counts: str = "true"
+    schema: str | None = None
 
 
 READERS: Final[Mapping[str, Reader]] = MappingProxyType(
     {
         "golang-migrate": Reader(
             "golang-migrate or Hasura",
+            "schema_migrations",
             state="CASE WHEN dirty THEN 'failed' ELSE 'applied' END",
         ),
-        "dbmate": Reader("dbmate or Rails"),
+        "dbmate": Reader("dbmate or Rails", "schema_migrations"),
         # An old goose writes a row for what it undoes; 0 is its own.
         "goose": Reader(
             "goose",
+            "goose_db_version",
             version="version_id",
             state="CASE WHEN is_applied THEN 'applied' ELSE 'undone' END",
             time="tstamp",
             order="id",
             counts="version_id > 0",
         ),
-        "tern": Reader("tern", counts="version > 0"),
+        "tern": Reader("tern", "schema_version", counts="version > 0"),
         "sql-migrate": Reader(
-            "sql-migrate", version="id", time="applied_at", order="id"
+            "sql-migrate",
+            "gorp_migrations",
+            version="id",
+            time="applied_at",
+            order="id",
         ),
         "node-pg-migrate": Reader(
-            "node-pg-migrate or db-migrate", version="name", time="run_on", order="id"
+            "node-pg-migrate or db-migrate",
+            "pgmigrations",
+            version="name",
+            time="run_on",
+            order="id",
         ),
-        "supabase": Reader("Supabase"),
+        "supabase": Reader(
+            "Supabase", "schema_migrations", schema="supabase_migrations"
+        ),
         "sqlx": Reader(
             "sqlx",
+            "_sqlx_migrations",
             state="CASE WHEN success THEN 'applied' ELSE 'failed' END",
             time="installed_on",
             checksum="pg_catalog.encode(checksum, 'hex')",
@@ -59,6 +75,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         # CoreMigrationType.java. Repeatable ones have no version, but a file's path.
         "flyway": Reader(
             "Flyway",
+            "flyway_schema_history",
             version="CASE WHEN version IS NULL "
             "THEN pg_catalog.regexp_replace(script, '^.*/', '') ELSE version END",
             state="CASE WHEN NOT success THEN 'failed' "
@@ -71,10 +88,11 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             order="installed_rank",
             counts="version IS NOT NULL OR script ~ '(^|/)R__[^/]*[.]sql$'",
         ),
-        "diesel": Reader("Diesel", time="run_on"),
+        "diesel": Reader("Diesel", "__diesel_schema_migrations", time="run_on"),
         # A name has a row for each attempt.
         "prisma": Reader(
             "Prisma",
+            "_prisma_migrations",
             version="migration_name",
             state="CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' "
             "WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END",
@@ -82,10 +100,17 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             checksum="checksum",
             order="rolled_back_at IS NULL, finished_at IS NULL, started_at",
         ),
-        "refinery": Reader("refinery", time="applied_on", checksum="checksum"),
+        "refinery": Reader(
+            "refinery",
+            "refinery_schema_history",
+            time="applied_on",
+            checksum="checksum",
+        ),
         # The row has the number alone of what is called 000001-words.sql.
         "graphile-migrate": Reader(
             "graphile-migrate",
+            "migrations",
+            schema="graphile_migrate",
             version="coalesce(pg_catalog.substring(filename, '^[0-9]+'), filename)",
             time="date",
             checksum="hash",
@@ -93,11 +118,16 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         ),
         # The time at which a file was made, by the journal.
         "drizzle": Reader(
-            "Drizzle", version="created_at", checksum="hash", order="created_at, id"
+            "Drizzle",
+            "__drizzle_migrations",
+            version="created_at",
+            checksum="hash",
+            order="created_at, id",
         ),
         # A row for each change set: planning.changesets makes files of them.
         "liquibase": Reader(
             "Liquibase",
+            "databasechangelog",
             version="pg_catalog.concat_ws('::', filename, id, author)",
             state="CASE WHEN exectype = ANY (ARRAY['SKIPPED', 'FAILED']) THEN 'failed' "
             "ELSE 'applied' END",
@@ -106,6 +136,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         ),
         "yoyo": Reader(
             "yoyo",
+            "_yoyo_migration",
             version="migration_id",
             time="applied_at_utc AT TIME ZONE 'UTC'",
             order="applied_at_utc",
@@ -113,6 +144,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         # sql/migrate/migrate.go: bit 1 is a baseline, bit 4 a person's word.
         "atlas": Reader(
             "Atlas",
+            "atlas_schema_revisions",
             state="CASE WHEN type = ANY (ARRAY[1, 3, 5, 7]) THEN 'baseline' "
             "WHEN type = ANY (ARRAY[4, 6]) THEN 'applied' "
             "WHEN applied <> total OR error <> '' THEN 'failed' ELSE 'applied' END",

@@ -137,9 +137,18 @@ class Session:
             READERS,
         )
 
+        reader = READERS[adopt.tool]
         with self.translated("look for other tools' histories"):
-            tool = READERS[adopt.tool].tool
-            return find_adopted(self.conn, self.settings.role, tool, adopt.table)
+            found = find_adopted(
+                self.conn, self.settings.role, reader.tool, adopt.table
+            )
+            if found is None:
+                from migration_gate.history.hidden import (  # noqa: PLC0415
+                    require_none_hidden,
+                )
+
+                require_none_hidden(self.conn, adopt.tool, reader, adopt.table)
+            return found
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
