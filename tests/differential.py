@@ -20,9 +20,10 @@ import tempfile
 import threading
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from pglast.ast import CopyStmt, FuncCall
@@ -274,7 +275,12 @@ def _copies_from_stdin(text: bytes) -> bool:
     return any(copy.is_from and copy.filename is None for copy in copies)
 
 
-def sent_by_psql(script: bytes, psql: str, server: ObedientServer) -> list[Sent]:
+def sent_by_psql(
+    script: bytes,
+    psql: str,
+    server: ObedientServer,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> list[Sent]:
     """Return what psql sends for a script, without its empty statements."""
     server.sent.clear()
     with tempfile.NamedTemporaryFile(suffix=".sql") as file:
@@ -286,6 +292,7 @@ def sent_by_psql(script: bytes, psql: str, server: ObedientServer) -> list[Sent]
                 *("-Xqd", f"host=127.0.0.1 port={server.port} sslmode=disable"),
                 *("-c", "\\unset USER", "-c", "\\unset DBNAME"),
                 *("-c", "\\unset LAST_ERROR_MESSAGE"),
+                *(f"--set={name}={value}" for name, value in variables.items()),
                 *("-f", file.name),
             ],
             env={"PGUSER": "x", "PGDATABASE": "x", "PGCLIENTENCODING": "UTF8"},
@@ -294,7 +301,7 @@ def sent_by_psql(script: bytes, psql: str, server: ObedientServer) -> list[Sent]
             timeout=60,
             check=False,
         )
-    return [sent for sent in server.sent if _one_line(sent.text)]
+    return [sent for sent in server.sent if one_line(sent.text)]
 
 
 def compare_with_psql(script: bytes, psql: str, server: ObedientServer) -> list[str]:
@@ -302,7 +309,7 @@ def compare_with_psql(script: bytes, psql: str, server: ObedientServer) -> list[
     ours = pieces_sent(script)
     theirs = sent_by_psql(script, psql, server)
     for number, (our, their) in enumerate(zip(ours, theirs, strict=False), 1):
-        if _one_line(our.text) != _one_line(their.text):
+        if one_line(our.text) != one_line(their.text):
             return [f"psql sends another statement {number}"]
         if our.copy_data != their.copy_data:
             return [f"psql sends other COPY data with statement {number}"]
@@ -311,7 +318,8 @@ def compare_with_psql(script: bytes, psql: str, server: ObedientServer) -> list[
     return []
 
 
-def _one_line(text: bytes) -> bytes:
+def one_line(text: bytes) -> bytes:
+    """Return a statement as it is compared."""
     # psql leaves out empty lines, and sends comments from before a statement.
     position = skip_blank(text, 0)
     while text[position : position + 1] == b";":

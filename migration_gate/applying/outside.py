@@ -52,6 +52,7 @@ from migration_gate.execution.frame import (
     select,
     session_limits,
     set_config,
+    set_variables,
 )
 from migration_gate.execution.message import Message, Own, Task, single
 from migration_gate.execution.retry import retry_while_locked
@@ -94,7 +95,6 @@ from migration_gate.session.marks import to_mark
 from migration_gate.session.session import Session
 from migration_gate.statements import (
     Statement,
-    place,
     setting_changed,
     string_syntax_set,
 )
@@ -193,7 +193,7 @@ def require_no_session(scripts: Iterable[Script]) -> None:
     for script in scripts:
         for unit in script.units:
             if unit.alone:
-                line, column = place(script.content, unit.statements[0].first)
+                line, column = script.place(unit.statements[0].first)
                 faults.append(
                     FileFault(
                         file=script.migration.file,
@@ -217,7 +217,7 @@ def _find_edited(task: Task, done: Mapping[int, Progress]) -> list[FileFault]:
         number = task.number_of(unit)
         row = done.get(number)
         if row is not None and row.digest != digest_unit(script, unit):
-            line, column = place(script.content, unit.statements[0].first)
+            line, column = script.place(unit.statements[0].first)
             faults.append(_edited(task, line, column))
         unseen.discard(number)
     if unseen:
@@ -293,6 +293,7 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
         *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
         *([own(worker, "gone", gone)] if run.takes_row(unit) else ()),
         own(worker, "row", row),
+        *set_variables(worker, script),
         *become_role(worker),
         *_replay(run),
     )
@@ -483,6 +484,7 @@ def _prepare_session(run: _Run, unit: Unit) -> None:
     waits = waits_harmlessly(unit)
     limits = session_limits(worker, script, lock_timeout=not waits)
     parts = [own(worker, "limits", limits)]
+    parts += set_variables(worker, script, is_local=False)
     role = worker.settings.role
     if role is not None:
         become = sql.SQL("SET ROLE {}").format(sql.Identifier(role))

@@ -25,7 +25,6 @@ from migration_gate.settings.spelling import closest
 from migration_gate.statements import (
     Statement,
     leading_comments,
-    place,
     setting_changed,
     without,
 )
@@ -71,7 +70,7 @@ def leave_out_unknown(held: Session, script: Script, log: Log) -> Script:
     dropped = unknown & DUMPED if _begins_as_dump(script) else set()
     _require_no_slip(script, {name: asked[name] for name in unknown - dropped}, known)
     for name in sorted(dropped):
-        line, _ = place(script.content, asked[name].first)
+        line, _ = script.place(asked[name].first)
         log.emit(
             MIGRATION_SETTING_SKIPPED,
             version=script.migration.version,
@@ -101,7 +100,7 @@ def _require_no_slip(
         meant = closest(name, known)
         if meant is None:
             continue  # or one that this role may not see: PostgreSQL will say
-        line, column = place(script.content, statement.first)
+        line, column = script.place(statement.first)
         faults.append(
             FileFault(
                 file=script.migration.file,

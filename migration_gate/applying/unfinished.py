@@ -38,7 +38,6 @@ from migration_gate.report.errors import MigrationFailedError, SqlError, Unresol
 from migration_gate.statements import (
     Statement,
     concurrent_index,
-    place,
 )
 from migration_gate.statements.names import TokenReader, is_string, string_value
 
@@ -187,7 +186,7 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
         (before["table"], index.name),
     ).fetchone()
     if row is not None and not row[0]:
-        line, column = place(script.content, unit.statements[0].first)
+        line, column = script.place(unit.statements[0].first)
         version = script.migration.version
         error = SqlError(
             version=version,
@@ -304,7 +303,7 @@ def _named_object(unit: Unit) -> tuple[str, str] | None:
 
 
 def _unresolved(script: Script, unit: Unit, why: str) -> UnresolvedError:
-    line, _ = place(script.content, unit.statements[0].first)
+    line, _ = script.place(unit.statements[0].first)
     version = script.migration.version
     return UnresolvedError(
         f"{version}:{line}: statement {unit.number} is unfinished: {why}",

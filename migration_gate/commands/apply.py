@@ -6,14 +6,20 @@ Loaded by a start that finds something pending, and by no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.commands.last_failure import failures_kept
-from migration_gate.commands.steps import agree, new_patience, require_kept
+from migration_gate.commands.steps import (
+    agree,
+    new_patience,
+    require_kept,
+    wait_for_variables,
+)
 from migration_gate.connection.causes import NO_CONNECTION_LEFT, TWO_NEEDED
 from migration_gate.connection.connect import (
     LimitedConnection,
@@ -62,6 +68,7 @@ def take_turn_and_apply(
 
         # Not under the lock: through a pooler an error would end that.
         warn_of_growth(migrations, session, log)
+    variables = wait_for_variables(settings, log)
     with take_turn(session, is_done, log, tally) as held:
         require_kept(held, tally)
         if not held.seen.history:
@@ -70,7 +77,7 @@ def take_turn_and_apply(
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
             with failures_kept(held, plan.pending, tally, tally.applied):
-                apply_pending(plan, held, log, tally)
+                apply_pending(plan, held, log, tally, variables)
 
 
 def _require_nothing_to_record(
@@ -90,17 +97,19 @@ def _require_nothing_to_record(
         raise HistoryMadeError(held.seen.name.table)
 
 
-def apply_pending(plan: Plan, held: Session, log: Log, tally: Tally) -> None:
+def apply_pending(
+    plan: Plan, held: Session, log: Log, tally: Tally, variables: Mapping[str, str]
+) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
     require_none_half_undone(held, plan)
     # In a file, a table of that name in another schema is not the history.
     history = held.seen.name._replace(schema=held.seen.schema)
-    shelf = Shelf(held.settings.migrations, history)
+    shelf = Shelf(held.settings.migrations, history, variables)
     with interruptible():
         shelf.require_fit(plan.pending)
     if held.is_pooled:
         require_no_session(shelf.take(migration) for migration in plan.pending)
-    with open_worker(held.settings, held, log) as worker:
+    with open_worker(held.settings, held, log, variables=variables) as worker:
         if any(map(plan.find_replacement, plan.pending)):
             require_replaceable(worker.table, worker.login_role)
         watch = Watch(held, worker, log)
@@ -128,7 +137,11 @@ def require_none_half_undone(held: Session, plan: Plan) -> None:
 
 @contextmanager
 def open_worker(
-    settings: Settings, held: Session, log: Log, fill: Fill | None = None
+    settings: Settings,
+    held: Session,
+    log: Log,
+    fill: Fill | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Worker]:
     """Open the connection that runs the files, and make the history table ours."""
     patience = new_patience(settings, log, settings.wait_timeout_s)
@@ -151,4 +164,4 @@ def open_worker(
         table, reason = make_history(conn, held, fill)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, held, table)
+        yield start_worker(conn, held, table, variables)

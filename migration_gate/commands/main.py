@@ -220,7 +220,7 @@ def _report(verdict: Verdict, log: Log) -> None:
         return
     if not log.is_read_with(STDERR):  # there it would stand twice
         said = {"message": verdict.message, "hint": verdict.fields.get("hint", "")}
-        short = shorten(said)
+        short = shorten({name: log.clean(text) for name, text in said.items()})
         text = f"migration-gate: closed: {short['message']}. {short['hint']}".rstrip()
         write_line(STDERR, " ".join(text.split()))
     log.emit(GATE_CLOSED, message=verdict.message, **verdict.fields)

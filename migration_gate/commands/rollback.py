@@ -24,6 +24,7 @@ from migration_gate.commands.steps import (
     new_patience,
     plan_for,
     wait_for_history,
+    wait_for_variables,
 )
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import interruptible
@@ -57,7 +58,6 @@ from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
-from migration_gate.statements import place
 
 
 STDOUT: Final = 1
@@ -76,12 +76,18 @@ class Wish(NamedTuple):
 
     ``files`` are those that go back, by the version that each undoes; ``to`` is the
     migration that stays as the newest, None for the one before the newest.
+    ``variables`` are the values that files may ask for.
     """
 
     settings: Settings
     migrations: Sequence[Migration]
     files: Mapping[str, Sequence[str]]
     to: str | None
+    variables: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Show none of the values."""
+        return f"Wish(to={self.to!r})"
 
 
 class WaysBack(NamedTuple):
@@ -121,7 +127,7 @@ def rollback(  # noqa: PLR0913  # the options of a command
     """
     migrations = load(settings, log, "rollback")
     files = find_back_files(settings.migrations)
-    wish = Wish(settings, migrations, files, to)
+    wish = Wish(settings, migrations, files, to, wait_for_variables(settings, log))
     tally.undone = []
     if is_dry_run:
         _show(wish, log, tally, as_json=as_json)
@@ -233,10 +239,11 @@ class _Run:
         """Undo, holding the lock."""
         settings = self._wish.settings
         history = held.seen.name._replace(schema=held.seen.schema)
-        shelf = Shelf(settings.migrations, history)
+        variables = self._wish.variables
+        shelf = Shelf(settings.migrations, history, variables)
         with interruptible():
             shelf.require_fit(step.migration for step in steps)
-        with open_worker(settings, held, self._log) as worker:
+        with open_worker(settings, held, self._log, variables=variables) as worker:
             watch = Watch(held, worker, self._log)
             settlement = Settlement(self._tally, self._log)
             applier = Applier(worker, held, shelf, watch, settlement, self._log)
@@ -305,7 +312,7 @@ def _find_ways_back(
                 found = wish.files.get(migration.version, ())
                 back = find_way_back(folder, migration, found)
                 file = back.file
-                (script,) = read_scripts(folder, [back], history)
+                (script,) = read_scripts(folder, [back], history, wish.variables)
             _require_safe(script, is_begun=is_begun, is_pooled=session.is_pooled)
         except MigrationFilesError as error:
             faults += error.faults
@@ -348,7 +355,7 @@ def _require_safe(script: Script, *, is_begun: bool, is_pooled: bool) -> None:
         faults.append(FileFault(migration.file, problem, remedy))
     for unit in script.units:
         if unit.alone and not catalogue_tells(unit):
-            line, column = place(script.content, unit.statements[0].first)
+            line, column = script.place(unit.statements[0].first)
             faults.append(
                 FileFault(
                     file=migration.file,

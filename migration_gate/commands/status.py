@@ -4,7 +4,7 @@ The commands status and plan: one attempt to connect, an answer on stdout, no wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from migration_gate.commands.steps import (
     log_ready,
     new_patience,
     plan_for,
+    wait_for_variables,
 )
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.folder import read_scripts
@@ -89,7 +90,8 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     """
     seen = _look_once(settings, log, tally, "plan", settings.phase)
     plan = seen.plan
-    lines, errors = _describe_pending(plan.pending, settings, seen.name)
+    variables = wait_for_variables(settings._replace(auth_grace_s=0), log)
+    lines, errors = _describe_pending(plan.pending, settings, seen.name, variables)
     if seen.recorded and not as_json:
         write_line(STDOUT, describe_recorded(seen.recorded) + "\n")
     write_line(
@@ -237,12 +239,17 @@ def _require_agreement(plan: Plan, settings: Settings) -> None:
 
 
 def _describe_pending(
-    pending: Sequence[Migration], settings: Settings, history: HistoryTableName
+    pending: Sequence[Migration],
+    settings: Settings,
+    history: HistoryTableName,
+    variables: Mapping[str, str],
 ) -> tuple[list[PlanLine], list[MigrationFilesError]]:
     lines, errors = [], []
     for migration in pending:
         try:
-            script = read_scripts(settings.migrations, [migration], history)[0]
+            (script,) = read_scripts(
+                settings.migrations, [migration], history, variables
+            )
         except MigrationFilesError as error:
             errors.append(error)
             lines.append(_refused(migration, error))

@@ -4,12 +4,16 @@ The steps that commands share: load, wait, report, plan and agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from migration_gate import __version__
 from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
-from migration_gate.connection.connect import NotReadyError, current_parameters
+from migration_gate.connection.connect import (
+    NotReadyError,
+    current_parameters,
+    read_secret_file,
+)
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder
@@ -180,6 +184,29 @@ def with_database(
         return attempt()
 
     return attempt_or_create if settings.create_database else attempt
+
+
+def wait_for_variables(settings: Settings, log: Log) -> Mapping[str, str]:
+    """
+    Return the values that files may ask for; the log shows none of them from then on.
+
+    A file that holds one and is not there yet is waited for, as a password's is.
+
+    Raises:
+        SettingsError: One cannot be read.
+        LoginRefusedError: One was not there in time.
+    """
+    if not settings.variables:
+        return {}
+    from migration_gate.report.redaction import Redactor
+    from migration_gate.settings.variables import variable_values
+
+    values = wait_for(
+        lambda: variable_values(settings.variables, read_secret_file),
+        new_patience(settings, log, settings.wait_timeout_s),
+    )
+    log.hide(Redactor(values).redact)
+    return values
 
 
 def log_ready(

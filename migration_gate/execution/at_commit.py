@@ -17,7 +17,7 @@ from typing import Final
 from migration_gate.execution.message import Share
 from migration_gate.report.errors import SqlError, SqlFailure
 from migration_gate.report.remedies import IN_CODE
-from migration_gate.statements import Content, ScriptError, Statement, iter_forms, place
+from migration_gate.statements import Content, ScriptError, Statement, iter_forms
 from migration_gate.statements.names import TokenReader
 
 
@@ -42,12 +42,13 @@ def explain_at_commit(
     if not (failure.sqlstate or "").startswith(CONSTRAINT_CLASS):
         raised = "A constraint trigger that is deferred has raised it. "
         return error, (raised if IN_CODE.search(failure.context or "") else "") + hint
-    tables, content = _tables(failure), share.task.script.content
+    tables, script = _tables(failure), share.task.script
+    content = script.content
     writers = [s for s in _statements(share) if tables & set(_targets(content, s))]
     if len(writers) == 1:
-        line, column = place(content, writers[0].first)
+        line, column = script.place(writers[0].first)
         error = error._replace(line=line, column=column)
-    lines = [place(content, writer.first)[0] for writer in writers[:LINES_SHOWN]]
+    lines = [script.place(writer.first)[0] for writer in writers[:LINES_SHOWN]]
     told = _tell_writers(lines, len(writers) - len(lines), tables)
     return error, f"The constraint was checked at COMMIT; {told}. {hint}"
 

@@ -18,6 +18,7 @@ from migration_gate.execution.frame import (
     clean_up,
     require_defaults,
     restore,
+    set_variables,
 )
 from migration_gate.execution.invalid import require_valid
 from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
@@ -75,6 +76,7 @@ def compose_transaction(
             ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
             *record,
+            *set_variables(worker, task.script),
             *become_role(worker),
         ),
         statements=unit.statements,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, refuse
@@ -54,7 +54,7 @@ from migration_gate.report.outcomes import (
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
-from migration_gate.statements import Statement, created_index, find, place
+from migration_gate.statements import Statement, created_index, find
 
 
 SYNTAX_ERROR: Final = "42601"
@@ -83,6 +83,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "begin": 'begin a transaction for migration "{version}"',
         "defaults": 'compare the defaults of the session for migration "{version}"',
         "limits": 'set the limits of migration "{version}"',
+        "variables": 'set the variables of migration "{version}"',
         "row": 'write migration "{version}" to table "{table}"',
         "gone": 'take migration "{version}" out of table "{table}"',
         "noted": 'note what was written in table "{table}"',
@@ -107,6 +108,8 @@ MEMBERSHIP: Final = qualified(
     "pg_catalog.pg_has_role(session_user, {role}, {option})"
 )
 BYTES: Final = re.compile(r"\b0x([0-9a-f]{2})\b")
+NAME_REACH: Final = 128
+UNSET: Final = re.compile(rb":['\"]?([A-Za-z_]\w*)")
 COPY_LINE: Final = re.compile(r"COPY [^,]+,\D*(\d+)")
 
 
@@ -121,7 +124,10 @@ def explain_failure(worker: Worker, found: Origin, failure: SqlFailure) -> Excep
         return _explain_own(worker, found.share.task, found.part, failure)
     line, column = _find_place(found, failure)
     script = found.share.task.script
-    error = describe_failure(worker, script, failure, line=line, column=column)
+    is_filled_in = found.offset is not None and script.filled.is_filled_in(found.offset)
+    error = describe_failure(
+        worker, script, failure, line=line, column=column, is_filled_in=is_filled_in
+    )
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(error)
     hint = find_remedy(
@@ -133,7 +139,9 @@ def explain_failure(worker: Worker, found: Origin, failure: SqlFailure) -> Excep
     hint = hint.replace("VERSION", script.migration.version)
     if isinstance(found.part, Own) and found.part.name != "begin":
         error, hint = explain_at_commit(found.share, failure, error, hint)
-    if failure.sqlstate == SYNTAX_ERROR and isinstance(found.part, Statement):
+    if is_filled_in:
+        hint = f"PostgreSQL points into the value of a variable. {hint}"
+    elif failure.sqlstate == SYNTAX_ERROR and isinstance(found.part, Statement):
         error, began = _name_stumble(found.part, found, failure, error)
         hint = began + hint
     if failure.sqlstate == DUPLICATE_TABLE and isinstance(found.part, Statement):
@@ -175,7 +183,7 @@ def _refuse_invalid(worker: Worker, task: Task) -> MigrationFailedError | None:
         for index in found:
             if is_built(index, [created]):
                 message, hint = _tell_invalid(index)
-                line, column = place(script.content, statement.first)
+                line, column = script.place(statement.first)
                 error = SqlError(
                     version=script.migration.version,
                     file=script.migration.file,
@@ -192,10 +200,15 @@ def _name_stumble(
     statement: Statement, found: Origin, failure: SqlFailure, error: SqlError
 ) -> tuple[SqlError, str]:
     """Say what PostgreSQL stumbled on, where it said so, and where that began."""
-    content, said = found.share.task.script.content, error.error_message
+    script, said = found.share.task.script, error.error_message
     offset = statement.end if found.offset is None else found.offset
-    began = missing_semicolon(content, statement.first, offset)
-    token = name_token(content, statement.first, offset)
+    first_in_file, in_file = map(script.filled.to_source, (statement.first, offset))
+    began = missing_semicolon(script.source, first_in_file, in_file)
+    unset = UNSET.match(script.source[in_file : in_file + NAME_REACH])
+    if unset:
+        name = unset[1].decode()
+        began += f"Variable {name} is not set: GATE_VAR_{name} would fill it in. "
+    token = name_token(script.content, statement.first, offset)
     if token is None or said == failure.message:  # it quoted nothing
         return error, began
     near = " at or near" if said == "syntax error" else ""
@@ -213,24 +226,33 @@ def _is_of_the_file(part: Own, failure: SqlFailure) -> bool:
     return part.name == "commit" or part.text == DEFERRED
 
 
-def describe_failure(
+def describe_failure(  # noqa: PLR0913  # a place has several sides
     worker: Worker,
     script: Script,
     failure: SqlFailure,
     *,
     line: int | None = None,
     column: int | None = None,
+    is_filled_in: bool = False,
 ) -> SqlError:
-    """Return what may be told of an error, with its place."""
+    """
+    Return what may be told of an error, with its place.
+
+    Where PostgreSQL points into a variable's value, it may quote any part of that.
+    """
     version = script.migration.version
-    cleaned = clean_failure(failure, full=worker.settings.log_detail == "full")
+    full = worker.settings.log_detail == "full" and not is_filled_in
+    cleaned: dict[str, Any] = {
+        name: worker.redact(said)
+        for name, said in clean_failure(failure, full=full).items()
+    }
     return SqlError(
         version=version,
         file=script.migration.file,
         sqlstate=failure.sqlstate,
         line=line,
         column=column,
-        **cleaned,  # type: ignore[arg-type]  # error_message is always a text
+        **cleaned,
     )
 
 
@@ -304,7 +326,7 @@ def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateE
     script = task.script
     statements = (each for unit in script.units for each in unit.statements)
     removal = find_removal(script.content, statements, worker.table.name)
-    line, column = place(script.content, removal.first) if removal else (None, None)
+    line, column = script.place(removal.first) if removal else (None, None)
     file = script.migration.file
     at = f":{line}" if line else ""
     name = worker.table.name
@@ -379,14 +401,14 @@ def _find_place(found: Origin, failure: SqlFailure) -> tuple[int | None, int | N
     the server cannot convert, which it does not begin with, that of the first character
     of its bytes.
     """
-    part, content = found.part, found.share.task.script.content
+    part, script = found.part, found.share.task.script
     if isinstance(part, Own):
         said = BYTES.findall(failure.message or "") if part.name == "begin" else []
         written = bytes(int(byte, 16) for byte in said)
-        offset = find(content, written) if written else -1
-        return place(content, offset) if offset >= 0 else (None, None)
+        offset = find(script.content, written) if written else -1
+        return script.place(offset) if offset >= 0 else (None, None)
     data_line = COPY_LINE.match(failure.context or "")
     if part.copy_data and data_line:
-        line, _ = place(content, part.copy_data[0])
+        line, _ = script.place(part.copy_data[0])
         return line + int(data_line[1]) - 1, 1
-    return place(content, part.first if found.offset is None else found.offset)
+    return script.place(part.first if found.offset is None else found.offset)

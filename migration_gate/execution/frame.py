@@ -18,7 +18,7 @@ from migration_gate.files.script import Script
 from migration_gate.history.catalogue import still_trusted
 from migration_gate.history.rows import RECORDED
 from migration_gate.session.lock import SERVER_KEEPALIVES
-from migration_gate.statements import Statement, string_syntax_set
+from migration_gate.statements import Statement, has_any, string_syntax_set
 
 
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
@@ -45,6 +45,8 @@ REQUIRE_DEFAULTS: Final = sql.SQL(
     "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8 "
     "THEN pg_catalog.current_setting('migration_gate.defaults') END"
 )
+VARIABLE_CLASS: Final = "gate."
+ALWAYS_SENT: Final = 4096  # characters
 NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
 
 
@@ -67,6 +69,26 @@ def require_defaults(worker: Worker) -> Own:
         defaults=sql.SQL(DEFAULTS), hash=worker.defaults
     )
     return own(worker, "defaults", statement)
+
+
+def set_variables(
+    worker: Worker, script: Script, *, is_local: bool = True
+) -> list[Own]:
+    """
+    Let functions and DO blocks ask for variables, by current_setting('gate.name').
+
+    A large one is sent only with a file that may ask for it.
+    """
+    values = worker.variables.items()
+    asks = any(len(value) > ALWAYS_SENT for _, value in values) and has_any(
+        script.content, VARIABLE_CLASS.encode()
+    )
+    calls = [
+        set_config(f"{VARIABLE_CLASS}{name}", value, is_local=is_local)
+        for name, value in values
+        if asks or len(value) <= ALWAYS_SENT
+    ]
+    return [own(worker, "variables", select(calls))] if calls else []
 
 
 # The same for each file, unless its directives say otherwise: composed once.

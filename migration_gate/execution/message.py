@@ -23,6 +23,7 @@ OwnName = Literal[
     "begin",
     "limits",
     "defaults",
+    "variables",
     "row",
     "gone",
     "noted",

@@ -4,6 +4,8 @@ Make a connection ready to run files: what its defaults are, and what has to be 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -17,6 +19,7 @@ from migration_gate.execution.exchange import keep_settings, roll_back
 from migration_gate.execution.frame import DEFAULTS, select
 from migration_gate.execution.worker import Worker
 from migration_gate.history.table import HistoryTable
+from migration_gate.report.redaction import Redactor
 from migration_gate.session.session import Session
 
 
@@ -29,7 +32,12 @@ TIMEOUTS: Final = (
 )
 
 
-def start_worker(conn: LimitedConnection, held: Session, table: HistoryTable) -> Worker:
+def start_worker(
+    conn: LimitedConnection,
+    held: Session,
+    table: HistoryTable,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Worker:
     """
     Make a connection ready to run files.
 
@@ -37,6 +45,7 @@ def start_worker(conn: LimitedConnection, held: Session, table: HistoryTable) ->
 
     Args:
         held: The session that holds the lock.
+        variables: The values that files may ask for.
     """
     answers = _ask(conn)
     defaults, strings, idle_timeout, *timeouts = answers.done[0].row
@@ -61,6 +70,8 @@ def start_worker(conn: LimitedConnection, held: Session, table: HistoryTable) ->
         kept_settings=kept,
         defaults=defaults or "",
         is_pooled=held.is_pooled,
+        variables=variables,
+        redact=Redactor(variables).redact,
     )
     keep_settings(worker)
     return worker

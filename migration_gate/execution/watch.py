@@ -33,7 +33,6 @@ from migration_gate.session.activity import (
     observe,
 )
 from migration_gate.session.session import Session
-from migration_gate.statements import place
 
 
 SHORTEST_TICK_S: Final = 0.02
@@ -253,7 +252,7 @@ class Watch:
         running = [s for s in share.statements if s.number == number]
         statement = (running or share.statements)[0]
         self._number = statement.number
-        self._line = place(share.task.script.content, statement.first)[0]
+        self._line = share.task.script.place(statement.first)[0]
 
     def _end_long_wait(
         self, pid: int, seen: Activity, share: Share, passed_s: float

@@ -4,9 +4,10 @@ The connection that runs files, and how its own statements are written. A value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg import sql
 
@@ -28,6 +29,8 @@ class Worker:
     ``kept_settings`` are those that hold in this session against its defaults, which
     RESET ALL brings back.
     ``defaults`` is the hash of the defaults of role and database that it began with.
+    ``variables`` are the values that files may ask for, and ``redact`` takes them out
+    of what PostgreSQL says.
     """
 
     conn: LimitedConnection
@@ -40,6 +43,8 @@ class Worker:
     kept_settings: Mapping[str, str]
     defaults: str
     is_pooled: bool
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    redact: Callable[[Any], Any] = field(default=lambda said: said, repr=False)
 
     def translated(self, doing: str) -> AbstractContextManager[None]:
         """Turn the driver's errors into ours; see ``connection.refusals``."""

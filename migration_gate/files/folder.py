@@ -6,9 +6,10 @@ Touches the disk, never a database; keeps no file's content but a pending one's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from migration_gate.files.listing import list_entries, read_entries
@@ -142,10 +143,16 @@ def _find_misplaced(migrations: Iterable[Migration]) -> list[FileFault]:
 
 
 def read_scripts(
-    folder: str | Path, migrations: Iterable[Migration], history: HistoryTableName
+    folder: str | Path,
+    migrations: Iterable[Migration],
+    history: HistoryTableName,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Script, ...]:
     """
-    Read, decode and split the files of these migrations.
+    Read, decode, fill in and split the files of these migrations.
+
+    Args:
+        variables: The values of those that are set.
 
     Raises:
         MigrationFilesError: A text cannot be used, or changed since its checksum was
@@ -165,7 +172,7 @@ def read_scripts(
             if checksum(content) != migration.checksum:
                 faults.append(changed(migration.file))
                 continue
-            scripts.append(parse_script(migration, content, history))
+            scripts.append(parse_script(migration, content, history, variables))
         except MigrationFilesError as error:
             faults.extend(error.faults)
     if faults:

@@ -7,7 +7,7 @@ those that come first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,6 +32,7 @@ class Shelf:
 
     folder: str
     history: HistoryTableName
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     _kept: dict[str, Script] = field(default_factory=dict)
     _kept_bytes: int = 0
 
@@ -71,5 +72,5 @@ class Shelf:
         kept = self._kept.get(migration.version)
         if kept is not None:
             return kept
-        (script,) = read_scripts(self.folder, [migration], self.history)
+        (script,) = read_scripts(self.folder, [migration], self.history, self.variables)
         return script

@@ -335,12 +335,9 @@ def _read_dbmate(line: _Line) -> _Said:
 def _read_goose(line: _Line) -> _Said:
     """internal/sqlparser/parser.go: extractAnnotation."""
     said = " ".join(line.words.replace("--", "").lower().split())
-    if said in {"envsub on", "envsub off"}:
-        problem = "ENVSUB of goose, whose variables only goose fills in"
-        raise _UnknownMarkError(problem)
     if line.is_indented or line.text.replace("--", "")[:1] == "-" or said not in GOOSE:
         raise _UnknownMarkError
-    return GOOSE[said]
+    return None if said in ENVSUBS else GOOSE[said]
 
 
 def _read_sql_migrate(line: _Line) -> _Said:
@@ -403,8 +400,11 @@ GOOSE: Final[Mapping[str, tuple[Direction, bool]]] = MappingProxyType(
         "no transaction": ("transaction", True),
         "statementbegin": ("begin", False),
         "statementend": ("end", False),
+        # What stands between them is for files.placeholders.
+        **dict.fromkeys(("envsub on", "envsub off"), ("transaction", False)),
     }
 )
+ENVSUBS: Final = frozenset({"envsub on", "envsub off"})
 SQL_MIGRATE: Final[Mapping[str, Direction]] = MappingProxyType(
     {"Up": "up", "Down": "down", "StatementBegin": "begin", "StatementEnd": "end"}
 )

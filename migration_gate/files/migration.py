@@ -144,6 +144,7 @@ class Directives(NamedTuple):
     statement_timeout_s: float | None = None
     one_way: bool = False
     after_deploy: bool = False
+    no_placeholders: bool = False
     replaces: Replaced | None = None
 
 
@@ -209,10 +210,12 @@ WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
         "transaction": ("transaction", "inside"),
         "one-way": ("one_way", True),
         "after-deploy": ("after_deploy", True),
+        "no-placeholders": ("no_placeholders", True),
     }
 )
 KNOWN = (
-    "no-transaction, transaction, one-way, after-deploy, lock-timeout=10s, "
+    "no-transaction, transaction, one-way, after-deploy, no-placeholders, "
+    "lock-timeout=10s, "
     "statement-timeout=1h, replaces 041_orders"
 )
 AFTER_DEPLOY = "after-deploy"

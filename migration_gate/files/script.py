@@ -9,8 +9,9 @@ from __future__ import annotations
 import codecs
 import hashlib
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from migration_gate.files.fitness import find_unfit, find_unfit_outside, find_unread
@@ -24,6 +25,7 @@ from migration_gate.files.migration import (
     Migration,
     parse_directives,
 )
+from migration_gate.files.placeholders import fill_placeholders
 from migration_gate.files.sections import Part
 from migration_gate.files.stumbles import find_stumbles
 from migration_gate.files.units import (
@@ -37,6 +39,7 @@ from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
     Content,
+    Filled,
     ScriptError,
     Statement,
     blocks,
@@ -50,6 +53,7 @@ from migration_gate.statements import (
     string_syntax_set,
     without,
 )
+from migration_gate.statements.variables import fill_variables
 
 
 OWN_BLOCKS: Final = "BEGIN … COMMIT blocks of its own"
@@ -76,15 +80,26 @@ class Script:
     A migration's text, cut into what PostgreSQL gets.
 
     Inside a transaction there is one unit; outside, one for each statement or
-    BEGIN … COMMIT block. ``content`` is the part of the file that is applied, every
-    byte at its place in the file; ``why`` says why it runs outside, empty inside.
+    BEGIN … COMMIT block. ``source`` is the part of the file that is applied, every byte
+    at its place in the file; ``filled`` is it with its variables filled in. ``why``
+    says why it runs outside, empty inside.
     """
 
     migration: Migration
     directives: Directives
     units: Sequence[Unit]
     why: str
-    content: Content = field(repr=False)
+    source: Content = field(repr=False)
+    filled: Filled = field(repr=False)
+
+    @property
+    def content(self) -> Content:
+        """Return what is sent."""
+        return self.filled.text
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Return line and column, in the file, of a byte of what is sent."""
+        return place(self.source, self.filled.to_source(offset))
 
     @property
     def in_transaction(self) -> bool:
@@ -98,10 +113,16 @@ class Script:
 
 
 def parse_script(
-    migration: Migration, content: Content, history: HistoryTableName
+    migration: Migration,
+    content: Content,
+    history: HistoryTableName,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Script:
     """
-    Split a file's content and refuse what the gate cannot run.
+    Fill in and split a file's content, and refuse what the gate cannot run.
+
+    Args:
+        variables: The values of those that are set.
 
     Raises:
         MigrationFilesError: Lists every fault of the file, each with its line.
@@ -116,20 +137,25 @@ def parse_script(
             comments = dict(_comments(content)) if is_up else {}
             comments |= dict(_comments(part.content))
             directives = _read_directives(migration, sorted(comments.items()))
-        pieces = _arrange(split(part.content), part)
+        filled = _fill(migration, part.content, directives, variables)
+        part = _in_filled(part, filled)
+        try:
+            pieces = _arrange(split(filled.text), part)
+        except ScriptError as error:
+            raise _at_source(error, filled) from error
     except ScriptError as error:
         raise _to_files_error(migration, content, [error]) from error
     asked = "outside" if migration.is_outside else part.transaction
     if directives.transaction is None and asked is not None:
         directives = directives._replace(transaction=asked)
     statements = without(pieces, {at for at, _ in having(pieces, psql_command)})
-    faults = list(part.faults)
     unfit = having(pieces, lambda piece: any(find_unfit(piece, history)))
-    faults += [fault for _, piece in unfit for fault in find_unfit(piece, history)]
+    faults = [fault for _, piece in unfit for fault in find_unfit(piece, history)]
     faults += find_unread(statements)
-    faults += find_stumbles(part.content, pieces)
+    faults += find_stumbles(filled, pieces)
     if migration.way == "up" and not directives.one_way:
-        faults += find_ways_back(part.content, pieces)
+        faults += find_ways_back(filled.text, pieces)
+    faults = [_at_source(fault, filled) for fault in faults]
     if migration.way != "up" and not statements and not part.may_be_empty:
         faults.append(ScriptError(_first_byte(part), NOTHING_GOES_BACK, SAY_NOTHING))
     if directives.after_deploy and migration.way == "up" and not migration.is_after:
@@ -139,12 +165,12 @@ def parse_script(
     if why:
         units, found = group_outside(statements, part.wholes)
         unfit = having(statements, lambda statement: any(find_unfit_outside(statement)))
-        faults += [f for _, s in unfit for f in find_unfit_outside(s)]
-        faults += _find_contradictions(statements, directives)
+        found += tuple(f for _, s in unfit for f in find_unfit_outside(s))
+        found += tuple(_find_contradictions(statements, directives))
     else:
         unit, found = group_inside(statements)
         units = (unit,)
-    faults += found
+    faults += [*part.faults, *(_at_source(fault, filled) for fault in found)]
     if faults:
         raise _to_files_error(migration, content, faults)
     return Script(
@@ -152,7 +178,8 @@ def parse_script(
         directives=directives,
         units=units,
         why=why,
-        content=part.content,
+        source=part.content,
+        filled=filled,
     )
 
 
@@ -197,6 +224,41 @@ def _first_byte(part: Part) -> int:
     """Return where a part begins that has been cut out of a file."""
     content = part.content[:]
     return len(content) - len(content.lstrip())
+
+
+def _fill(
+    migration: Migration,
+    part: Content,
+    directives: Directives,
+    variables: Mapping[str, str],
+) -> Filled:
+    """Fill in placeholders, then psql's variables; offsets of faults are the file's."""
+    filled = Filled(part)
+    if not directives.no_placeholders:
+        filled = fill_placeholders(migration.version, filled, variables)
+    try:
+        return fill_variables(filled, variables)
+    except ScriptError as error:
+        raise _at_source(error, filled) from error
+
+
+def _in_filled(part: Part, filled: Filled) -> Part:
+    """Return a part whose stretches are those of the text that was filled in."""
+
+    def moved(stretches: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return tuple(
+            (filled.from_source(start), filled.from_source(end))
+            for start, end in stretches
+        )
+
+    if not filled.layers:
+        return part
+    wholes, turns = moved(part.wholes), moved(part.turns)
+    return replace(part, wholes=wholes, turns=turns)
+
+
+def _at_source(fault: ScriptError, filled: Filled) -> ScriptError:
+    return ScriptError(filled.to_source(fault.offset), fault.problem, fault.remedy)
 
 
 def check_text(migration: Migration, content: Content) -> Directives:
@@ -314,14 +376,22 @@ def _to_files_error(
 
 
 def digest_unit(script: Script, unit: Unit) -> str:
-    """Return the checksum by which an edited statement is noticed."""
+    """
+    Return the checksum by which an edited statement is noticed.
+
+    It is that of the file's text: a variable's value, which may be a secret, is not in.
+    """
     digest = hashlib.sha256()
     for statement in unit.statements:
-        start, end = statement.copy_data or (statement.end, statement.end)
-        for words in _words(script.content, statement.first, start):
+        first, end = map(script.filled.to_source, (statement.first, statement.end))
+        data = statement.copy_data and tuple(
+            map(script.filled.to_source, statement.copy_data)
+        )
+        start, end = data or (end, end)
+        for words in _words(script.source, first, start):
             digest.update(words)
         digest.update(b"\n")
-        for _, block in blocks(script.content, start, end):
+        for _, block in blocks(script.source, start, end):
             digest.update(block)
     return "sha256:" + digest.hexdigest()
 

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 
 from migration_gate.statements import (
-    Content,
+    Filled,
     ScriptError,
     Statement,
     Surroundings,
@@ -28,6 +28,7 @@ from migration_gate.statements import (
 # What is larger was written by a program; JSON in its strings would take long to pass.
 STUMBLE_MAX_BYTES: Final = 1 << 20
 SHOWN: Final = 10
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 DIRECTIVE: Final = re.compile(
     rb"(?P<directive> (?: -- | /\* ) [ \t]* gate: )", re.VERBOSE | re.IGNORECASE
@@ -57,13 +58,21 @@ STUMBLE: Final = re.compile(
 KEYED: Final = re.compile(rb"json_object", re.IGNORECASE)
 
 
-def find_stumbles(
-    content: Content, pieces: Sequence[Statement]
-) -> Iterator[ScriptError]:
-    """Yield what would stop PostgreSQL, or be passed over, and why."""
+def find_stumbles(filled: Filled, pieces: Sequence[Statement]) -> Iterator[ScriptError]:
+    """
+    Yield what would stop PostgreSQL, or be passed over, and why.
+
+    What a variable's value holds is not looked at: it may be a secret.
+    """
+    content = filled.text
     if len(content) > STUMBLE_MAX_BYTES or any(map(string_syntax_set, pieces)):
         return
-    yield from islice(_find_all(content[:], pieces), SHOWN)
+    found = (
+        stumble
+        for stumble in _find_all(content[:], pieces)
+        if not filled.is_filled_in(stumble.offset)
+    )
+    yield from islice(found, SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +140,14 @@ def _is_taken(
 
 def _describe(hit: _Hit) -> ScriptError:
     if hit.kind == "variable":
+        shown = hit.text.decode(errors="replace")
+        name = shown.strip(":'\"")
+        how = f"Set GATE_VAR_{name}" if NAME.fullmatch(name) else "Set it"
         return ScriptError(
             hit.at,
-            f"variable {hit.text.decode(errors='replace')}, which psql would fill in",
-            "Write its value; in a list of bounds, put a blank after the colon.",
+            f"variable {shown} is not set",
+            f"{how}, or write its value; in a list of bounds, put a blank after the "
+            "colon.",
         )
     if hit.kind == "placeholder":
         return ScriptError(

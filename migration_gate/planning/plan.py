@@ -19,11 +19,6 @@ from migration_gate.files.migration import (
     version_to_key,
 )
 from migration_gate.files.names import classify, is_repeatable
-from migration_gate.planning.repeatables import (
-    find_reach,
-    judge,
-    supersede,
-)
 from migration_gate.report.errors import HistoryError
 
 
@@ -177,17 +172,22 @@ def make_plan(
     lookalikes = _find_lookalikes(ordered, strangers)
     alike = {row for row, _ in lookalikes}
     unknown = [row for row in strangers if row.version not in alike]
-    numbered = [m for m in ordered if not m.is_repeatable]
-    first = numbered[0] if numbered else None
-    missing = [m for m in numbered if m.key not in rows and m.key not in replaced]
-    reach = find_reach(history, missing, unknown, first)
-    standings = {
-        m.key: judge(m, rows.get(m.key, ()), reach) for m in ordered if m.is_repeatable
-    }
-    standings |= {m.key: "applied" for m in numbered if m.key in rows}
-    standings |= {m.key: "pending" for m in missing}
-    applied = tuple(m for m in ordered if standings.get(m.key) == "applied")
-    pending = tuple(m for m in ordered if standings.get(m.key) == "pending")
+    left: frozenset[str] = frozenset()
+    replacements: tuple[Replacement, ...] = ()
+    if ordered and ordered[-1].is_repeatable:
+        from migration_gate.planning.repeatables import compare_texts  # noqa: PLC0415  # rarely needed
+
+        numbered = [m for m in ordered if not m.is_repeatable and m.key not in replaced]
+        left, replacements = compare_texts(ordered, numbered, rows, history, unknown)
+    again = {each.key for each in replacements}
+    applied = tuple(m for m in ordered if m.key in rows and m.key not in again)
+    pending = tuple(
+        m
+        for m in ordered
+        if m.key not in replaced
+        and m.key not in left
+        and (m.key not in rows or m.key in again)
+    )
     newest = _newest_order(applied, strangers)
     # What waited for a deployment comes after the next release's first phase.
     newest_after = _newest_order([m for m in applied if m.is_after], ())
@@ -206,12 +206,8 @@ def make_plan(
         replaced=tuple(m for m in ordered if m.key in replaced),
         halves=halves,
         renamed={row: file.version for row, file in renamed.items()},
-        left=tuple(m for m in ordered if standings.get(m.key) == "left"),
-        replacements=tuple(
-            supersede(rows[m.key][-1], m, reach)
-            for m in ordered
-            if m.is_repeatable and m.key in rows and m not in applied
-        ),
+        left=tuple(m for m in ordered if m.key in left),
+        replacements=replacements,
         repeatables_gone=tuple(r.version for r in unknown if is_repeatable(r.version)),
     )
 

@@ -9,7 +9,7 @@ more numbered ones is newer, and may go back to an old text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from migration_gate.files.migration import (
@@ -39,24 +39,40 @@ class Reach(NamedTuple):
     is_behind: bool
 
 
-def find_reach(
+def compare_texts(
+    migrations: Iterable[Migration],
+    numbered: Sequence[Migration],
+    rows: Mapping[str, Sequence[AppliedMigration]],
     history: Iterable[AppliedMigration],
-    pending: Iterable[Migration],
-    strangers: Iterable[AppliedMigration],
-    first: Migration | None,
-) -> Reach:
+    unknown: Iterable[AppliedMigration],
+) -> tuple[frozenset[str], tuple[Replacement, ...]]:
     """
-    Return how far history and folder have come.
+    Return the keys of those that are left alone, and what becomes of each other text.
 
     Args:
-        pending: Numbered migrations that are not in the history.
-        strangers: Rows that no file here explains.
-        first: The first numbered file; rows below it are of files that were taken out.
+        migrations: All files, sorted.
+        numbered: Those with a number, as far as nothing else stands for them.
+        rows: The rows of each key.
+        history: All rows.
+        unknown: Those that no file here explains.
     """
-    rows = sum(not is_repeatable(row.version) for row in history)
-    return Reach(
-        numbered=rows + sum(1 for _ in pending),
-        is_behind=any(_is_ahead(row, first) for row in strangers),
+    missing = sum(migration.key not in rows for migration in numbered)
+    had = sum(not is_repeatable(row.version) for row in history)
+    first = numbered[0] if numbered else None
+    reach = Reach(
+        numbered=had + missing,
+        # A row below the first file is of one that was taken out.
+        is_behind=any(_is_ahead(row, first) for row in unknown),
+    )
+    repeatable = [m for m in migrations if m.is_repeatable]
+    standings = {m.key: judge(m, rows.get(m.key, ()), reach) for m in repeatable}
+    return (
+        frozenset(key for key, standing in standings.items() if standing == "left"),
+        tuple(
+            supersede(rows[m.key][-1], m, reach)
+            for m in repeatable
+            if m.key in rows and standings[m.key] != "applied"
+        ),
     )
 
 

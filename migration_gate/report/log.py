@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import structlog
 
@@ -29,6 +29,13 @@ DEFAULT_COLUMNS: Final = 80
 
 
 LogFormat = Literal["auto", "json", "console"]
+Redact: TypeAlias = Callable[[Any], Any]
+# What PostgreSQL says, or the gate of a file: it may quote what was sent.
+WORDED: Final = (
+    *("message", "error_message", "hint", "error_detail", "error_hint"),
+    *("error_context", "notice", "setting", "traceback"),
+)
+T = TypeVar("T")
 Record: TypeAlias = Callable[[Event, Mapping[str, object]], None]
 
 
@@ -60,6 +67,7 @@ class Log:
         self._is_terminal = is_terminal
         self._level = LEVELS[level]
         self._record = record
+        self._redact: Redact | None = None
         # wrap_logger() would load defaults, among them the renderer for people; so
         # would each of structlog.processors.
         self._descriptor = _Descriptor(fd)
@@ -82,8 +90,19 @@ class Log:
         """
         return self._is_for_person and os.isatty(fd) == self._is_terminal
 
+    def hide(self, redact: Redact) -> None:
+        """Let each text that PostgreSQL or a file may have a part in pass by this."""
+        self._redact = redact
+
+    def clean(self, field: T) -> T:
+        """Return a text, or a list of them, without what is hidden."""
+        return field if self._redact is None else self._redact(field)
+
     def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""
+        if self._redact is not None:
+            worded = {name: fields[name] for name in WORDED if name in fields}
+            fields |= {name: self._redact(field) for name, field in worded.items()}
         if self._record is not None:
             self._record(event, fields)
         if LEVELS[event.level] >= self._level or event in VERDICTS:

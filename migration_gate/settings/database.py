@@ -344,7 +344,7 @@ class _Reading:
         """Return the value; None after a fault, or when no file may be read yet."""
         unread = source.value is None and self.read_file is None
         try:
-            return None if unread else _source_text(source, self.read_file)
+            return None if unread else source_text(source, self.read_file)
         except MalformedError as malformed:
             fault = SettingFault(
                 name=source.setting,
@@ -415,7 +415,13 @@ def _read(
     return reading
 
 
-def _source_text(source: Source, read_file: Callable[[str], str] | None) -> str:
+def source_text(source: Source, read_file: Callable[[str], str] | None) -> str:
+    """
+    Return the value of a setting, or what its file holds.
+
+    Raises:
+        MalformedError: Both are given, or the value is no text.
+    """
     if source.value is not None and source.file is not None:
         raise MalformedError(
             f"is set together with {source.name}_FILE", "Keep one of the two."

@@ -17,6 +17,7 @@ from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import (
     DatabaseSettings,
     Login,
+    Source,
     database_settings,
     is_service_link,
 )
@@ -40,6 +41,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
 
 PREFIX: Final = "GATE_"
+VARIABLE_PREFIX: Final = "GATE_VAR_"
 IDENTIFIER_BYTES_MAX: Final = 63
 
 _QUOTED: Final = r'"(?:[^"]|"")*"'
@@ -137,6 +139,7 @@ class Settings(NamedTuple):
     termination_log: str
     pod_fields: tuple[tuple[str, str], ...]
     unknown_settings: tuple[str, ...]
+    variables: tuple[Source, ...] = ()
 
 
 class LogSettings(NamedTuple):
@@ -453,10 +456,19 @@ def from_environ(
         database, faults = database_settings(environ, login=login)
         reader.faults.extend(faults)
     unknown = _sort_unknown(reader)
+    variables: tuple[Source, ...] = ()
+    if any(name.startswith(VARIABLE_PREFIX) for name in environ):
+        from migration_gate.settings.variables import (  # noqa: PLC0415  # for few
+            find_variables,
+        )
+
+        variables, faults = find_variables(environ)
+        reader.faults.extend(faults)
     settings = Settings(
         database=database or DatabaseSettings(way="PG", sources=()),
         pod_fields=_pod_fields(environ),
         unknown_settings=unknown,
+        variables=variables,
         **{setting.field: reader.read(setting) for setting in SETTINGS},
     )
     if reader.faults:
@@ -490,6 +502,8 @@ def _sort_unknown(reader: _Reader) -> tuple[str, ...]:
     for name, text in sorted(reader.environ.items()):
         bare = name.removeprefix(PREFIX)
         if not text or bare == name or bare in known or is_service_link(name, text):
+            continue
+        if name.startswith(VARIABLE_PREFIX):
             continue
         meant = closest(bare, sorted(known))
         if meant is None:

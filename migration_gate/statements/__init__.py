@@ -8,7 +8,7 @@ data of a COPY; ``splitting`` cuts; ``places`` are lines and columns; ``surround
 tells what a place is in; ``names`` reads names and strings as PostgreSQL does;
 ``parameters`` tells which of PostgreSQL's parameters a statement changes;
 ``transactions`` what controls a transaction; ``recognition`` what a statement is and
-names.
+names. ``variables`` fills in psql's, and ``filling`` is a text so filled in.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from migration_gate.statements.contents import (
     iter_matches,
     up_to,
 )
+from migration_gate.statements.filling import Edit, Filled
 from migration_gate.statements.forms import ScriptError, forms
 from migration_gate.statements.parameters import (
     SettingChange,
@@ -60,6 +61,8 @@ __all__ = [
     "ConcurrentIndex",
     "Content",
     "CreatedIndex",
+    "Edit",
+    "Filled",
     "LargeText",
     "Pieces",
     "ScriptError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.files.stumbles import find_stumbles
-from migration_gate.statements import place, split
+from migration_gate.statements import Filled, place, split
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 
@@ -15,11 +15,11 @@ def stumbles(script: str) -> list[tuple[int, int, str]]:
     content = script.encode()
     return [
         (*place(content, fault.offset), fault.problem)
-        for fault in find_stumbles(content, split(content))
+        for fault in find_stumbles(Filled(content), split(content))
     ]
 
 
-VARIABLE = "variable :{}, which psql would fill in"
+VARIABLE = "variable :{} is not set"
 PLACEHOLDER = 'placeholder that begins with "{}", which another program would fill in'
 LATE = "directive after the first statement"
 LETTER = "{} outside quotes, which PostgreSQL takes for a letter"
