@@ -83,6 +83,11 @@ NO_EXTENSION: Final = (
 ROWS_VIOLATE: Final = (
     f"Rows violate a constraint: correct the data or the file. {NOTHING_LEFT}"
 )
+NO_UTF8: Final = (
+    "A name, a row or PostgreSQL's own words have bytes that are no UTF-8, as a "
+    "database whose encoding is SQL_ASCII may hold them: rename it, or correct the "
+    "row, by a session with client_encoding = SQL_ASCII."
+)
 DISK_FULL: Final = (
     "The database server's disk is full, or a quota: free or add space there, then "
     "start the gate again."
@@ -231,8 +236,9 @@ REMEDIES: Final[Sequence[Remedy]] = (
         r"no partition of relation",
     ),
     Remedy("23001 23502 23503 23505 23514 23P01 44000", ROWS_VIOLATE),
+    Remedy("22021", f"{NO_UTF8} {NOTHING_LEFT}"),
     Remedy(
-        "22021 22P05",
+        "22P05",
         "The database's encoding has no such character: write the text without "
         f"it, or use a database whose encoding is UTF8. {NOTHING_LEFT}",
     ),
@@ -423,6 +429,7 @@ REMEDIES: Final[Sequence[Remedy]] = (
 )
 # For a statement of the gate's own.
 OWN_REMEDIES: Final[Sequence[Remedy]] = (
+    Remedy("22021 22P05", NO_UTF8),
     Remedy("53100", DISK_FULL),
     Remedy("53200", "The database server is out of memory."),
     Remedy("55000", REPLICA_IDENTITY, r"replica identity"),
