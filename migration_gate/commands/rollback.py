@@ -7,7 +7,7 @@ migrate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -31,7 +31,11 @@ from migration_gate.connection.waits import interruptible
 from migration_gate.execution.watch import Watch
 from migration_gate.files.folder import read_scripts
 from migration_gate.files.library import Shelf
-from migration_gate.files.migration import Migration, version_to_key
+from migration_gate.files.migration import (
+    AppliedMigration,
+    Migration,
+    version_to_key,
+)
 from migration_gate.files.script import Script
 from migration_gate.files.undoing import find_back_files, find_way_back
 from migration_gate.history.failures import UNDOING
@@ -114,7 +118,8 @@ def rollback(  # noqa: PLR0913  # the options of a command
     1. Read the folder; wait for a database that can be written, and look.
     2. Find what is to be undone, and what undoes it; refuse all of it, or nothing.
     3. Take the lock; look again: it has to be the same.
-    4. Undo each, with the removal of its row.
+    4. Undo each, with the removal of its row; with the first, the rows of repeatable
+       ones go too, so that the next start applies them again.
 
     A lost connection goes back to step 1, with what was chosen: what the history no
     longer has is undone, and nothing else is chosen instead.
@@ -300,7 +305,10 @@ def _find_ways_back(
     folder = wish.settings.migrations
     spelled = {version_to_key(version): version for version in half_undone}
     history = session.seen.name._replace(schema=session.seen.schema)
-    steps, lines = [], []
+    # The next start brings its own texts: those here may lean on what goes.
+    repeated = tuple(_find_repeated(wish.migrations, session.seen.history))
+    steps: list[Step] = []
+    lines = []
     faults: list[FileFault] = []
     for undoing in order:
         migration = undoing.migration
@@ -319,9 +327,20 @@ def _find_ways_back(
             lines.append(_to_line(migration, file, script, error))
             continue
         version = spelled[migration.key] if is_begun else rows[0]
-        steps.append(Step(back, version, undoes=rows))
+        undoes = rows if steps else (*rows, *repeated)
+        steps.append(Step(back, version, undoes=undoes))
         lines.append(_to_line(migration, file, script, None))
     return WaysBack(tuple(order), tuple(steps), tuple(lines), tuple(faults))
+
+
+def _find_repeated(
+    migrations: Sequence[Migration], history: Sequence[AppliedMigration]
+) -> Iterator[str]:
+    """Yield the rows of repeatable migrations that have a file here."""
+    keys = {migration.key for migration in migrations if migration.is_repeatable}
+    for row in history:
+        if version_to_key(row.version) in keys:
+            yield row.version
 
 
 def _to_line(

@@ -256,7 +256,7 @@ def begin_undoing(
             "(ARRAY[{rows}]) RETURNING pg_catalog.to_jsonb(h.*) AS kept) "
             "INSERT INTO {progress} "
             "(version, statement, digest, state, changed_at, before) "
-            "SELECT {version}, {number} / (CASE WHEN pg_catalog.count(*) > 0 "
+            "SELECT {version}, {number} / (CASE WHEN pg_catalog.count(*) = {count} "
             "THEN 1 ELSE 0 END), {digest}, 'started', {now}, "
             "({before}::pg_catalog.jsonb || pg_catalog.jsonb_build_object("
             "'rows', pg_catalog.jsonb_agg(kept)))::pg_catalog.json FROM gone"
@@ -264,6 +264,7 @@ def begin_undoing(
             history=sql.Identifier(table.schema, table.name),
             progress=progress_table(table),
             rows=sql.SQL(", ").join(map(sql.Literal, rows)),
+            count=len(rows),
             version=version,
             number=intent.number,
             digest=intent.digest,
@@ -287,7 +288,8 @@ def give_up_undoing(table: HistoryTable, version: str, number: int) -> sql.Compo
         "INSERT INTO {history} OVERRIDING SYSTEM VALUE SELECT kept.* FROM begun, "
         "pg_catalog.jsonb_array_elements("
         "pg_catalog.jsonb_extract_path(begun.before, 'rows')) AS each, "
-        "pg_catalog.jsonb_populate_record(NULL::{history}, each) AS kept"
+        "pg_catalog.jsonb_populate_record("
+        "(SELECT h FROM {history} AS h LIMIT 0), each) AS kept"
     ).format(
         progress=progress_table(table),
         history=sql.Identifier(table.schema, table.name),

@@ -188,12 +188,14 @@ def remove_rows(table: HistoryTable, versions: Sequence[str]) -> sql.Composed:
     """
     Return the statement that takes a migration out of the history.
 
-    Divides by the number of rows: where another session was faster, nothing is undone a
-    second time.
+    Divides by 0 where one of them is not there: another session was faster, and nothing
+    is undone twice.
     """
-    return sql.SQL("WITH gone AS ({} RETURNING 1) SELECT {}").format(
+    return sql.SQL("WITH gone AS ({} RETURNING 1) {}").format(
         delete_rows(table, versions),
-        qualified("1 / (SELECT pg_catalog.count(*) FROM gone)"),
+        qualified(
+            "SELECT 1 / CASE WHEN pg_catalog.count(*) = {} THEN 1 ELSE 0 END FROM gone"
+        ).format(len(versions)),
     )
 
 

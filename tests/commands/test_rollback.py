@@ -435,6 +435,42 @@ def test_a_way_back_must_not_write_the_history(gate: Gate, database: Database) -
     assert history(database) == ["001_a.sql", "002_b.sql"]
 
 
+def test_the_next_image_brings_its_own_view(gate: Gate, database: Database) -> None:
+    """The newer text may lean on what is undone, and was dropped on the way back."""
+    table = {"001_t.sql": "CREATE TABLE t (n integer);"}
+    older = {**table, "R__v.sql": "CREATE OR REPLACE VIEW v AS SELECT n FROM t;"}
+    newer = {
+        **table,
+        "002_m.sql": "ALTER TABLE t ADD m integer;",
+        "002_m.down.sql": "DROP VIEW v; ALTER TABLE t DROP m;",
+        "R__v.sql": "CREATE OR REPLACE VIEW v AS SELECT n, m FROM t;",
+    }
+    apply(gate, database, older)
+    apply(gate, database, newer)
+
+    run, last = roll_back(gate, database, newer)
+    again = gate(database=database, migrations=older)
+
+    assert (run.exit_code, last["undone"]) == (0, ["002_m.sql"])
+    assert again.verdict["applied"] == ["R__v.sql"]
+    assert database.fetch("SELECT * FROM v") == []
+
+
+def test_a_failed_rollback_keeps_the_rows_of_repeatable_ones(
+    gate: Gate, database: Database
+) -> None:
+    """They went with the first statement, and come back with the row."""
+    files = {**INDEX, "002_i.down.sql": "DROP INDEX CONCURRENTLY nowhere;"}
+    files["R__v.sql"] = "CREATE OR REPLACE VIEW v AS SELECT n FROM t;"
+    apply(gate, database, files)
+    before = database.fetch("SELECT * FROM schema_migrations ORDER BY 1")
+
+    run, _ = roll_back(gate, database, files)
+
+    assert run.exit_code == 1
+    assert database.fetch("SELECT * FROM schema_migrations ORDER BY 1") == before
+
+
 def test_migrate_runs_nothing_that_goes_back(gate: Gate, database: Database) -> None:
     """Also not when it starts after a rollback: it applies again."""
     apply(gate, database, FILES)

@@ -108,6 +108,33 @@ def test_every_name_that_is_sent_has_its_schema(
     assert {text: faults for text in texts if (faults := unqualified(text))} == {}
 
 
+@pytest.mark.parametrize("is_planted", [False, True], ids=["parsed", "planted"])
+def test_what_undoes_has_its_schemas_too(
+    gate: Gate, database: Database, proxy: Proxy, *, is_planted: bool
+) -> None:
+    """Inside and outside a transaction, and when the first statement fails."""
+    files = {
+        "1_a.sql": "CREATE TABLE public.a (n integer);",
+        "1_a.down.sql": "DROP TABLE public.a;",
+        "2_i.sql": "CREATE INDEX CONCURRENTLY i ON public.a (n);",
+        "2_i.down.sql": "DROP INDEX CONCURRENTLY public.i; SELECT 1;",
+    }
+    fails = {**files, "2_i.down.sql": "DROP INDEX CONCURRENTLY public.j;"}
+    if is_planted:
+        plant(database)
+    require_open(gate(database=database, migrations=files))
+    through = proxy.through(database)
+    command = ("rollback", "--to", "0")
+
+    assert gate(*command, database=through, migrations=fails).exit_code == 1
+    require_open(gate(*command, "--dry-run", database=through, migrations=files))
+    require_open(gate(*command, database=through, migrations=files))
+
+    texts = {text for link in proxy.settled() for text in sent(link)}
+    assert {text: faults for text in texts if (faults := unqualified(text))} == {}
+    assert not (is_planted and was_called(database))
+
+
 @pytest.mark.parametrize("path", ["", "public, pg_catalog"], ids=["default", "first"])
 def test_nothing_that_is_planted_in_public_is_called(
     gate: Gate, database: Database, path: str
