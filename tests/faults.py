@@ -179,6 +179,16 @@ CREATE TABLE goose_db_version (
     tstamp timestamp NOT NULL DEFAULT '2026-01-02 03:04:05');
 INSERT INTO goose_db_version VALUES (1, 0, true), (2, 1, true), (3, 2, true);
 """
+# What an older image has applied, with other texts.
+REPEATED: Final = """
+CREATE TABLE schema_migrations (
+    id serial PRIMARY KEY, version varchar(255) NOT NULL UNIQUE,
+    applied_at timestamp NOT NULL DEFAULT '2026-01-02 03:04:05',
+    checksum text, duration_ms bigint, gate_version text, superseded text);
+INSERT INTO schema_migrations (version, checksum) VALUES ('001_log.sql', NULL),
+    ('R__a.sql', 'sha256:1'), ('R__outside.sql', 'sha256:2'),
+    ('R__slow.sql', 'sha256:3');
+"""
 MOVED_IN: Final = {
     "001_log.sql": LOG + note("001"),
     "002_table.sql": TABLE + note("002"),
@@ -263,6 +273,26 @@ SCENARIOS: Final = (
         files=MOVED_IN,
         before=MOVED_IN["001_log.sql"] + MOVED_IN["002_table.sql"],
         settings={"GATE_BASELINE": "2"},
+    ),
+    *(
+        Scenario(
+            name=f"repeats{name}",
+            files={
+                "001_log.sql": LOG + note("001"),
+                "002_new.sql": TABLE + note("002"),
+                "R__a.sql": note("a") + "CREATE OR REPLACE VIEW v AS SELECT :'word';\n",
+                "R__new.sql": note("new"),
+                "R__outside.sql": "-- gate: no-transaction\n"
+                + note("outside a")
+                + ("" if pooled else "VACUUM t;\n")
+                + note("outside b"),
+                "R__slow.sql": note("slow") + slowly("slow"),
+            },
+            pooled=pooled,
+            before=LOG + note("001") + REPEATED,
+            settings={"GATE_VAR_word": "filled in"},
+        )
+        for name, pooled in (("", False), (" through a pooler", True))
     ),
     Scenario(
         name="rolls back",
