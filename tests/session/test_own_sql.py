@@ -135,6 +135,29 @@ def test_what_undoes_has_its_schemas_too(
     assert not (is_planted and was_called(database))
 
 
+@pytest.mark.parametrize("is_planted", [False, True], ids=["parsed", "planted"])
+def test_what_repeats_has_its_schemas_too(
+    gate: Gate, database: Database, proxy: Proxy, *, is_planted: bool
+) -> None:
+    """Inside and outside a transaction, with variables, and by a person's word."""
+    if is_planted:
+        plant(database)
+    through, env = proxy.through(database), {"GATE_VAR_n": "1"}
+    for text in ("SELECT 1;", "SELECT :n;", "SELECT :'n';"):
+        files = {
+            "1_a.sql": "SELECT :'n';",
+            "R__in.sql": text,
+            "R__out.sql": f"-- gate: no-transaction\n{text}",
+        }
+        require_open(gate(database=through, migrations=files, env=env))
+    said = ("resolve", "R__in", "--applied")
+    require_open(gate(*said, database=through, migrations={"R__in.sql": "SELECT 2;"}))
+
+    texts = {text for link in proxy.settled() for text in sent(link)}
+    assert {text: faults for text in texts if (faults := unqualified(text))} == {}
+    assert not (is_planted and was_called(database))
+
+
 @pytest.mark.parametrize("path", ["", "public, pg_catalog"], ids=["default", "first"])
 def test_nothing_that_is_planted_in_public_is_called(
     gate: Gate, database: Database, path: str
