@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart import find_helm, render
 from tests.fix_image import BUILD_S, IMAGE, ROOT, docker
 from tests.image.readme_deployment import read_deployment
 
@@ -346,6 +347,34 @@ def test_the_component_holds_any_deployment_back(cluster: Cluster) -> None:
     assert job.returncode == 0, job.stderr
     wait_for_end(cluster, "shop-migrate-1-0-0-pod-gate")
     opened = cluster.play(GOOD, *maps, deployment)
+    assert opened.returncode == 0, opened.stderr
+    assert cluster.state("shop-pod-app") == ("running", 0)
+
+
+def test_the_charts_job_and_check_let_the_application_start(cluster: Cluster) -> None:
+    """What helm makes of chart/example, closed before its Job and open behind it."""
+    if find_helm() is None:
+        pytest.skip("there is no helm: .ci/run config builds it")
+    repository, _, tag = IMAGE.partition(":")
+    made = render(
+        {
+            "image": {"repository": repository, "tag": tag},
+            "check": {"waitTimeout": "2s"},
+        }
+    )
+    by_kind = {document["kind"]: document for document in made}
+    cluster.make_check_role()
+    closed = cluster.play(GOOD, by_kind["Deployment"])
+    assert closed.returncode == 1
+    assert cluster.state("shop-pod-app") == ("created", 0)
+    assert cluster.verdict("shop-pod-check")["reason"] in {"incomplete", "refused"}
+
+    job = by_kind["Job"]
+    assert cluster.play(GOOD, job).returncode == 0
+    gate_name = f"{job['metadata']['name']}-pod-gate"
+    wait_for_end(cluster, gate_name)
+    assert cluster.verdict(gate_name)["applied"] == list(GOOD)
+    opened = cluster.play(GOOD, by_kind["Deployment"])
     assert opened.returncode == 0, opened.stderr
     assert cluster.state("shop-pod-app") == ("running", 0)
 
