@@ -38,6 +38,14 @@ LOGIN: Final = "tools"
 UPS: Final = ("CREATE TABLE one (n integer);", "CREATE TABLE two (n integer);")
 THIRD: Final = "CREATE TABLE three (n integer);"
 FAILS: Final = "CREATE TABLE three (n integer); SELECT 1/0;"
+DRIZZLE: Final = """
+const { drizzle } = require("drizzle-orm/node-postgres");
+const { migrate } = require("drizzle-orm/node-postgres/migrator");
+const { Pool } = require("pg");
+const pool = new Pool({ connectionString: process.env.DATABASE_URL });
+migrate(drizzle(pool), { migrationsFolder: process.argv[2] })
+    .then(() => pool.end(), (error) => { console.error(error); process.exit(1); });
+"""
 # What is there, but for what the gate has made.
 HISTORY: Final = """
 SELECT c.relname::text, (xpath('/table/row', query_to_xml(format(
@@ -104,7 +112,7 @@ class Tool:
     """
 
     adopt: str
-    program: str
+    program: str | Callable[[], Installed]
     write: Writer
     call: Caller
     goes_down: bool = True
@@ -117,6 +125,18 @@ def numbered(texts: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     """Yield number, text, and what undoes it."""
     for number, text in enumerate(texts, 1):
         yield number, text, f"DROP TABLE {text.split()[2]};"
+
+
+def install_script(name: str, script: str, *packages: str) -> Path:
+    """Install Node's packages with a script beside them; return the folder."""
+    home = CACHE / "node" / name
+    if not (home / "node_modules" / packages[0]).exists():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "package.json").write_text("{}\n", "utf-8")
+        options = ("--no-audit", "--no-fund", "--loglevel=error")
+        call("npm", "install", *options, *packages, folder=home)
+    (home / "run.js").write_text(script, "utf-8")
+    return home
 
 
 def write_pairs(up: str, down: str) -> Writer:
@@ -210,6 +230,32 @@ def call_liquibase(tool: Installed, folder: Path, place: Place, way: str) -> lis
     ]
 
 
+def write_drizzle(folder: Path, texts: Sequence[str]) -> None:
+    """Write Drizzle's files, and its journal."""
+    entries = []
+    for number, text, _ in numbered(texts):
+        tag = f"{number:04d}_x"
+        (folder / f"{tag}.sql").write_text(text + "\n", "utf-8")
+        when = 1700000000000 + number
+        entries.append({"idx": number, "when": when, "tag": tag, "breakpoints": True})
+    (folder / "meta").mkdir(exist_ok=True)
+    journal = {"version": "7", "dialect": "postgresql", "entries": entries}
+    (folder / "meta" / "_journal.json").write_text(json.dumps(journal), "utf-8")
+
+
+def call_drizzle(tool: Installed, folder: Path, _: Place, _way: str) -> list[str]:
+    """Return the command for Drizzle's own migrator."""
+    return ["node", str(tool.program), str(folder)]
+
+
+def install_drizzle() -> Installed:
+    """Install Drizzle, and what calls its migrator."""
+    home = install_script("drizzle", DRIZZLE, "drizzle-orm@0", "pg")
+    package = home / "node_modules" / "drizzle-orm" / "package.json"
+    version = json.loads(package.read_text("utf-8"))["version"]
+    return Installed(program=home / "run.js", version=version)
+
+
 def call_yoyo(tool: Installed, folder: Path, place: Place, way: str) -> list[str]:
     """Return yoyo's command."""
     word = {"up": ["apply"], "down": ["rollback", "--revision", "0002_x"]}[way]
@@ -279,6 +325,13 @@ TOOLS: Final = (
         call=call_liquibase,
         folder="sql",
         environ={"LIQUIBASE_ANALYTICS_ENABLED": "false"},
+    ),
+    Tool(
+        adopt="drizzle",
+        program=install_drizzle,
+        write=write_drizzle,
+        call=call_drizzle,
+        goes_down=False,
     ),
     Tool(
         adopt="yoyo",
@@ -513,13 +566,7 @@ def migrate_by_django(bench: Bench, place: Place) -> None:
 
 def migrate_by_knex(bench: Bench, place: Place) -> None:
     """Let Knex apply two."""
-    home = CACHE / "node" / "knex"
-    if not (home / "node_modules" / "knex").exists():
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "package.json").write_text("{}\n", "utf-8")
-        options = ("--no-audit", "--no-fund", "--loglevel=error")
-        call("npm", "install", *options, "knex", "pg", folder=home)
-    (home / "run.js").write_text(KNEX, "utf-8")
+    home = install_script("knex", KNEX, "knex", "pg")
     form = (
         "exports.up = knex => knex.raw('{up}');\n"
         "exports.down = knex => knex.raw('{down}');\n"
@@ -606,13 +653,14 @@ def main() -> int:
     with started() as bench:
         for each in (each for each in TOOLS if each.adopt in wanted):
             try:
-                installed = install(each.program)
+                name = each.program
+                installed = install(name) if isinstance(name, str) else name()
             except Missing as missing:
                 say(f"{each.adopt:<18} not here: {missing.reason}")
                 continue
-            name = f"{each.adopt} {installed.version}"
+            shown = f"{each.adopt} {installed.version}"
             for state, step in Trial(bench, each, installed).states():
-                results.append(attempt(name, state, step))
+                results.append(attempt(shown, state, step))
         for name, (table, old) in BASELINES.items():
             if name in wanted:
                 step = partial(try_baseline, bench, table, old)

@@ -426,6 +426,24 @@ def test_plan_shows_the_mapping_and_writes_nothing(
     assert tables(database) == before
 
 
+def test_status_and_check_before_the_first_start(
+    gate: Gate, database: Database
+) -> None:
+    """What is to be taken over is neither pending nor applied, and check waits."""
+    load(database, "goose-2")
+    files = folder_of(["1_a.sql", "2_b.sql"])
+    env = {"GATE_ADOPT": "goose", "GATE_WAIT_TIMEOUT": "0s"}
+    status = gate("status", "--json", database=database, migrations=files, env=env)
+    check = gate("check", database=database, migrations=files, env=env)
+    assert [line["state"] for line in json.loads(status.stdout)] == ["to record"] * 2
+    assert status.exit_code == 1
+    assert "2 migrations count as applied, and are not recorded" in status.stderr
+    assert check.verdict["reason"] == "incomplete"
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    for command in ("status", "check"):
+        assert gate(command, database=database, migrations=files).exit_code == 0
+
+
 def test_the_command_takes_over_and_applies_nothing(
     gate: Gate, database: Database
 ) -> None:
