@@ -188,7 +188,7 @@ class Applier:
         Apply migrations with one message, and what it leaves with further ones.
 
         PostgreSQL reads a whole message before it does any of it: where it cannot read
-        one of the files, those before it go alone.
+        one of the files, those before it go without it, and then it goes alone.
         """
         try:
             self._send(tasks, messages, 1, on_sent)
@@ -198,8 +198,7 @@ class Applier:
             if rest:
                 self._apply_run(rest, self._compose(rest))
         except UnparsedError as error:
-            cut = max(len(tasks) // 2 if error.index is None else error.index, 1)
-            for part in (tasks[:cut], tasks[cut:]):
+            for part in _around(tasks, error.index):
                 self._apply_run(part, self._compose(part))
 
     def _retry(self, task: Task, blocked: LocksNotFreeError) -> None:
@@ -283,6 +282,12 @@ class Applier:
             statement_count=script.statement_count,
             attempt=attempt,
         )
+
+
+def _around(tasks: Sequence[Task], index: int | None) -> Iterator[Sequence[Task]]:
+    """Yield what is before the one at fault, it, and the rest; halves if unknown."""
+    start, end = (index, index + 1) if index is not None else (len(tasks) // 2,) * 2
+    yield from filter(None, (tasks[:start], tasks[start:end], tasks[end:]))
 
 
 def _goes_along(script: Script) -> bool:

@@ -10,12 +10,15 @@ search path's too, and so is not used.
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Iterable
 from typing import Final
 
 from psycopg import sql
 
 
+BLANKS: Final = re.compile(r"\s+")
 OPERATORS: Final = ("=", "<>", "<", ">", "<=", ">=", "||", "+", "-", "*", "/", "~")
 
 
@@ -23,9 +26,12 @@ def qualified(text: str) -> sql.SQL:
     """
     Return SQL whose operators are PostgreSQL's own: those that stand between spaces.
 
+    On one line: a server that logs it logs little.
+
     Args:
         text: Names functions, types and relations with their schema.
     """
+    text = BLANKS.sub(" ", text)
     for operator in OPERATORS:
         text = text.replace(f" {operator} ", f" OPERATOR(pg_catalog.{operator}) ")
     return sql.SQL(text)

@@ -44,6 +44,10 @@ OwnName = Literal[
 CHARACTER_STARTS: Final = bytes({*range(0x80), *range(0xC0, 0x100)})
 
 
+# Where a statement fails the server logs its message whole: the file's begin a line.
+BEFORE_FILE: Final[frozenset[OwnName]] = frozenset({"row", "role", "commit"})
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """A statement of the gate's own, and what it is for."""
@@ -98,7 +102,7 @@ class Share:
         """Yield what is sent for one statement, its semicolon included."""
         if isinstance(part, Own):
             yield part.text
-            yield b";\n"
+            yield b";\n" if part.name in BEFORE_FILE else b"; "
             return
         script = self.task.script
         content, end = script.content, part_end(part)
