@@ -161,7 +161,7 @@ def apply_outside(
     if task.checks_defaults:
         _exchange(run, single(task, [require_defaults(worker)]))
     full = worker.settings.log_detail == "full"
-    ensure_progress(worker.conn, worker.table, worker.login_role, full=full)
+    ensure_progress(worker.conn, worker.table, worker.acting_role, full=full)
     with worker.translated("read the progress of files"):
         done = read_progress(worker.conn, worker.table, task.version)
     edited = _find_edited(task, done)

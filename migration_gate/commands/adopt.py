@@ -273,6 +273,8 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
                         OTHER_TOOL,
                         tool=tool,
                         table=f"{found.schema}.{found.table}",
+                        row_count=found.count,
+                        newest=found.newest,
                         versions=list(versions),
                     )
 

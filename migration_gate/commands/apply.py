@@ -41,7 +41,7 @@ from migration_gate.history.writing import require_replaceable
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import UnresolvedError
-from migration_gate.report.events import NOT_ALTERED
+from migration_gate.report.events import HANDED_OVER, NOT_ALTERED
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
@@ -111,7 +111,7 @@ def apply_pending(
         require_no_session(shelf.take(migration) for migration in plan.pending)
     with open_worker(held.settings, held, log, variables=variables) as worker:
         if any(map(plan.find_replacement, plan.pending)):
-            require_replaceable(worker.table, worker.login_role)
+            require_replaceable(worker.table, worker.acting_role)
         watch = Watch(held, worker, log)
         settlement = Settlement(tally, log)
         Applier(worker, held, shelf, watch, settlement, log).apply_all(plan.steps)
@@ -162,6 +162,10 @@ def open_worker(
     conn = wait_for(connect, patience)
     with closing(conn):
         table, reason = make_history(conn, held, fill)
+        before = held.seen.table
+        if before is not None and before.owner != table.owner:
+            name = f"{table.schema}.{table.name}"
+            log.emit(HANDED_OVER, table=name, owner=table.owner)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
         yield start_worker(conn, held, table, variables)

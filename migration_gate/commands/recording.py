@@ -124,7 +124,7 @@ def require_valid(worker: Worker | Session, migrations: Sequence[Migration]) -> 
 
 def execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
     """Send statements as one message: PostgreSQL does all of them, or none."""
-    table, role = worker.table, worker.login_role
+    table, role = worker.table, worker.acting_role
     if not statements:
         return
     try:

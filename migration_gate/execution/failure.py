@@ -310,7 +310,7 @@ def _refuse_own(
             return explain_write(
                 worker.conn,
                 worker.table,
-                worker.login_role,
+                worker.acting_role,
                 refusal,
                 rights=RIGHTS_TO_UNDO if part.name == "gone" else WRITING,
             )
@@ -384,11 +384,11 @@ def _explain_membership(worker: Worker, role: str) -> GateError | None:
         is_member, may_become = worker.conn.execute(query).fetchone() or (False, False)
         if may_become:
             return None
-    login_role = worker.login_role
+    acting_role = worker.acting_role
     option = " WITH SET TRUE" if is_member else ""
     return LoginRefusedError(
-        f'role "{login_role}" may not become role "{role}" (GATE_ROLE)',
-        hint=f"GRANT {quote_name(role)} TO {quote_name(login_role)}{option};",
+        f'role "{acting_role}" may not become role "{role}" (GATE_ROLE)',
+        hint=f"GRANT {quote_name(role)} TO {quote_name(acting_role)}{option};",
     )
 
 

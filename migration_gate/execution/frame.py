@@ -12,6 +12,7 @@ from typing import Final
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import qualified
 from migration_gate.execution.message import Own
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
@@ -25,21 +26,23 @@ TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
 NO_LIMIT: Final = "0ms"
 # A hash of what role and database say that a new session begins with.
-DEFAULTS: Final = """(
+DEFAULTS: Final = qualified(
+    """(
     SELECT pg_catalog.hashtextextended(COALESCE(pg_catalog.string_agg(
         d.setconfig::pg_catalog.text, ' ' ORDER BY d.setdatabase, d.setrole
     ), ''), 0)
     FROM pg_catalog.pg_db_role_setting d
-    WHERE d.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY(
+    WHERE d.setdatabase = ANY (ARRAY(
         SELECT oid FROM pg_catalog.pg_database
-        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+        WHERE datname = pg_catalog.current_database()
         UNION ALL SELECT 0::pg_catalog.oid
-    )) AND d.setrole OPERATOR(pg_catalog.=) ANY (ARRAY(
+    )) AND d.setrole = ANY (ARRAY(
         SELECT oid FROM pg_catalog.pg_roles
-        WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER
+        WHERE rolname = SESSION_USER
         UNION ALL SELECT 0::pg_catalog.oid
     ))
 )"""
+)
 OUTDATED: Final = "42704"  # there is no such parameter
 REQUIRE_DEFAULTS: Final = sql.SQL(
     "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8 "
@@ -65,9 +68,7 @@ def begin(
 
 def require_defaults(worker: Worker) -> Own:
     """Fail where a session that began now would have other defaults."""
-    statement = REQUIRE_DEFAULTS.format(
-        defaults=sql.SQL(DEFAULTS), hash=worker.defaults
-    )
+    statement = REQUIRE_DEFAULTS.format(defaults=DEFAULTS, hash=worker.defaults)
     return own(worker, "defaults", statement)
 
 

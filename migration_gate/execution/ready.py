@@ -60,7 +60,7 @@ def start_worker(
         conn=conn,
         settings=held.settings,
         table=table,
-        login_role=held.seen.login_role,
+        acting_role=held.seen.acting_role,
         work_key=held.keys().work,
         watches_client=(
             answers.failure is None
@@ -83,7 +83,7 @@ def _ask(conn: psycopg.Connection[Any]) -> Answers:
     calls = [
         sql.SQL("pg_catalog.current_setting({}, true)").format(name) for name in asked
     ]
-    query = select([sql.SQL(DEFAULTS), *calls]).as_bytes(conn) + b"; "
+    query = select([DEFAULTS, *calls]).as_bytes(conn) + b"; "
     if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"

@@ -36,7 +36,7 @@ class Worker:
     conn: LimitedConnection
     settings: Settings
     table: HistoryTable
-    login_role: str
+    acting_role: str
     work_key: int
     watches_client: bool
     unlimited: frozenset[str]

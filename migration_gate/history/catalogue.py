@@ -21,24 +21,30 @@ TABLES_MAX: Final = 20
 # run code as the login role when they are read.
 ROLES: Final = qualified(
     """login AS (
-    SELECT oid FROM pg_catalog.pg_roles
+    SELECT oid, rolname FROM pg_catalog.pg_roles
     WHERE rolname = ANY (ARRAY[session_user, current_user])
     UNION
-    SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN login l ON m.member = l.oid
+    SELECT r.oid, r.rolname FROM pg_catalog.pg_auth_members m
+    JOIN login l ON m.member = l.oid JOIN pg_catalog.pg_roles r ON r.oid = m.roleid
 ), trusted AS (
-    SELECT oid, rolname FROM pg_catalog.pg_roles
+    SELECT rolname FROM pg_catalog.pg_roles
     WHERE rolname = {role} OR oid = (
         SELECT datdba FROM pg_catalog.pg_database
         WHERE datname = pg_catalog.current_database())
 )
 """
 )
-OWNER_IS_TRUSTED: Final = qualified(
+TRUSTED_OWNER: Final = qualified(
     """
-(c.relowner = ANY (ARRAY(SELECT oid FROM login)) OR EXISTS (
-    SELECT FROM trusted g
-    WHERE pg_catalog.pg_has_role(c.relowner, g.oid, 'MEMBER')))
+(pg_catalog.pg_get_userbyid(c.relowner) = ANY ({roles}) OR EXISTS (
+    SELECT FROM pg_catalog.unnest({groups}) g
+    WHERE pg_catalog.pg_has_role(c.relowner, g, 'MEMBER')))
 """
+)
+# The condition on the row ``c`` of pg_class, where a query asks for the roles itself.
+OWNER_IS_TRUSTED: Final = TRUSTED_OWNER.format(
+    roles=qualified("ARRAY(SELECT rolname FROM login)"),
+    groups=qualified("ARRAY(SELECT rolname FROM trusted)"),
 )
 # Types are told by their names in pg_type: format_type() quotes as parameters say.
 CATALOGUE: Final = qualified(
@@ -72,13 +78,12 @@ SELECT pg_catalog.json_build_object(
     'backend_pid', pg_catalog.pg_backend_pid(),
     'is_standby', pg_catalog.pg_is_in_recovery(),
     'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
-    'login_role', current_user,
+    'acting_role', current_user,
     'schema', coalesce({schema}, pg_catalog.current_schema()),
     'schema_exists', {schema} IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
     'owners', pg_catalog.json_build_object(
-        'roles', ARRAY(SELECT r.rolname FROM login l
-                       JOIN pg_catalog.pg_roles r ON r.oid = l.oid),
+        'roles', ARRAY(SELECT rolname FROM login),
         'groups', ARRAY(SELECT rolname FROM trusted))
 ), (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
@@ -96,7 +101,7 @@ SELECT pg_catalog.json_build_object(
             THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
         'gate_role', {role}::pg_catalog.text,
         'owner', c.owner, 'owner_is_trusted', c.owner_is_trusted,
-        'login_role', current_user,
+        'acting_role', current_user,
         'can_select', rights.can_select, 'can_insert', rights.can_insert,
         'can_update', rights.can_update,
         'can_alter', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
@@ -158,14 +163,14 @@ class Facts(NamedTuple):
     ``schema`` is where the table would be made; None where the search path names no
     schema that exists. ``tables`` are those of its names that may be the history, each
     as ``recognise_table`` takes it: those of the search path first, in its order, then
-    those of other schemas that a role has made whom the gate trusts. ``login_role`` is
+    those of other schemas that a role has made whom the gate trusts. ``acting_role`` is
     the one that the login acts as: its own, unless its defaults name another.
     """
 
     backend_pid: int
     is_standby: bool
     is_read_only: bool
-    login_role: str
+    acting_role: str
     schema: str | None
     schema_exists: bool
     owners: Owners
@@ -214,19 +219,8 @@ FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 
 
 def owner_is_trusted(owners: Owners) -> sql.Composed:
-    """Return the condition on the row ``c`` of pg_class."""
-    conditions = [
-        qualified("pg_catalog.pg_get_userbyid(c.relowner) = ANY ({})").format(
-            names(owners.roles)
-        ),
-        *(
-            sql.SQL(
-                "pg_catalog.pg_has_role(c.relowner, {}::pg_catalog.name, 'MEMBER')"
-            ).format(group)
-            for group in owners.groups
-        ),
-    ]
-    return sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
+    """Return the condition on the row ``c`` of pg_class, the roles being known."""
+    return TRUSTED_OWNER.format(roles=names(owners.roles), groups=names(owners.groups))
 
 
 def still_trusted(schema: str, name: str, owners: Owners) -> sql.Composed:

@@ -104,7 +104,7 @@ def _is_readable(table: Mapping[str, Any]) -> bool:
 
 def _unreadable(facts: Facts, table: Mapping[str, Any]) -> HistoryError:
     schema, name = str(table["schema"]), str(table["name"])
-    role = quote_name(facts.login_role)
+    role = quote_name(facts.acting_role)
     return HistoryError(
         f'table "{schema}.{name}" could be the history, and role {role} may not read '
         "it",

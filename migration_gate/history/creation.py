@@ -76,15 +76,15 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
     table = seen.table
     if not table.can_insert:
         facts = {
-            "login_role": seen.login_role,
+            "acting_role": seen.acting_role,
             "gate_role": role,
             "owner": table.owner,
         }
         rights = "SELECT, INSERT, UPDATE"
         raise missing_right(rights, table.schema, table.name, facts)
-    if role is not None and table.owner == seen.login_role != role:
+    if role is not None and table.owner == seen.acting_role != role:
         with translated(f"let role {quote_name(role)} own the history", full=full):
-            _hand_over(conn, table, role)
+            table = _hand_over(conn, table, role)
     if table.is_complete:
         return table, None
     with translated(f'add columns to table "{table.schema}.{table.name}"', full=full):
@@ -101,10 +101,10 @@ def _create(  # noqa: PLR0913  # private, called once
     fill: Fill | None,
 ) -> HistoryTable:
     if seen.schema is None:
-        login_role = quote_name(seen.login_role)
+        acting_role = quote_name(seen.acting_role)
         raise LoginRefusedError(
-            f"the search path of role {login_role} names no schema that it may use",
-            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {login_role}; or set "
+            f"the search path of role {acting_role} names no schema that it may use",
+            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {acting_role}; or set "
             "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
         )
     maker = None
@@ -120,7 +120,7 @@ def _create(  # noqa: PLR0913  # private, called once
         can_update=True,
         can_alter=True,
         owners=seen.owners,
-        owner=maker or seen.login_role,
+        owner=maker or seen.acting_role,
     )
     shown = f"{table.schema}.{table.name}"
     with making(conn, table.schema, table.name, table.owner, full=full):
@@ -236,7 +236,9 @@ def _creation(
     )
 
 
-def _hand_over(conn: psycopg.Connection[Any], table: HistoryTable, role: str) -> None:
+def _hand_over(
+    conn: psycopg.Connection[Any], table: HistoryTable, role: str
+) -> HistoryTable:
     """
     Let the gate's tables belong to GATE_ROLE, unless something is in the way.
 
@@ -244,7 +246,7 @@ def _hand_over(conn: psycopg.Connection[Any], table: HistoryTable, role: str) ->
     from being dropped.
     """
     if not _may_belong_to(conn, role, table.schema):
-        return
+        return table
     own = [table.name, f"{table.name}_progress", f"{table.name}_failures"]
     rows = conn.execute(
         qualified(
@@ -255,6 +257,8 @@ def _hand_over(conn: psycopg.Connection[Any], table: HistoryTable, role: str) ->
             "AND c.relname = ANY ({})"
         ).format(table.schema, table.owner, names(own))
     ).fetchall()
+    if not rows:
+        return table
     changes = (
         sql.SQL("ALTER TABLE {} OWNER TO {};").format(
             sql.Identifier(table.schema, name), sql.Identifier(role)
@@ -266,6 +270,8 @@ def _hand_over(conn: psycopg.Connection[Any], table: HistoryTable, role: str) ->
         conn.execute(statement.format(sql.SQL(" ").join(changes)))
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
         conn.execute("ROLLBACK")
+        return table
+    return table._replace(owner=role)
 
 
 def _add_columns(

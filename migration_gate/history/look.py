@@ -53,7 +53,7 @@ class Look(NamedTuple):
     backend_pid: int
     is_writable: bool
     is_standby: bool
-    login_role: str
+    acting_role: str
     name: HistoryTableName
     schema: str | None
     schema_exists: bool
@@ -125,7 +125,7 @@ def _to_look(
         backend_pid=facts.backend_pid,
         is_writable=not facts.is_read_only and not facts.is_standby,
         is_standby=facts.is_standby,
-        login_role=facts.login_role,
+        acting_role=facts.acting_role,
         name=name,
         schema=facts.schema if table is None else table.schema,
         schema_exists=facts.schema_exists,
@@ -169,7 +169,7 @@ def require_readable(seen: Look) -> None:
         LoginRefusedError: A schema of the search path has it, but the role lacks USAGE.
     """
     if seen.hidden_schema is not None:
-        role = quote_name(seen.login_role)
+        role = quote_name(seen.acting_role)
         raise LoginRefusedError(
             f'role {role} lacks USAGE on schema "{seen.hidden_schema}", which has the '
             "history table",

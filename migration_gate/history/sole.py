@@ -29,16 +29,19 @@ def require_sole(
 
     Raises:
         HistoryError: The one table was found in a schema that the search path does not
-            name, and has none of these files; or another table has one of them.
+            name, and has none of these files; or another table has one that is
+            pending: as it stands here, or any, where it has another as that stands.
     """
     if seen.is_elsewhere and seen.history and not applied:
         raise _unrelated(seen, name)
     for facts in seen.others:
         rows, _ = ask_rows(conn, recognise_table(facts), facts["oid"]) or ((), None)
         checksums = {version_to_key(row.version): row.checksum for row in rows}
+        # Where it has one of these very files, its others were once these too.
+        is_kin = any(checksums.get(m.key) == m.checksum for m in (*applied, *pending))
         for migration in pending:
             checksum = checksums.get(migration.key, "")
-            if checksum in {None, migration.checksum}:
+            if checksum in {None, migration.checksum} or (checksum and is_kin):
                 raise _applied_by_another(seen, name, migration, str(facts["schema"]))
 
 

@@ -125,7 +125,7 @@ def missing_right(
     right: str, schema: str, name: str, facts: Mapping[str, Any]
 ) -> LoginRefusedError:
     """Return the error for a right on the history table that the role lacks."""
-    role = quote_name(str(facts["login_role"]))
+    role = quote_name(str(facts["acting_role"]))
     where = f"{quote_name(schema)}.{quote_name(name)}"
     hint = f"GRANT {right} ON {where} TO {role};"
     group, owner = facts.get("gate_role"), facts.get("owner")

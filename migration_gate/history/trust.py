@@ -57,13 +57,11 @@ def find_faults(facts: Mapping[str, Any]) -> list[Fault]:
             Fault(what, f"ALTER TABLE {_shown(facts)} {change} ROW LEVEL SECURITY;")
         )
     if not facts["owner_is_trusted"]:
-        owner = quote_name(str(facts["gate_role"] or facts["login_role"]))
-        faults.append(
-            Fault(
-                f'it is owned by role "{facts["owner"]}"',
-                f"ALTER TABLE {_shown(facts)} OWNER TO {owner};",
-            )
-        )
+        owner = quote_name(str(facts["gate_role"] or facts["acting_role"]))
+        change = f"ALTER TABLE {_shown(facts)} OWNER TO {owner};"
+        if facts["gate_role"] is None:
+            change += f" Where that role migrates, set GATE_ROLE={facts['owner']}."
+        faults.append(Fault(f'it is owned by role "{facts["owner"]}"', change))
     return faults
 
 

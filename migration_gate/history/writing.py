@@ -93,7 +93,7 @@ def explain_write(
         return explain_progress(table, refusal)
     lacking, sequences, triggers = row
     if refusal.sqlstate == "42501" and lacking:
-        facts = {"login_role": role}
+        facts = {"acting_role": role}
         return missing_right(", ".join(rights), table.schema, table.name, facts)
     if refusal.sqlstate == "42501" and sequences:
         return _lacks_sequence(table.schema, sequences[0], role)
@@ -146,7 +146,7 @@ def require_replaceable(table: HistoryTable, role: str) -> None:
     """
     if not table.can_update:
         rights = ", ".join(WRITING)
-        raise missing_right(rights, table.schema, table.name, {"login_role": role})
+        raise missing_right(rights, table.schema, table.name, {"acting_role": role})
     if table.is_complete:
         return
     missing = [name for name in OUR_COLUMNS if name not in table.our_columns]

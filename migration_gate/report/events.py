@@ -117,8 +117,16 @@ NOT_ALTERED = Event(
 OTHER_TOOL = Event(
     "history.other_tool",
     "warning",
-    "Pending here, and applied by {tool} in table {table}: {versions}",
-    ("tool", "table", "versions"),
+    "Applied by {tool} too, by table {table} ({row_count} rows, the newest {newest}), "
+    "and run again now: {versions}; switch that tool off, and declare what must not "
+    "run twice with resolve VERSION --applied",
+    ("tool", "table", "row_count", "newest", "versions"),
+)
+HANDED_OVER = Event(
+    "history.handed_over",
+    "info",
+    "Table {table} and those beside it belong to role {owner} now, which is GATE_ROLE",
+    ("table", "owner"),
 )
 TOOL_WAITING = Event(
     "history.tool_waiting",

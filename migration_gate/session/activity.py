@@ -21,8 +21,13 @@ ANALYZE_MIN_VERSION: Final = 130000
 WAITSTART_MIN_VERSION: Final = 140000
 COPY_MIN_VERSION: Final = 140000
 
+# What waits for its client waits for the gate, which is on its way.
+WAITS_FOR: Final = qualified(
+    "CASE WHEN wait_event_type <> 'Client' "
+    "THEN wait_event_type || ':' || wait_event END"
+)
 OBSERVE: Final = qualified(
-    "SELECT wait_event_type = 'Lock', wait_event_type || ':' || wait_event, "
+    "SELECT wait_event_type = 'Lock', {waits_for}, "
     "application_name, pg_catalog.to_char(backend_start AT TIME ZONE 'UTC', "
     '\'YYYY-MM-DD"T"HH24:MI:SS"Z"\') FROM pg_catalog.pg_stat_get_activity({pid})'
 )
@@ -137,7 +142,7 @@ def observe(conn: Conn, pid: int, *, pooled: bool) -> Activity:
     """Look what a backend does at this moment; no lock of the server is looked at."""
     if pooled:
         conn.execute(FORGET_SNAPSHOT)
-    row = conn.execute(OBSERVE.format(pid=pid)).fetchone()
+    row = conn.execute(OBSERVE.format(waits_for=WAITS_FOR, pid=pid)).fetchone()
     is_waiting, waits_for, application, since = row or (False, None, None, None)
     return Activity(
         waits_for_lock=bool(is_waiting),

@@ -22,6 +22,7 @@ from psycopg import sql
 from migration_gate.connection.qualified import qualified
 from migration_gate.session.activity import (
     ADVISORY,
+    WAITS_FOR,
     holders_query,
     workers_query,
 )
@@ -167,7 +168,7 @@ WITH advisory AS MATERIALIZED ({advisory})
 SELECT l.pid, a.application_name,
        pg_catalog.to_char(a.backend_start AT TIME ZONE 'UTC',
                           'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-       (SELECT w.wait_event_type || ':' || w.wait_event
+       (SELECT {waits_for}
         FROM pg_catalog.pg_stat_get_activity(coalesce(worker.pids[1], 0)) w),
        pg_catalog.cardinality(worker.pids) > 0
 FROM (SELECT ({holders} LIMIT 1) AS pid) l
@@ -184,6 +185,7 @@ def find_holder(conn: psycopg.Connection[Any], keys: Keys) -> Holder | None:
         advisory=ADVISORY,
         holders=holders_query(keys.lock, "advisory"),
         workers=workers_query(keys.work, "advisory"),
+        waits_for=WAITS_FOR,
     )
     row = conn.execute(query).fetchone()
     if row is None:

@@ -476,7 +476,14 @@ def test_what_the_tool_has_applied_since_is_told(
     run = gate(
         database=database, migrations={**files, **folder_of(["4_d.sql", "5_e.sql"])}
     )
-    assert run.one("history.other_tool")["versions"] == ["4_d.sql"]
+    warned = run.one("history.other_tool")
+    assert warned["versions"] == ["4_d.sql"]
+    assert warned["message"] == (
+        "Applied by goose too, by table public.goose_db_version "
+        f"({warned['row_count']} rows, the newest 4), and run again now: 4_d.sql; "
+        "switch that tool off, and declare what must not run twice with resolve "
+        "VERSION --applied"
+    )
     assert run.verdict["applied"] == ["4_d.sql", "5_e.sql"]
 
 

@@ -134,6 +134,19 @@ def test_what_another_history_has_is_not_applied_once_more(
     assert run.verdict["applied"] == ["2_b.sql"]
 
 
+def test_what_a_copy_of_the_history_has_is_not_applied_once_more(
+    gate: Gate, database: Database
+) -> None:
+    """It has a file of these, to the letter: the edited one was applied too."""
+    first = checksum(TWO["1_a.sql"].encode())
+    make_history(database, "public", _1_a=first)
+    make_history(database, "b", _1_a=first, _2_b=f"sha256:{'0' * 64}")
+    run = gate(database=database, migrations=TWO)
+    assert why(run)[1] == "history"
+    assert 'applied by "b.schema_migrations"' in why(run)[2]
+    assert gate(database=database, migrations=ONE).exit_code == 0
+
+
 def test_another_applications_history_is_no_matter(
     gate: Gate, database: Database
 ) -> None:

@@ -59,12 +59,17 @@ def test_what_the_login_role_owned_is_handed_over(
     database.execute(f"GRANT CREATE ON SCHEMA public TO {first.user}")
     gate(database=first, migrations=FAILS)
     env = {"GATE_ROLE": group.user}
-    gate(database=first, migrations=FAILS, env=env)
+    handed = gate(database=first, migrations=FAILS, env=env).one("history.handed_over")
+    assert (handed["table"], handed["owner"]) == (
+        "public.schema_migrations",
+        group.user,
+    )
     database.execute(f"REVOKE CREATE ON SCHEMA public FROM {first.user}")
 
     assert {owner for _, owner in database.fetch(OWNERS)} == {group.user}
     run = gate(database=second, migrations=TWO | {"4_d.sql": "SELECT 1;"}, env=env)
     assert run.verdict["applied"] == ["4_d.sql"], run.output
+    assert run.all("history.handed_over") == []
 
 
 def test_what_another_member_owns_is_trusted(gate: Gate, database: Database) -> None:
