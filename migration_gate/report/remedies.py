@@ -385,6 +385,12 @@ REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "42501",
+        "Only a superuser may have the server read and write files of its own: put the "
+        f"data in the file itself, as COPY … FROM STDIN. {NOTHING_LEFT}",
+        r"COPY (from|to) (a file|or from an external)|pg_(read|write)_server_files",
+    ),
+    Remedy(
+        "42501",
         "Only a superuser, or a role that a superuser has granted it to, may: have an "
         f"administrator do it once, and take it out of the file. {NOTHING_LEFT}",
         r"(?i)superuser|system catalog|permission denied to (create|alter|drop|grant) "

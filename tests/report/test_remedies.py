@@ -235,6 +235,12 @@ CAUSES = [
     ("42501", 'permission denied: "pg_class" is a system catalog', "administrator"),
     ("42501", 'must be able to SET ROLE "owner"', "administrator"),
     ("42501", "must be superuser to create a base type", "administrator"),
+    ("42501", "permission denied to COPY from a file", "FROM STDIN"),
+    (
+        "42501",
+        "must be superuser or a member of pg_read_server_files to COPY from a file",
+        "FROM STDIN",
+    ),
     # not possible, damage, other servers
     ("0A000", "cannot alter type of a column used by a view or rule", "again"),
     ("0A000", "cannot alter type of a column used in a policy definition", "again"),
