@@ -29,9 +29,10 @@ def test_pending_migrations_are_one_message(
     looking, working = proxy.settled()
     # Look; other tools' histories, as there is none; lock; both again.
     assert looking.asked == "QQQQQX"
-    # The history table; what the server can do; then the migrations.
-    assert working.asked == "QQQX"
-    assert working.round_trips == 3
+    # The lock of all that make a history, and a look for one; then the history table;
+    # what the server can do; then the migrations.
+    assert working.asked == "QQQQQX"
+    assert working.round_trips == 5
 
 
 def test_a_failing_migration_leaves_nothing_and_earlier_ones_stay(
