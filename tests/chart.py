@@ -27,6 +27,12 @@ EXAMPLE: Final = CHART / "example"
 BUILT: Final = ROOT / ".cache/go/helm"
 SECRET: Final = {"name": "shop-database", "key": "password"}
 PIECES: Final = ("job", "serviceAccount", "networkPolicy")
+# Only where there is a second phase.
+AFTER: Final = """
+{{ if .Values.gate.settings.GATE_PHASE }}
+{{ include "migration-gate.afterJob" . }}
+{{ end }}
+"""
 POD: Final = """
 apiVersion: v1
 kind: Pod
@@ -66,6 +72,7 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
             "to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}],
         },
     },
+    "two phases": {"job": {"hook": "argocd"}, "settings": {"GATE_PHASE": "before"}},
     "openshift": {"runAsUser": None, "runAsGroup": None},
     "all the rest": {
         "env": [{"name": "PGSSLROOTCERT", "value": "/etc/db/ca.pem"}],
@@ -137,6 +144,7 @@ def lay_out(application: Path) -> None:
     for piece in PIECES:
         text = f'{{{{ include "migration-gate.{piece}" . }}}}\n'
         (templates / f"{piece}.yaml").write_text(text)
+    (templates / "afterJob.yaml").write_text(AFTER)
     pods = {"initContainer": "volumes", "check": "checkVolumes"}
     for piece, volumes in pods.items():
         text = POD.format(name=piece.lower(), piece=piece, volumes=volumes)

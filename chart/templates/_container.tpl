@@ -1,5 +1,6 @@
 {{- /*
-One container of the gate: (dict "root" $ "name" … "command" … "timeout" …).
+One container of the gate: (dict "root" $ "name" … "command" … "timeout" …), and "phase"
+where it is another than the settings'.
 */ -}}
 {{- define "migration-gate.container" -}}
 {{- $gate := include "migration-gate.values" .root | fromYaml -}}
@@ -52,7 +53,11 @@ env:
   - name: GATE_WAIT_TIMEOUT
     value: {{ $gate.check.waitTimeout | quote }}
 {{- end }}
-{{- range $name, $value := omit $gate.settings "GATE_TIMEOUT" }}
+{{- $settings := omit $gate.settings "GATE_TIMEOUT" }}
+{{- with .phase }}
+{{- $settings = merge (dict "GATE_PHASE" .) $settings }}
+{{- end }}
+{{- range $name, $value := $settings }}
   - name: {{ $name }}
     value: {{ $value | quote }}
 {{- end }}

@@ -93,20 +93,26 @@ spec:
       {{- end }}
 {{- end -}}
 
-{{- /* Annotations of a hook; `ahead` is how much earlier than the Job. */ -}}
+{{- /*
+Annotations of a hook; `ahead` is how much earlier than the Job, `phase` is "after" for
+the Job that follows the rollout.
+*/ -}}
 {{- define "migration-gate.hook" -}}
 {{- $job := .gate.job -}}
+{{- $isAfter := eq (.phase | default "") "after" -}}
 {{- $order := sub (int $job.order) .ahead | toString -}}
 {{- if eq $job.hook "helm" }}
-# Before anything is updated; at the first install after everything was created, because
-# a database that the same chart brings does not exist any earlier.
-helm.sh/hook: post-install,pre-upgrade
+# After the rollout, which --wait waits for; or before anything is updated, and at
+# the first install after everything was created, because a database that the same chart
+# brings does not exist any earlier.
+helm.sh/hook: {{ ternary "post-install,post-upgrade" "post-install,pre-upgrade" $isAfter }}
 # The failed Job stays, and with it the log, until the next attempt.
 helm.sh/hook-delete-policy: before-hook-creation
 helm.sh/hook-weight: {{ $order | quote }}
 {{- else if eq $job.hook "argocd" }}
-# In the sync itself, after the secrets of an earlier wave and before the application.
-argocd.argoproj.io/hook: Sync
+# In the sync itself, after the secrets of an earlier wave and before the application;
+# or after all of it, when the application is healthy.
+argocd.argoproj.io/hook: {{ ternary "PostSync" "Sync" $isAfter }}
 argocd.argoproj.io/hook-delete-policy: BeforeHookCreation
 argocd.argoproj.io/sync-wave: {{ $order | quote }}
 {{- end }}

@@ -159,6 +159,21 @@ def test_there_are_no_hooks_unless_asked_for(
 
 
 @HELM
+@pytest.mark.parametrize(
+    ("hook", "when"), [("helm", "post-install,post-upgrade"), ("argocd", "PostSync")]
+)
+def test_what_waits_for_the_rollout_has_a_job_after_it(hook: str, when: str) -> None:
+    """With the phase of its own; the one before leaves it alone."""
+    values = {"job": {"hook": hook}, "settings": {"GATE_PHASE": "before"}}
+    jobs = {d["metadata"]["name"]: d for d in render(values) if d["kind"] == "Job"}
+    assert set(jobs) == {"shop-migrate", "shop-migrate-after"}
+    after = jobs["shop-migrate-after"]
+    assert when in after["metadata"]["annotations"].values()
+    assert environ(container(after))["GATE_PHASE"] == "after"
+    assert environ(container(jobs["shop-migrate"]))["GATE_PHASE"] == "before"
+
+
+@HELM
 def test_what_a_hook_needs_comes_before_it() -> None:
     """Its account, and what it may reach."""
     values = {**WAYS["azure"], "job": {"hook": "argocd"}}
@@ -271,6 +286,14 @@ def test_what_is_said_beside_it_is_taken_along() -> None:
     ("values", "words"),
     [
         ({"database": {"host": ""}}, "gate.database needs a host"),
+        (
+            {"settings": {"GATE_PHASE": "before"}},
+            "afterJob needs gate.job.hook: helm or argocd",
+        ),
+        (
+            {"settings": {"GATE_PHASE": "all"}, "job": {"hook": "helm"}},
+            "afterJob needs GATE_PHASE: before",
+        ),
         ({"jobs": {}}, "additional properties 'jobs' not allowed"),
         ({"job": {"hook": "pre-install"}}, "value must be one of"),
         ({"settings": {"TIMEOUT": "1m"}}, "GATE_"),
