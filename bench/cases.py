@@ -20,7 +20,7 @@ from bench.measure import Runner, Sample, last_output
 from bench.peers import FLOOR_EACH, GATE, GATE_VENV, GATES, Peer
 from bench.proxy import CountingProxy
 from bench.server import Databases, Target
-from bench.work import Kind, folder_for
+from bench.work import Kind, folder_for, write_repeatable
 
 
 SLOW_FACTOR: Final = 20.0
@@ -187,6 +187,35 @@ def count_round_trips(
     with CountingProxy(target.host, target.port) as proxy:
         bench.runner().run(start(folder, target.at(proxy.host, proxy.port)))
         return proxy.take()
+
+
+def repeat_all(bench: Bench, case: Case) -> Iterator[Row]:
+    """Measure whole processes that find the text of every repeatable file changed."""
+    runner = bench.runner(case.rtt_ms)
+    first = folder_for(write_repeatable, "view", case.count)
+    second = folder_for(write_repeatable, "view again", case.count)
+
+    def once(peer: Peer) -> Sample:
+        target = bench.databases.make()
+        bench.say(f"{case.name}: {peer.name}")
+        applied = bench.runner().run(peer.start(first, target))
+        if applied.exit_code:
+            return applied
+        sample = runner.run(peer.start(second, bench.place(target, case.rtt_ms)))
+        if not sample.exit_code:
+            require_repeated(bench, target, case.count)
+        bench.databases.drop(target)
+        return sample
+
+    yield from take_turns(bench.chosen(case.peers), case.rounds(bench), once).values()
+
+
+def require_repeated(bench: Bench, target: Target, count: int) -> None:
+    """Fail when a tool says that it is done and a view is as it was."""
+    query = "SELECT count(*) FROM pg_views WHERE definition LIKE '%second%'"
+    ((found,),) = bench.databases.ask(target, query)
+    if found != count:
+        raise AssertionError(f"{found} of {count} views are new")
 
 
 FEW, MORE = 10, 110
@@ -400,6 +429,18 @@ def all_cases() -> list[Case]:
         applied(200, 0, peers=(*MOST_PEERS, "sqitch", "psql")),
         applied(200, 2, factor=0.3, peers=FAR_PEERS),
         applied(200, 20, peers=FAR_PEERS),
+        *(
+            Case(
+                name="repeat-200" + (f"-{rtt_ms}ms" if rtt_ms else ""),
+                title="200 repeatable migrations whose text has changed"
+                + (f", {rtt_ms} ms away" if rtt_ms else ""),
+                measure=repeat_all,
+                count=200,
+                rtt_ms=rtt_ms,
+                peers=(*GATES, "flyway"),
+            )
+            for rtt_ms in (0, 20)
+        ),
         applied(1000, 0, factor=2, peers=MOST_PEERS),
         applied(10000, 0, factor=0.3, peers=(GATE, FLOOR_EACH, "dbmate")),
         *(

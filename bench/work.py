@@ -2,7 +2,8 @@
 The work: migrations as text, and as each tool wants them in its folder.
 
 Small migrations make a table and an index and insert three rows; trivial ones only
-select a number, for a long history that is soon made.
+select a number, for a long history that is soon made. Views are made again where a
+repeatable migration's text has changed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, Literal
 from bench.install import CACHE
 
 
-Kind = Literal["small", "trivial"]
+Kind = Literal["small", "trivial", "view", "view again"]
 Writer = Callable[[Path, Sequence[str]], None]
 
 # Inside the folder that the image is unpacked to, so that its gate sees them too.
@@ -40,6 +41,12 @@ def body(kind: Kind, number: int) -> str:
     """Return the SQL of one migration."""
     if kind == "trivial":
         return f"SELECT {number};\n"
+    if kind in {"view", "view again"}:
+        shown = "first" if kind == "view" else "second"
+        return (
+            f"CREATE OR REPLACE VIEW view_{number:05d} AS\n"
+            f"SELECT '{shown}'::text AS shown, {number} AS number;\n"
+        )
     table = f"small_{number:05d}"
     return (
         f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text);\n"
@@ -50,7 +57,8 @@ def body(kind: Kind, number: int) -> str:
 
 def folder_for(writer: Writer, kind: Kind, count: int) -> Path:
     """Return a folder with so many migrations in a tool's form; made once."""
-    folder = WORK / f"{writer.__name__.removeprefix('write_')}-{kind}-{count}"
+    form = writer.__name__.removeprefix("write_")
+    folder = WORK / f"{form}-{kind.replace(' ', '-')}-{count}"
     if not folder.is_dir():
         new = folder.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
@@ -101,6 +109,12 @@ def write_flyway(folder: Path, bodies: Sequence[str]) -> None:
     """Write Flyway's form."""
     for number, text in numbered(bodies):
         (folder / f"V{number}__small.sql").write_text(text, "utf-8")
+
+
+def write_repeatable(folder: Path, bodies: Sequence[str]) -> None:
+    """Write the form of repeatable migrations, which is Flyway's and the gate's."""
+    for number, text in numbered(bodies):
+        (folder / f"R__view_{number:05d}.sql").write_text(text, "utf-8")
 
 
 def write_liquibase(folder: Path, bodies: Sequence[str]) -> None:
