@@ -244,6 +244,30 @@ def apply_all(bench: Bench, case: Case) -> Iterator[Row]:
         yield row
 
 
+def undo_all(bench: Bench, case: Case) -> Iterator[Row]:
+    """Measure what undoes everything that the same tool has applied."""
+    peers = [peer for peer in bench.chosen(case.peers) if peer.back and peer.back_form]
+    here, far = bench.runner(), bench.runner(case.rtt_ms)
+
+    def once(peer: Peer) -> Sample:
+        assert peer.back is not None  # noqa: S101 -- they are chosen so
+        assert peer.back_form is not None  # noqa: S101
+        folder = folder_for(peer.back_form, case.kind, case.count)
+        target = bench.databases.make()
+        bench.say(f"{case.name}: {peer.name}")
+        applied = here.run(peer.start(folder, target))
+        if applied.exit_code:
+            return applied
+        require_applied(bench, target, case.count)
+        sample = far.run(peer.back(folder, bench.place(target, case.rtt_ms)))
+        if not sample.exit_code:
+            require_applied(bench, target, 0)
+        return sample
+
+    rows = take_turns(peers, case.rounds(bench), once)
+    yield from (rows[peer.name] for peer in peers)
+
+
 def round_trips_each(bench: Bench, peer: Peer) -> float:
     """Return the round trips of one more migration: of many less those of a few."""
     counts = []
@@ -443,6 +467,18 @@ def all_cases() -> list[Case]:
         ),
         applied(1000, 0, factor=2, peers=MOST_PEERS),
         applied(10000, 0, factor=0.3, peers=(GATE, FLOOR_EACH, "dbmate")),
+        *(
+            Case(
+                name="undo-200" + (f"-{rtt_ms:g}ms" if rtt_ms else ""),
+                title="200 small migrations undone"
+                + (f", {rtt_ms:g} ms away" if rtt_ms else ""),
+                measure=undo_all,
+                count=200,
+                rtt_ms=rtt_ms,
+                peers=(*GATES, "dbmate", "goose", "migrate"),
+            )
+            for rtt_ms in (0, 20)
+        ),
         *(
             Case(
                 name=f"herd-{count}",

@@ -31,6 +31,7 @@ from migration_gate import __version__
 
 
 Starter = Callable[[Path, Target], Command]
+ToolStarter = Callable[[Installed, Path, Target], Command]
 HOME: Final = CACHE / "home"
 FLOOR: Final = Path(__file__).with_name("floor.py")
 LOOP: Final = Path(__file__).with_name("psql_loop.sh")
@@ -47,7 +48,8 @@ class Peer:
 
     `form` writes the tool's folder; `start` gives the command; `waits` tells that it
     waits for a database, `locks` that many at once do not fail, and `copies` that it
-    takes `COPY ... FROM stdin` with its data.
+    takes `COPY ... FROM stdin` with its data. `back` undoes all of what `back_form`
+    writes.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Peer:
     waits: bool = False
     locks: bool = False
     copies: bool = False
+    back: Starter | None = None
+    back_form: work.Writer | None = None
 
 
 def environ(target: Target, **more: str) -> dict[str, str]:
@@ -74,11 +78,11 @@ def gate_image() -> Iterator[Peer]:
     """Yield the gate as it ships."""
     shipped = image.unpack()
 
-    def start(folder: Path, target: Target) -> Command:
+    def start(folder: Path, target: Target, *arguments: str) -> Command:
         inside = f"/{folder.relative_to(work.IMAGE_ROOT)}"
         variables = {**dict(shipped.environ), "GATE_MIGRATIONS": inside}
         return Command(
-            arguments=shipped.entry_point,
+            arguments=(*shipped.entry_point, *arguments),
             environ={**variables, "DATABASE_URL": target.url()},
             root=work.IMAGE_ROOT,
         )
@@ -91,15 +95,17 @@ def gate_image() -> Iterator[Peer]:
         waits=True,
         locks=True,
         copies=True,
+        back=lambda folder, target: start(folder, target, "rollback", "--to", "0"),
+        back_form=work.write_plain_back,
     )
 
 
 def gate_venv() -> Iterator[Peer]:
     """Yield the gate of this clone, on the clone's own interpreter."""
 
-    def start(folder: Path, target: Target) -> Command:
+    def start(folder: Path, target: Target, *arguments: str) -> Command:
         return Command(
-            arguments=(sys.executable, str(ROOT / "entrypoint.py")),
+            arguments=(sys.executable, str(ROOT / "entrypoint.py"), *arguments),
             environ={
                 "DATABASE_URL": target.url(),
                 "GATE_MIGRATIONS": str(folder),
@@ -116,6 +122,8 @@ def gate_venv() -> Iterator[Peer]:
         waits=True,
         locks=True,
         copies=True,
+        back=lambda folder, target: start(folder, target, "rollback", "--to", "0"),
+        back_form=work.write_plain_back,
     )
 
 
@@ -161,7 +169,12 @@ def dbmate() -> Iterator[Peer]:
 
     named = functools.partial(Peer, version=installed.version, form=work.write_dbmate)
     often = ("--wait", "--wait-interval", "100ms")
-    yield named(name="dbmate", start=starter())
+    yield named(
+        name="dbmate",
+        start=starter(),
+        back=functools.partial(undo_dbmate, installed),
+        back_form=work.write_dbmate_back,
+    )
     yield named(
         name="dbmate --wait --migration-lock",
         start=starter("--wait", "--migration-lock"),
@@ -171,13 +184,15 @@ def dbmate() -> Iterator[Peer]:
     yield named(name="dbmate --wait, 100 ms", start=starter(*often), waits=True)
 
 
-def simple(
+def simple(  # noqa: PLR0913 -- the fields of a peer
     name: str,
     form: work.Writer,
     start: Callable[[Installed, Path, Target], Command],
     *,
     locks: bool = False,
     copies: bool = False,
+    back: ToolStarter | None = None,
+    back_form: work.Writer | None = None,
 ) -> Iterator[Peer]:
     """Yield the one row of a tool."""
     installed = install(name)
@@ -188,6 +203,8 @@ def simple(
         start=functools.partial(start, installed),
         locks=locks,
         copies=copies,
+        back=functools.partial(back, installed) if back else None,
+        back_form=back_form,
     )
 
 
@@ -201,6 +218,29 @@ def start_migrate(tool: Installed, folder: Path, target: Target) -> Command:
     """Return golang-migrate's command."""
     options = ("-path", str(folder), "-database", target.url(), "up")
     return Command(arguments=(str(tool.program), *options), environ=environ(target))
+
+
+def undo_goose(tool: Installed, folder: Path, target: Target) -> Command:
+    """Return goose's command that undoes all."""
+    options = ("-dir", str(folder), "postgres", target.url(), "down-to", "0")
+    return Command(arguments=(str(tool.program), *options), environ=environ(target))
+
+
+def undo_migrate(tool: Installed, folder: Path, target: Target) -> Command:
+    """Return golang-migrate's command that undoes all."""
+    options = ("-path", str(folder), "-database", target.url(), "down", "-all")
+    return Command(arguments=(str(tool.program), *options), environ=environ(target))
+
+
+def undo_dbmate(tool: Installed, folder: Path, target: Target) -> Command:
+    """Return what undoes all: dbmate undoes one at a call."""
+    count = len(list(folder.glob("*.sql")))
+    loop = 'n=$1; shift; while [ "$n" -gt 0 ]; do "$@" || exit; n=$((n - 1)); done'
+    call = (str(tool.program), "--no-dump-schema", "--migrations-dir", str(folder))
+    return Command(
+        arguments=("/bin/sh", "-c", loop, "undo", str(count), *call, "rollback"),
+        environ=environ(target),
+    )
 
 
 def start_tern(tool: Installed, folder: Path, target: Target) -> Command:
@@ -303,8 +343,21 @@ SOURCES: Final[Mapping[str, Callable[[], Iterator[Peer]]]] = {
     GATE_VENV: gate_venv,
     "floor": floors,
     "dbmate": dbmate,
-    "goose": lambda: simple("goose", work.write_goose, start_goose),
-    "migrate": lambda: simple("migrate", work.write_migrate, start_migrate, locks=True),
+    "goose": lambda: simple(
+        "goose",
+        work.write_goose,
+        start_goose,
+        back=undo_goose,
+        back_form=work.write_goose_back,
+    ),
+    "migrate": lambda: simple(
+        "migrate",
+        work.write_migrate,
+        start_migrate,
+        locks=True,
+        back=undo_migrate,
+        back_form=work.write_migrate_back,
+    ),
     "tern": lambda: simple("tern", work.write_tern, start_tern, locks=True),
     "flyway": lambda: simple(
         "flyway", work.write_flyway, start_flyway, locks=True, copies=True

@@ -79,6 +79,39 @@ def write_plain(folder: Path, bodies: Sequence[str]) -> None:
         (folder / f"{number:05d}_small.sql").write_text(text, "utf-8")
 
 
+def undoing(number: int) -> str:
+    """Return the SQL that undoes a small migration."""
+    return f"DROP TABLE small_{number:05d};\n"
+
+
+def write_plain_back(folder: Path, bodies: Sequence[str]) -> None:
+    """Write files for the gate, each with the one that undoes it."""
+    write_plain(folder, bodies)
+    for number, _ in numbered(bodies):
+        (folder / f"{number:05d}_small.down.sql").write_text(undoing(number), "utf-8")
+
+
+def write_migrate_back(folder: Path, bodies: Sequence[str]) -> None:
+    """Write both files of each, as golang-migrate has them."""
+    write_migrate(folder, bodies)
+    for number, _ in numbered(bodies):
+        (folder / f"{number:05d}_small.down.sql").write_text(undoing(number), "utf-8")
+
+
+def write_dbmate_back(folder: Path, bodies: Sequence[str]) -> None:
+    """Write what goes up and what goes down in one file."""
+    for number, text in numbered(bodies):
+        whole = f"-- migrate:up\n{text}\n-- migrate:down\n{undoing(number)}"
+        (folder / f"{number:05d}_small.sql").write_text(whole, "utf-8")
+
+
+def write_goose_back(folder: Path, bodies: Sequence[str]) -> None:
+    """Write both directions, as goose has them in one file."""
+    for number, text in numbered(bodies):
+        whole = f"-- +goose Up\n{text}\n-- +goose Down\n{undoing(number)}"
+        (folder / f"{number:05d}_small.sql").write_text(whole, "utf-8")
+
+
 def write_dbmate(folder: Path, bodies: Sequence[str]) -> None:
     """Write dbmate's form: what goes up and what goes down in one file."""
     for number, text in numbered(bodies):
