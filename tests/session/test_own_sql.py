@@ -30,6 +30,7 @@ from tests.fix_gate import Gate, Run
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database
 from tests.fix_proxy import Proxy
+from tests.history.test_adopt import load
 from tests.history_tables import PLAIN
 from tests.own_sql import sent, unqualified
 from tests.planted import plant, was_called
@@ -218,3 +219,42 @@ def test_what_is_rarely_asked_has_its_schemas_too(
     (link,) = proxy.settled()
     texts = set(sent(link))
     assert {text: faults for text in texts if (faults := unqualified(text))} == {}
+
+
+TAKEN_OVER = {
+    "golang-migrate": "golang-migrate",
+    "goose": "goose-2",
+    "flyway": "flyway-2",
+    "sqlx": "sqlx",
+    "prisma": "prisma",
+    "atlas": "atlas",
+    "refinery": "refinery",
+    "graphile-migrate": "graphile-migrate-2",
+    "drizzle": "drizzle",
+    "liquibase": "liquibase-2",
+    "yoyo": "yoyo-2",
+}
+
+
+@pytest.mark.parametrize("tool", ["none", *TAKEN_OVER])
+def test_what_takes_over_has_its_schemas_too(
+    gate: Gate, database: Database, proxy: Proxy, tool: str
+) -> None:
+    """Whatever becomes of the rows: they are read, and who is applying is asked."""
+    plant(database)
+    if tool in TAKEN_OVER:
+        load(database, TAKEN_OVER[tool])
+    through = proxy.through(database)
+    env = {"GATE_ADOPT": tool, "GATE_BASELINE": "1", "GATE_CHANGED": "warn"}
+    files = {"1_a.sql": "SELECT 1;", "2_b.sql": "SELECT 2;", "3_c.sql": "SELECT 3;"}
+    for command in (("plan",), ("check",), ("migrate",), ("baseline", "2")):
+        gate(
+            *command,
+            database=through,
+            migrations=files,
+            env={**env, "GATE_WAIT_TIMEOUT": "0s"},
+        )
+
+    texts = {text for link in proxy.settled() for text in sent(link)}
+    assert {text: faults for text in texts if (faults := unqualified(text))} == {}
+    assert not was_called(database)
