@@ -107,6 +107,50 @@ def test_a_database_that_allows_no_connections_is_refused(
     close(gate, "database_closed", database=database)
 
 
+def test_a_database_whose_drop_was_cut_short_is_refused(
+    gate: Gate, databases: Databases
+) -> None:
+    """PostgreSQL marks it so before it removes the files."""
+    database = databases.create()
+    with closing(databases.server.connect()) as conn:
+        conn.execute(
+            "UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s",
+            (database.name,),
+        )
+    close(gate, "database_invalid", database=database)
+
+
+def test_a_way_to_log_in_that_the_server_does_not_offer_is_refused(
+    gate: Gate, database: Database
+) -> None:
+    """It asks for SCRAM, and the gate is told to use no password."""
+    close(
+        gate, "authentication_method", database=database, env={"PGREQUIREAUTH": "none"}
+    )
+
+
+def test_a_server_that_wants_a_client_certificate_refuses_a_login_without(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """It trusts those of its own CA."""
+    server = new_server(tls=True)
+    server.settings["ssl_ca_file"] = str(server.ca)
+    server.hba = ("hostssl all all 127.0.0.1/32 cert",)
+    role = database_of(server).role()
+    server.restart()
+    close(gate, "client_certificate_refused", database=role.changed(sslmode="require"))
+
+
+def test_a_server_without_a_tls_version_of_the_gates_is_refused(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """The gate is told to speak an older one than the server takes."""
+    server = new_server(tls=True, settings={"ssl_min_protocol_version": "TLSv1.3"})
+    database = database_of(server).changed(sslmode="require")
+    env = {"PGSSLMAXPROTOCOLVERSION": "TLSv1.2"}
+    close(gate, "tls_version", database=database, env=env)
+
+
 def test_a_login_that_pg_hba_does_not_name_is_refused(
     gate: Gate, new_server: NewServer
 ) -> None:
