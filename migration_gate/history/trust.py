@@ -60,7 +60,8 @@ def find_faults(facts: Mapping[str, Any]) -> list[Fault]:
         owner = quote_name(str(facts["gate_role"] or facts["acting_role"]))
         change = f"ALTER TABLE {_shown(facts)} OWNER TO {owner};"
         if facts["gate_role"] is None:
-            change += f" Where that role migrates, set GATE_ROLE={facts['owner']}."
+            name = str(facts["owner"])
+            change += f" Where {quote_name(name)} migrates, set GATE_ROLE={name}."
         faults.append(Fault(f'it is owned by role "{facts["owner"]}"', change))
     return faults
 

@@ -133,6 +133,21 @@ def test_the_hint_is_the_statement_that_mends_it(
     assert (run.exit_code, run.verdict["applied"]) == (0, []), run.output
 
 
+def test_a_check_is_told_whose_gate_role_it_lacks(
+    gate: Gate, database: Database
+) -> None:
+    """A role that only reads would own nothing by the ALTER."""
+    owner, reader = database.role("owner", attributes="NOLOGIN"), database.role("app")
+    database.execute(
+        f"{PLAIN}{ROW} ALTER TABLE schema_migrations OWNER TO {owner.user};"
+        f"GRANT SELECT ON schema_migrations TO {reader.user};"
+    )
+    hint = gate("check", database=reader, migrations=ONE).verdict["hint"]
+    assert f"Where {owner.user} migrates, set GATE_ROLE={owner.user}." in hint
+    env = {"GATE_ROLE": owner.user}
+    assert gate("check", database=reader, migrations=ONE, env=env).exit_code == 0
+
+
 @pytest.mark.parametrize("login", ["superuser", "ordinary role"])
 def test_a_table_of_a_foreign_owner_is_refused_and_runs_nothing(
     gate: Gate, database: Database, login: str
