@@ -31,17 +31,23 @@ EVENTS_MAX: Final = 20
 INTERNAL: Final = 1
 CLIENT: Final = 3
 ERROR: Final = 2
-APPLY: Final = "apply migration"
 WAITS: Final = {
     "database.retry_scheduled": "wait for database",
     "database.ready": "wait for database",
     "lock.waiting": "wait for lock",
     "lock.acquired": "wait for lock",
 }
-BEGINNINGS: Final = {*WAITS, "migration.started"}
-ENDS: Final = {"database.ready", "lock.acquired", "migration.applied"}
+STEPS: Final = {
+    "migration.started": "apply migration",
+    "migration.undoing": "undo migration",
+}
+BEGINNINGS: Final = {**WAITS, **STEPS}
+ENDS: Final = {
+    *("database.ready", "lock.acquired"),
+    *("migration.applied", "migration.undone"),
+}
 # What the attributes of a span say already.
-SAID: Final = {"gate.started", "plan.made", "migration.started", *ENDS}
+SAID: Final = {"gate.started", "plan.made", *STEPS, *ENDS}
 # Fields of a closed gate, and the conventions' names for them.
 PLACE: Final = {
     "sqlstate": "db.response.status_code",
@@ -142,7 +148,7 @@ class _Seen:
         """Begin a span; of a wait the first event tells how long it has been."""
         waited_ns = round(record.fields.get("waited_s", 0) * NS_PER_S)
         return Span(
-            name=WAITS.get(record.event, APPLY),
+            name=BEGINNINGS[record.event],
             started_ns=max(self._past.started_ns, record.at_ns - waited_ns),
             attributes={**self._database},
         )

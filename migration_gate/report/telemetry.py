@@ -74,9 +74,10 @@ class Telemetry:
         return "traces" in self._receivers and self.own.is_sampled
 
     def record(self, event: Event, fields: Mapping[str, Any]) -> None:
-        """Keep an event of the log, whether the log shows it or not."""
+        """Keep an event with its fields, whether the log shows it or not."""
         if event not in NOT_KEPT:
-            self._records.append(Record(self._now_ns(), event.name, fields))
+            told = {name: fields[name] for name in event.fields if name in fields}
+            self._records.append(Record(self._now_ns(), event.name, told))
 
     def send(self, ending: Mapping[str, Any], message: str) -> str:
         """

@@ -33,6 +33,7 @@ PAST = Past(
             (
                 *("gate.started", "database.ready", "lock.acquired"),
                 *("migration.started", "migration.applied"),
+                *("migration.undoing", "migration.undone"),
             )
         )
     ],

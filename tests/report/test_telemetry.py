@@ -547,3 +547,20 @@ def test_of_very_many_migrations_some_are_left_out_and_counted() -> None:
     assert len(below) == SPANS_MAX + 1
     assert [span.has_failed for span in below] == [*[False] * SPANS_MAX, True]
     assert root.attributes["migration_gate.spans_left_out"] == 49
+
+
+def test_an_undone_migration_is_a_span_of_its_own_kind(
+    gate: Gate, database: Database, collector: Collector
+) -> None:
+    """With the file that undid it."""
+    files = {"1_a.up.sql": "CREATE TABLE a ();", "1_a.down.sql": "DROP TABLE a;"}
+    gate(database=database, migrations=files)
+    run = gate(
+        "rollback", env=sending_to(collector), database=database, migrations=files
+    )
+    assert run.exit_code == 0
+    *_, span = collector.spans()
+    assert span.name == "undo migration"
+    assert span.attributes["migration_gate.version"] == "1_a.up.sql"
+    assert span.attributes["migration_gate.file"] == "1_a.down.sql"
+    assert span.events == []
