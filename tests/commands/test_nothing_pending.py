@@ -39,7 +39,7 @@ def test_one_connection_and_two_queries(
         log = database.log
         gates = [line for line in log.splitlines() if "migration-gate/" in line]
         assert len([line for line in gates if "statement:" in line]) == 2
-        assert not re.search("advisory|INSERT|UPDATE|BEGIN", "".join(gates))
+        assert not re.search("advisory|INSERT INTO|UPDATE .* SET|BEGIN", "".join(gates))
 
 
 def test_what_applies_and_other_commands_are_not_loaded(
