@@ -164,8 +164,7 @@ class Applier:
                 worker,
                 task,
                 index,
-                # What is undone has no row left to flush by.
-                flushes=index == last or not worker.table.can_update or task.is_back,
+                flushes=index == last or not worker.table.can_update,
             )
             for index, task in enumerate(tasks)
         ]
@@ -258,9 +257,11 @@ class Applier:
             yield
         except (GateError, *NOTHING_LEFT):
             count, attempt = self.settlement.committed_count, self.watch.attempt
-            is_flushed = not self.worker.table.can_update or tasks[0].is_back
-            if count and not is_flushed:
-                message = compose_flush(self.worker, tasks[count - 1])
+            if count and self.worker.table.can_update:
+                # What is undone has no row any more; the one that failed has.
+                is_back = tasks[0].is_back
+                at = min(count, len(tasks) - 1) if is_back else count - 1
+                message = compose_flush(self.worker, tasks[at])
                 with suppress(GateError, *NOTHING_LEFT):
                     exchange(self.worker, message, self.watch)
                 self.watch.attempt = attempt  # the one that failed, and who blocked it

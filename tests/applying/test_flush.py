@@ -14,6 +14,8 @@ import signal
 
 from pathlib import Path
 
+import pytest
+
 from dev.postgres import Server
 from migration_gate.applying.settlement import Settlement
 from migration_gate.connection.waits import ask_to_stop, expect_stop, wish_to_stop
@@ -101,6 +103,29 @@ def test_a_closed_gate_has_flushed_what_it_told_of(
     done = ["1_x.sql", "2_x.sql", "3_x.sql"]
     assert told(run) == run.verdict["applied"] == versions(database) == done
     assert tables(database) == ["t1", "t2", "t3"]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["all", "one fails"])
+def test_what_is_said_to_be_undone_is_flushed(
+    gate: Gate, new_server: NewServer, *, fails: bool
+) -> None:
+    """By the last commit of the message, or by the row of the one that failed."""
+    server, database = lazy(new_server)
+    downs = {f"{n}_x.down.sql": f"DROP TABLE t{n};" for n in range(1, 6)}
+    if fails:
+        downs["2_x.down.sql"] = "DROP TABLE nowhere;"
+    gate(database=database, migrations=FILES)
+    database.execute("CHECKPOINT")
+
+    run = gate("rollback", "--to", "0", database=database, migrations=FILES | downs)
+    server.restart("immediate")
+
+    left = ["1_x.sql", "2_x.sql"] if fails else []
+    assert run.exit_code == (1 if fails else 0)
+    assert versions(database) == left
+    assert len(tables(database)) == len(left)
+    undone = json.loads(run.termination_log)["undone"]
+    assert undone == [file for file in reversed(FILES) if file not in left]
 
 
 def test_the_last_commit_waits_for_a_synchronous_standby(
