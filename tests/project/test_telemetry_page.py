@@ -15,6 +15,11 @@ from tests.project.pages import read, read_code, read_prose, read_table
 
 
 PAGE = "docs/telemetry.md"
+# What the system says, and OpenSSL.
+SYSTEM_SAYS = {
+    *("Connection refused", "Name or service not known"),
+    *("Temporary failure in name resolution", "certificate"),
+}
 KINDS = {1: "internal", 3: "client"}
 FIELDS = {
     "attempt": 1,
@@ -96,6 +101,17 @@ def test_the_variables_are_those_that_are_read() -> None:
     rows = read_table(PAGE, "variable")
     told = {name for row in rows for name in read_code(row[0]) if "OTEL_" in name}
     assert told == asked
+
+
+def test_the_reasons_are_those_of_the_code() -> None:
+    """Or the system's own words."""
+    texts = " ".join(
+        read(f"migration_gate/{name}.py")
+        for name in ("report/telemetry", "settings/telemetry")
+    )
+    for row in read_table(PAGE, "reason contains"):
+        for reason in read_code(row[0]):
+            assert reason in texts or reason in SYSTEM_SAYS, reason
 
 
 @pytest.mark.parametrize("limit", [f"{BUDGET_S * 1000:.0f}", f"{SPANS_MAX}"])
