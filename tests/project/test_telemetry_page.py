@@ -17,7 +17,7 @@ from tests.project.pages import read, read_code, read_prose, read_table
 PAGE = "docs/telemetry.md"
 # What the system says, and OpenSSL.
 SYSTEM_SAYS = {
-    *("Connection refused", "Name or service not known"),
+    *("Connection refused", "Connection reset by peer", "Name or service not known"),
     *("Temporary failure in name resolution", "certificate"),
 }
 KINDS = {1: "internal", 3: "client"}
