@@ -158,7 +158,11 @@ class _Ending:
         duration_ms = round((time.monotonic() - self._started_s) * 1000)
         if error is None:
             return opened(tally, duration_ms=duration_ms)
-        return closed(error, tally, duration_ms=duration_ms)
+        verdict = closed(error, tally, duration_ms=duration_ms)
+        return verdict._replace(
+            message=self._log.clean(verdict.message),
+            fields=self._log.clean_fields(verdict.fields),
+        )
 
 
 def answer(arguments: Sequence[str]) -> str:
@@ -220,7 +224,7 @@ def _report(verdict: Verdict, log: Log) -> None:
         return
     if not log.is_read_with(STDERR):  # there it would stand twice
         said = {"message": verdict.message, "hint": verdict.fields.get("hint", "")}
-        short = shorten({name: log.clean(text) for name, text in said.items()})
+        short = shorten(said)
         text = f"migration-gate: closed: {short['message']}. {short['hint']}".rstrip()
         write_line(STDERR, " ".join(text.split()))
     log.emit(GATE_CLOSED, message=verdict.message, **verdict.fields)

@@ -36,6 +36,7 @@ from migration_gate.files.units import (
 )
 from migration_gate.files.ways_back import find_ways_back
 from migration_gate.report.errors import FileFault, MigrationFilesError
+from migration_gate.report.redaction import Redactor
 from migration_gate.settings.settings import HistoryTableName
 from migration_gate.statements import (
     Content,
@@ -144,7 +145,7 @@ def parse_script(
         except ScriptError as error:
             raise _at_source(error, filled) from error
     except ScriptError as error:
-        raise _to_files_error(migration, content, [error]) from error
+        raise _to_files_error(migration, content, [error], variables) from error
     asked = "outside" if migration.is_outside else part.transaction
     if directives.transaction is None and asked is not None:
         directives = directives._replace(transaction=asked)
@@ -172,7 +173,7 @@ def parse_script(
         units = (unit,)
     faults += [*part.faults, *(_at_source(fault, filled) for fault in found)]
     if faults:
-        raise _to_files_error(migration, content, faults)
+        raise _to_files_error(migration, content, faults, variables)
     return Script(
         migration=migration,
         directives=directives,
@@ -357,9 +358,13 @@ def _find_contradictions(
 
 
 def _to_files_error(
-    migration: Migration, content: Content, errors: Sequence[ScriptError]
+    migration: Migration,
+    content: Content,
+    errors: Sequence[ScriptError],
+    variables: Mapping[str, str],
 ) -> MigrationFilesError:
-    """Give each fault its line and column, in the order of the file."""
+    """Give each fault its line and column, in the order of the file, and no value."""
+    redact = Redactor(variables)
     faults = []
     for error in sorted(errors, key=lambda error: error.offset):
         line, column = place(content, error.offset)
@@ -368,8 +373,8 @@ def _to_files_error(
                 file=migration.file,
                 line=line,
                 column=column,
-                problem=error.problem,
-                remedy=error.remedy,
+                problem=redact(error.problem),
+                remedy=redact(error.remedy),
             )
         )
     return MigrationFilesError(faults)

@@ -98,11 +98,16 @@ class Log:
         """Return a text, or a list of them, without what is hidden."""
         return field if self._redact is None else self._redact(field)
 
+    def clean_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields of a line likewise, as far as they are words."""
+        return {
+            name: self.clean(field) if name in WORDED else field
+            for name, field in fields.items()
+        }
+
     def emit(self, event: Event, **fields: object) -> None:
         """Write one line, unless its level is below the log's; a verdict always."""
-        if self._redact is not None:
-            worded = {name: fields[name] for name in WORDED if name in fields}
-            fields |= {name: self._redact(field) for name, field in worded.items()}
+        fields = self.clean_fields(fields)
         if self._record is not None:
             self._record(event, fields)
         if LEVELS[event.level] >= self._level or event in VERDICTS:

@@ -9,6 +9,7 @@ from itertools import takewhile
 
 import psycopg
 import pytest
+import yaml
 
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
@@ -87,6 +88,25 @@ def test_the_recipes_do_what_the_page_says(gate: Gate, database: Database) -> No
         "SELECT count(*), count(changed_at), sum(amount_cents) FROM orders"
     ) == [(100, 100, 5050)]
     assert database.fetch("SELECT max(amount_cents) FROM open_orders") == [(100,)]
+
+
+def test_the_variables_of_the_page_are_filled_in(
+    gate: Gate, database: Database
+) -> None:
+    """As the environment beside them says; a password is the role's from then on."""
+    reader = database.role("reader")
+    (file,) = [block for block in read_blocks(PAGE, "sql") if ':"schema"' in block]
+    (manifest,) = [b for b in read_blocks(PAGE, "yaml") if "GATE_VAR_schema" in b]
+    env = {entry["name"]: entry["value"] for entry in yaml.safe_load(manifest)["env"]}
+    secret = gate.folder / "reader-password"
+    secret.write_text("of another kind\n")
+    env["GATE_VAR_reader_password_FILE"] = str(secret)
+    files = {"001_a.sql": file.replace("reader PASSWORD", f"{reader.user} PASSWORD")}
+    run = gate(database=database, migrations=files, env=env)
+    assert run.exit_code == 0, run.stderr
+    told = "SELECT obj_description('reporting'::regnamespace, 'pg_namespace')"
+    assert database.fetch(told) == [("team data",)]
+    assert reader.changed(password="of another kind").fetch("SELECT 1") == [(1,)]
 
 
 def test_both_versions_of_an_application_can_write_while_a_column_is_renamed(
