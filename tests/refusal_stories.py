@@ -33,11 +33,17 @@ ALIKE: Final = (
 # so: its story is then another one than "refused".
 # Of a message the gate knows that it was refused, and not which statement of it.
 MADE: Final = (("CREATE TABLE|relkind|ROLE|^COMMIT", "was made or moved by others"),)
+# The row of the file, or of its statement, or the whole table is not there, though
+# nobody else has touched that: so the file did it, before it was rolled back.
+REMOVED: Final = "removes the history table, or writes rows of it"
 STORIES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = MappingProxyType(
     {
-        # The row of the file, or of its statement, is not there, though nobody else
-        # has touched the table.
-        "22012": (("duration_ms", "removes the history table, or writes rows of it"),),
+        "22012": (("duration_ms", REMOVED),),
+        "42704": (
+            ("migration_gate.recorded", REMOVED),
+            ("SET (LOCAL )?ROLE", "GATE_ROLE names a role that does not exist"),
+        ),
+        "42P01": (("relkind|SET applied_at|duration_ms", REMOVED),),
         **dict.fromkeys(("23505", "42P07"), MADE),
     }
 )

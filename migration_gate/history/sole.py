@@ -23,9 +23,12 @@ def require_sole(
     name: HistoryTableName,
     applied: Sequence[Migration],
     pending: Sequence[Migration],
-) -> None:
+) -> tuple[str, ...]:
     """
     Refuse to apply what may be applied already, by another table of the same name.
+
+    Returns the schemas of tables that may be the history of these files too: a gate
+    whose search path leads there could apply them at this moment.
 
     Raises:
         HistoryError: The one table was found in a schema that the search path does not
@@ -34,6 +37,8 @@ def require_sole(
     """
     if seen.is_elsewhere and seen.history and not applied:
         raise _unrelated(seen, name)
+    keys = {migration.key for migration in (*applied, *pending)}
+    rivals = []
     for facts in seen.others:
         rows, _ = ask_rows(conn, recognise_table(facts), facts["oid"]) or ((), None)
         checksums = {version_to_key(row.version): row.checksum for row in rows}
@@ -43,6 +48,9 @@ def require_sole(
             checksum = checksums.get(migration.key, "")
             if checksum in {None, migration.checksum} or (checksum and is_kin):
                 raise _applied_by_another(seen, name, migration, str(facts["schema"]))
+        if not rows or keys & checksums.keys():
+            rivals.append(str(facts["schema"]))
+    return tuple(rivals)
 
 
 def _unrelated(seen: Look, name: HistoryTableName) -> HistoryError:

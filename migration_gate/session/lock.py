@@ -118,6 +118,11 @@ def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Tria
     return trial
 
 
+def let_go(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
+    """Give the lock back; the session holds no other."""
+    conn.execute("ROLLBACK" if pooled else "SELECT pg_catalog.pg_advisory_unlock_all()")
+
+
 @cache
 def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
     """

@@ -33,6 +33,7 @@ from migration_gate.session.lock import (
     Keys,
     Trial,
     find_holder,
+    let_go,
     lock_keys,
     try_lock,
 )
@@ -51,12 +52,16 @@ class Session:
     A connection with its latest look; every method may raise what ``translated`` does.
 
     ``is_pooled`` tells that a pooler stands between: the process that the client was
-    told of is not the one that answers.
+    told of is not the one that answers. ``rivals`` are the locks of other tables that
+    may be the history of these files too; while another gate has the one that is
+    ``awaited``, this one gives way.
     """
 
     conn: LimitedConnection
     settings: Settings
     seen: Look
+    rivals: tuple[Keys, ...] = ()
+    awaited: Keys | None = None
 
     @property
     def is_pooled(self) -> bool:
@@ -97,14 +102,17 @@ class Session:
         self, applied: Sequence[Migration], pending: Sequence[Migration]
     ) -> None:
         """Refuse a table that is perhaps not the history; see ``require_sole``."""
+        self.rivals = ()
         if not pending or not (self.seen.is_elsewhere or self.seen.others):
             return
         from migration_gate.history.sole import (  # noqa: PLC0415  # rarely needed
             require_sole,
         )
 
+        seen = self.seen
         with self.translated("compare the histories"):
-            require_sole(self.conn, self.seen, self.seen.name, applied, pending)
+            schemas = require_sole(self.conn, seen, seen.name, applied, pending)
+        self.rivals = tuple(lock_keys(schema, seen.name.table) for schema in schemas)
 
     def require_no_foreign(self, pending: Sequence[Migration]) -> None:
         """
@@ -159,10 +167,24 @@ class Session:
         with self.translated("take the gates' lock"):
             return try_lock(self.conn, self.keys(), pooled=self.is_pooled)
 
+    def gives_way(self) -> bool:
+        """
+        Let go of the lock that was just taken where another gate has a rival's.
+
+        Each gate takes its own before it looks at others': of two, one at least sees
+        that the other has it.
+        """
+        with self.translated("ask who holds the lock of another history"):
+            held = (keys for keys in self.rivals if find_holder(self.conn, keys))
+            self.awaited = next(held, None)
+            if self.awaited is not None:
+                let_go(self.conn, pooled=self.is_pooled)
+        return self.awaited is not None
+
     def find_holder(self) -> Holder | None:
-        """Return who holds the gates' lock. Reads only."""
+        """Return who holds the lock that is waited for. Reads only."""
         with self.translated("ask who holds the gates' lock"):
-            return find_holder(self.conn, self.keys())
+            return find_holder(self.conn, self.awaited or self.keys())
 
     @contextmanager
     def overseeing(self, conn: LimitedConnection) -> Iterator[None]:

@@ -106,7 +106,7 @@ class _Queue:
     def wait(self) -> None:
         while True:
             trial = self._try()
-            if trial.taken:
+            if trial.taken and not self.session.gives_way():
                 if trial.orphans:
                     wait_for_orphans(self.session, self._log)
                 self._look_under_lock()
@@ -189,6 +189,7 @@ class _Queue:
         if pause_s <= KEEP_CONNECTION_S:
             pause(pause_s)
             return None
+        rivals, awaited = self.session.rivals, self.session.awaited
         self.session.close()
         pause(pause_s)
         settings = self._settings
@@ -203,6 +204,7 @@ class _Queue:
             lambda: start_session(settings, must_write=True, until_s=patience.until_s),
             patience,
         )
+        self.session.rivals, self.session.awaited = rivals, awaited
         self._looked_s = time.monotonic()
         return self.session.seen
 

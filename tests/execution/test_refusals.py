@@ -12,7 +12,7 @@ from tests.refusals import SCENARIOS, Campaign, Lab, refusals
 
 
 # Prime, so that neither the states nor what lasts is met in step.
-APART = 307
+APART = 101
 
 
 @pytest.fixture(scope="module")

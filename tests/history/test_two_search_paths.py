@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from migration_gate.history.creation import MAKE_LIMIT_S, MAKING_KEY
-from tests.fix_gate import Gate, Run
+from migration_gate.session.lock import lock_keys
+from tests.fix_gate import Gate, Process, Run
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database, Databases
 from tests.fix_proxy import Message, Proxy
 from tests.herd import Herd
-from tests.history_tables import ONE, tables, why
+from tests.history_tables import FULL, ONE, tables, why
+from tests.session.test_lock import held
 
 
 pytestmark = pytest.mark.server
@@ -97,6 +99,52 @@ def test_a_history_made_in_another_schema_meanwhile_is_the_history(
     assert (run.exit_code, run.verdict["applied"]) == (0, []), run.output
     assert database.fetch("TABLE calls") == CALLS
     assert database.fetch(HISTORIES) == [("b",)]
+
+
+def test_gates_of_two_histories_take_turns(
+    gate: Gate, database: Database, proxy: Proxy, pair: Pair
+) -> None:
+    """Where either may be that of the files; the second gate sees what is applied."""
+    for schema in ("a", "b"):
+        database.execute(
+            f"SET search_path = {schema}; {FULL}"
+            f"ALTER TABLE schema_migrations OWNER TO {pair.owner}"
+        )
+    others: list[Process] = []
+
+    def start() -> None:
+        others.append(gate.start(database=pair.second, migrations=FILES, env=pair.env))
+        others[0].wait_for("lock.waiting")
+
+    proxy.when(lambda message: b"INSERT INTO" in message.payload, start)
+    through = proxy.through(pair.first)
+    first = gate(database=through, migrations=FILES, env=pair.env)
+    assert first.verdict["applied"] == list(FILES), first.output
+    assert why(others[0].wait()) == (
+        1,
+        "history",
+        (
+            'two tables could be the history: "1_x.sql" is pending by'
+            ' "b.schema_migrations", and applied by "a.schema_migrations"'
+        ),
+    )
+    assert database.fetch("TABLE calls") == CALLS
+
+
+def test_a_history_of_other_files_makes_no_gate_wait(
+    gate: Gate, database: Database, pair: Pair
+) -> None:
+    """Its gates are another application's."""
+    for schema, version in (("a", "1_x.sql"), ("b", "9_other.sql")):
+        database.execute(
+            f"SET search_path = {schema}; {FULL}"
+            f"ALTER TABLE schema_migrations OWNER TO {pair.owner};"
+            f"INSERT INTO schema_migrations (version) VALUES ('{version}')"
+        )
+    with held(database, lock_keys("b", "schema_migrations").lock):
+        run = gate(database=pair.first, migrations=FILES, env=pair.env)
+    assert run.verdict["applied"] == ["2_x.sql", "3_x.sql"], run.output
+    assert run.all("lock.waiting") == []
 
 
 def test_a_history_made_meanwhile_that_a_role_may_not_read_closes_its_gate(
