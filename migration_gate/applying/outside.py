@@ -87,6 +87,7 @@ from migration_gate.report.errors import (
     MigrationFailedError,
     MigrationFilesError,
     ServerRefusedError,
+    ask_to_resolve,
 )
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import LocksNotFreeError, RefusedForNowError
@@ -114,6 +115,10 @@ GOES_ON: Final = (
 GOES_ON_BACK: Final = (
     "What was undone before this statement stays undone; the command rollback goes on "
     "with the statement itself, and no gate opens before that."
+)
+BUILT_ANEW: Final = (
+    "What ran of this file before this statement stays. The next start looks what "
+    "became of the statement: it drops an index that is half built, and runs it again."
 )
 
 
@@ -276,8 +281,8 @@ def _may_run_alone(run: _Run, unit: Unit, error: MigrationFailedError) -> bool:
 def _keep_what_ran(hint: str) -> str:
     """Say in a remedy what is left of a file that runs outside a transaction."""
     return hint.replace(
-        "othing of this file is left",
-        "othing of this statement is left, and what ran before it stays",
+        "othing this file did remains",
+        "othing this statement did remains; what ran before it stays",
     )
 
 
@@ -348,7 +353,7 @@ def _run_alone(run: _Run, unit: Unit) -> None:
         message = single(run.task, unit.statements)
         terms = Terms(
             blocks_queries=not waits_harmlessly(unit),
-            left=run.goes_on if catalogue_tells(unit) else _ask(ASKED, version),
+            left=_left_by(run) if catalogue_tells(unit) else _ask(ASKED, version),
         )
         exchange(worker, message, run.watch, terms=terms)
         with worker.translated("ask whether the index is valid"):
@@ -470,12 +475,13 @@ def _leave_unfinished(error: GateError | LocksNotFreeError, version: str) -> Gat
     )
 
 
+def _left_by(run: _Run) -> str:
+    return GOES_ON_BACK if run.task.is_back else BUILT_ANEW
+
+
 def _ask(why: str, version: str) -> str:
     """Return the question that only a person can answer."""
-    return (
-        f"{why} Look what it has done, then say so: resolve {version} --applied when "
-        "nothing of it is left to do, resolve --not-applied when it is to run again."
-    )
+    return f"{why} Look what it has done. {ask_to_resolve(version)}"
 
 
 def _prepare_session(run: _Run, unit: Unit) -> None:

@@ -34,7 +34,12 @@ from migration_gate.applying.indexes import (
 from migration_gate.connection.qualified import qualified
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
-from migration_gate.report.errors import MigrationFailedError, SqlError, UnresolvedError
+from migration_gate.report.errors import (
+    MigrationFailedError,
+    SqlError,
+    UnresolvedError,
+    ask_to_resolve,
+)
 from migration_gate.statements import (
     Statement,
     concurrent_index,
@@ -307,7 +312,6 @@ def _unresolved(script: Script, unit: Unit, why: str) -> UnresolvedError:
     version = script.migration.version
     return UnresolvedError(
         f"{version}:{line}: statement {unit.number} is unfinished: {why}",
-        hint=f"Look whether it was done, then say so: resolve {version} --applied when "
-        "it was, resolve --not-applied when it is to run again.",
+        hint=f"Look whether it was done. {ask_to_resolve(version)}",
         version=version,
     )

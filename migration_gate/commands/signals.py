@@ -39,25 +39,34 @@ MARGIN_SHARE: Final = 0.1
 UNWIND_SHARE: Final = 0.8
 ALARMS: Final = 2
 FIRST_PROCESS: Final = 1
-ROLLED_BACK: Final = "What was not applied was rolled back."
-NOTHING_SENT: Final = "Nothing was being applied."
+ROLLED_BACK: Final = "Nothing this file did remains; those before it stay applied."
+NOTHING_SENT: Final = "Nothing was being applied by this gate."
 # What a wait is known by, and who can end it.
 SIGNS: Final = (
-    ("; in its way: ", "End what was in its way. "),
+    (
+        "; in its way: ",
+        (
+            "Where nobody needs what was in its way: SELECT "
+            "pg_terminate_backend(PROCESS); which rolls back its open transaction. "
+        ),
+    ),
     (
         "IPC:SyncRep",
         (
-            "PostgreSQL waited for a synchronous standby: see that it runs, or take it "
-            "out of synchronous_standby_names. "
+            "PostgreSQL waited for a synchronous standby, which pg_stat_replication "
+            "shows when it is connected: bring it back. Only where a failover may lose "
+            "commits, take it out of synchronous_standby_names. "
         ),
     ),
 )
+AGAIN: Final = "Start the gate again."
 LONGER: Final = (
-    "Find out what took the time, or raise GATE_TIMEOUT and the platform's own limit "
-    "with it; then start the gate again."
+    "{}raise GATE_TIMEOUT and the platform's own limit with it; then start the gate "
+    "again."
 )
 BY_PLATFORM: Final = (
-    "Where the platform's own limit ended it, set GATE_TIMEOUT below a longer one."
+    "Where the platform ended it for taking too long, raise the platform's limit above "
+    "what it needs, and set GATE_TIMEOUT a little below that limit."
 )
 
 
@@ -158,12 +167,14 @@ def _error_for(number: int) -> GateError:
     known = next((say for sign, say in SIGNS if sign in halt.words), "")
     remedy = f"{halt.remedy} " if halt.remedy else known
     if number == signal.SIGALRM:
-        hint = f"{left} {remedy}{LONGER}"
+        longer = LONGER.format("Or " if remedy else "Find out what took the time, or ")
+        hint = f"{left} {remedy}{longer}"
         return DeadlineError(
             f"GATE_TIMEOUT is over{found}", hint=hint, file=halt.file, line=halt.line
         )
     name = signal.Signals(number).name
-    hint = f"{left} {remedy}Start the gate again. {BY_PLATFORM}"
+    again = "" if AGAIN in left else f"{AGAIN} "
+    hint = f"{left} {remedy}{again}{BY_PLATFORM}"
     return GateInterruptedError(
         f"stopped by {name}{found}", hint=hint, file=halt.file, line=halt.line
     )

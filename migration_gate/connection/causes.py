@@ -127,14 +127,15 @@ NO_LOGIN: Final = Cause(
     pattern=r"role \".*\" is not permitted to log in",
     kind="refused",
     reason="no_login",
-    remedy="Where it is the right role, let an administrator run: ALTER ROLE {user} "
-    "LOGIN;",
+    remedy="Where it is the right role, and nobody has locked it on purpose, let an "
+    "administrator run: ALTER ROLE {user} LOGIN;",
 )
 NO_DATABASE: Final = Cause(
     pattern=r"database \".*\" does not exist|no such database",
     kind="refused",
     reason="no_database",
-    remedy="Correct its name, create it, or set GATE_CREATE_DATABASE=true.",
+    remedy="Check host and name; where it is meant to be new, create it, or set "
+    "GATE_CREATE_DATABASE=true.",
 )
 NO_CONNECT_RIGHT: Final = Cause(
     pattern=r"permission denied for database",
@@ -169,24 +170,28 @@ TOO_MANY_CONNECTIONS: Final = Cause(
     r"no more connections allowed|[Mm]ax ?[Cc]lient",
     kind="away",
     reason="too_many_connections",
-    remedy="All connections are taken: end some, or raise max_connections (a role, a "
-    "database and a pooler have limits of their own).",
+    remedy="All connections are taken: see who has them (as a superuser, SELECT pid, "
+    "usename, application_name, state, state_change FROM pg_stat_activity), end those "
+    "that nobody needs, or make the applications' pools smaller. max_connections takes "
+    "effect when the server starts again; a pooler has a limit of its own.",
     own_pace=CROWDED,
 )
 LIMIT_OF_ROLE: Final = Cause(
     pattern=r"too many connections for role",
     kind="away",
     reason="limit_of_role",
-    remedy="The role has a limit of its own: end some of its sessions, or ALTER ROLE "
-    "{user} CONNECTION LIMIT -1; (or a number).",
+    remedy="The role has a limit of its own (rolconnlimit in pg_roles): end some of "
+    "its sessions, or ALTER ROLE {user} CONNECTION LIMIT with a higher number; -1 is "
+    "none.",
     own_pace=CROWDED,
 )
 LIMIT_OF_DATABASE: Final = Cause(
     pattern=r"too many connections for database",
     kind="away",
     reason="limit_of_database",
-    remedy="The database has a limit of its own: end some of its sessions, or ALTER "
-    "DATABASE {database} CONNECTION LIMIT -1; (or a number).",
+    remedy="The database has a limit of its own (datconnlimit in pg_database): end "
+    "some of its sessions, or ALTER DATABASE {database} CONNECTION LIMIT with a higher "
+    "number; -1 is none.",
     own_pace=CROWDED,
 )
 NO_CONNECTION_LEFT: Final = frozenset(
@@ -196,8 +201,8 @@ TWO_NEEDED: Final = Cause(
     kind="away",
     reason="too_many_connections",
     remedy="The gate needs two connections, one that holds the lock and one for the "
-    "files, and has got one: let the role, the database and the server have two free "
-    "(CONNECTION LIMIT, max_connections).",
+    "files, and has got one: let what the message names have two free (ALTER ROLE or "
+    "ALTER DATABASE … CONNECTION LIMIT, max_connections).",
     own_pace=CROWDED,
 )
 SERVER_REFUSAL: Final = Cause(
@@ -211,9 +216,11 @@ CODE_AT_LOGIN: Final = Cause(
     pattern=r"code in the database raised an error at the login",
     kind="away",
     reason="code_at_login",
-    remedy="An event trigger ON login (pg_event_trigger names them) has raised it; the "
-    "server's log has its words. Mend it, or let a superuser disable it: ALTER EVENT "
-    "TRIGGER name DISABLE.",
+    remedy="An event trigger ON login has raised it; the server's log has its words. "
+    "The database may be closed on purpose: ask who made it. To mend it a superuser "
+    "logs in with PGOPTIONS='-c event_triggers=off' (SELECT evtname, evtfoid::regproc "
+    "FROM pg_event_trigger), and corrects the function, or runs ALTER EVENT TRIGGER … "
+    "DISABLE.",
     own_pace=CROWDED,
 )
 DISK_FULL: Final = Cause(
@@ -253,9 +260,12 @@ STANDBY: Final = Cause(
 READ_ONLY: Final = Cause(
     kind="early",
     reason="read_only",
-    remedy="Turn off default_transaction_read_only where it is on: ALTER DATABASE "
-    "{database} RESET default_transaction_read_only; or the same of the role, or in "
-    "the server's configuration. Some providers turn it on when the disk is full.",
+    remedy="default_transaction_read_only is on. Find out why: a full disk (free space "
+    "before anything else), or a move to another server (name that one). Where nobody "
+    "wants it any more, in one session: SET default_transaction_read_only = off; ALTER "
+    "DATABASE {database} RESET default_transaction_read_only; "
+    "or the same of the role, or in the server's configuration (source in "
+    "pg_settings says where).",
 )
 # Of the SQLSTATE alone: which of them it is, the text says in the server's language.
 LOGIN_OR_HBA: Final = Cause(
@@ -342,8 +352,9 @@ NOT_ALLOWED: Final = Cause(
     kind="refused",
     reason="not_allowed",
     remedy="The server's pg_hba.conf has no line that lets this user in from this "
-    "address without TLS: set POSTGRES_SSL_MODE=require, better verify-full, where it "
-    "has one for TLS; else add one there.",
+    "address without TLS: set POSTGRES_SSL_MODE=verify-full (at least require), where "
+    "it has a hostssl line; else let its administrator add one (hostssl {database} "
+    "{user} ADDRESS scram-sha-256) and SELECT pg_reload_conf().",
 )
 WRONG_KIND: Final = Cause(
     pattern=r"hot standby mode|session is (not )?read-only",
@@ -353,15 +364,18 @@ WRONG_KIND: Final = Cause(
     own_pace=ANSWERED,
 )
 TLS_TRUST: Final = (
-    "Give the server's CA in sslrootcert (PGSSLROOTCERT), or sslrootcert=system for "
-    "a public one."
+    "It has expired, or is not signed by the CA in sslrootcert: openssl s_client "
+    "-starttls postgres shows it. Renew it on the server; or name its CA in "
+    "sslrootcert (PGSSLROOTCERT), from who runs the server, not from this connection; "
+    "sslrootcert=system for a public one."
 )
 CERTIFICATE_MISMATCH: Final = Cause(
     pattern=r"server certificate for .* does not match host name",
     kind="local",
     reason="certificate_mismatch",
     remedy="Name the host as its certificate does, or have one issued for this name; "
-    "where the name does not lead there, give the address in PGHOSTADDR beside it.",
+    "where the certificate's name does not lead to this server, give the address in "
+    "PGHOSTADDR beside it.",
 )
 # By the end of a host's name, as each provider's own pages say.
 PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(

@@ -349,7 +349,7 @@ def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateE
         )
     return HistoryError(
         message,
-        hint=f"{hint} Nothing of this file is left.",
+        hint=f"{hint} Nothing this file did remains.",
         version=task.version,
         file=file,
         line=line,

@@ -25,6 +25,10 @@ from migration_gate.statements import (
 )
 
 
+INCLUDING: Final = frozenset({"i", "ir", "include", "include_relative"})
+INCLUDED: Final = (
+    "Put the text of that file here in its place, or make it a migration of its own."
+)
 # psql: what pg_dump writes, and what changes nothing but what psql prints.
 IGNORED_PSQL_COMMANDS: Final = frozenset(
     {
@@ -81,7 +85,7 @@ def _find_psql(piece: Statement, command: str) -> Iterator[ScriptError]:
     yield ScriptError(
         piece.first,
         f"psql command \\{command}, which only psql can run",
-        "Write it in SQL, or take it out.",
+        INCLUDED if command in INCLUDING else "Write it in SQL, or take it out.",
     )
 
 

@@ -263,8 +263,8 @@ def _find_empty(folder: str | Path, ups: Mapping[str, Entry]) -> Iterator[FileFa
             yield FileFault(
                 file=each,
                 problem="no migration in the folder",
-                remedy="Check what is mounted or copied there, or set "
-                "GATE_ALLOW_EMPTY=true.",
+                remedy="Check what is mounted or copied there; only where no "
+                "migrations are meant, set GATE_ALLOW_EMPTY=true.",
             )
 
 
@@ -282,7 +282,8 @@ def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:
             yield FileFault(
                 file=_shown(path),
                 problem=f'the same migration as "{other}" {where}',
-                remedy="Keep one of the two files.",
+                remedy="Keep the one whose text was applied; where both are needed, "
+                "give the newer one the next free number.",
             )
 
 

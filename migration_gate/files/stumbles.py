@@ -146,7 +146,7 @@ def _describe(hit: _Hit) -> ScriptError:
         return ScriptError(
             hit.at,
             f"variable {shown} is not set",
-            f"{how}, or write its value; in a list of bounds, put a blank after the "
+            f"{how}, or write its value; in an array slice, put a blank after the "
             "colon.",
         )
     if hit.kind == "placeholder":

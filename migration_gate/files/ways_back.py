@@ -55,8 +55,8 @@ def find_ways_back(
         if _separates(content, pieces[index], at, match[0]):
             yield ScriptError(
                 at,
-                "comment that reads as the mark of a way back, with statements after "
-                "it",
+                "comment that looks like the start of a way back (down), with "
+                "statements after it, which would run as well",
                 'Take out what goes back, or say "-- gate: one-way" in a comment '
                 "before the first statement where the whole file is meant.",
             )

@@ -144,8 +144,9 @@ def _how_to_trust(faults: Sequence[Fault]) -> str:
     if not remedies:
         return f"{other[0].upper()}{other[1:]}"
     return (
-        f"Where it is the history of these files, let its owner or a superuser run: "
-        f"{remedies} Where somebody else has put it there, {other}"
+        "Look first who has made it so, and why. Where it is the history of these "
+        f"files and nobody needs that, let its owner or a superuser run: {remedies} "
+        f"Where the table is somebody else's, {other}"
     )
 
 

@@ -260,7 +260,11 @@ def require_agreement(
         faults.append(
             (
                 f"{subject} added below the newest applied one{newest}: out of order",
-                "Give it the next free number, or set GATE_OUT_OF_ORDER=apply.",
+                (
+                    "Where no other database has it applied, give it the next free "
+                    "number; else, where it does not need to run before those, set "
+                    "GATE_OUT_OF_ORDER=apply for this start."
+                ),
             )
         )
     if ahead == "refuse" and plan.unknown:
@@ -268,7 +272,11 @@ def require_agreement(
         faults.append(
             (
                 f"the history has {names}, which no file here explains",
-                "Start the image that ships them, or set GATE_AHEAD=allow.",
+                (
+                    "A newer image has applied it: start that one, or a later one. "
+                    "Only where this version is known to work with that schema, as "
+                    "after a deliberate return to it, set GATE_AHEAD=allow."
+                ),
             )
         )
     if faults:
@@ -313,7 +321,7 @@ def _refuse_changes(plan: Plan) -> tuple[str, str]:
         f"See what was changed: git log -p -- '*{first.file.file}'. Restore the file "
         "as it was applied, and put the change in a new migration. Where it changes "
         f"nothing in the database: resolve {first.file.version} --applied, or "
-        "GATE_CHANGED=warn."
+        "GATE_CHANGED=warn for this start."
     )
 
 

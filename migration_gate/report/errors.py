@@ -303,6 +303,15 @@ class UnresolvedError(GateError):
     reason = "unresolved"
 
 
+def ask_to_resolve(version: str) -> str:
+    """Return what a person answers about a statement that may have done a part."""
+    return (
+        f"All of it is done: resolve {version} --applied. Nothing is, or it may run "
+        f"twice: resolve {version} --not-applied. A part is: finish that by hand and "
+        "say --applied, or undo it and say --not-applied. Start the gate again."
+    )
+
+
 class IncompleteError(GateError):
     """Not every migration shipped here is applied."""
 

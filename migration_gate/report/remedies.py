@@ -37,14 +37,16 @@ class Remedy:
 # A context tells of code in each language of the server's; REINDEX of a partitioned
 # table has one too.
 IN_CODE: Final = re.compile(r"\bPL/\w|\bSQL\b")
-NOTHING_LEFT: Final = "Nothing of this file is left."
+NOTHING_LEFT: Final = "Nothing this file did remains."
 FIX_AND_RESTART: Final = (
-    "Nothing of this file is left; correct it and start the gate again."
+    "Nothing this file did remains; correct it and start the gate again."
 )
 ALREADY_EXISTS: Final = (
-    "If the objects of this file exist already, say so with the command "
-    "resolve VERSION --applied; if only some do, drop them, or write "
-    "IF NOT EXISTS, and start the gate again."
+    "Compare what is there with the file. If everything in this file exists as "
+    "written, say so with the command resolve VERSION --applied; if only a part does "
+    "and is alike, write IF NOT EXISTS there; if it is something else, give it another "
+    "name in the file. Drop nothing before you know whose it is. Nothing this file did "
+    "remains."
 )
 OUTSIDE: Final = (
     "Put the statement in a file of its own that begins with -- gate: no-transaction."
@@ -64,6 +66,10 @@ OWNED: Final = re.compile(
     r"(relation|table|view|materialized view|sequence|function|type|foreign table) "
     r"(.+)$"
 )
+# ri_triggers.c: ri_ReportViolation(); the rest of such a detail is the key's values.
+REFERENCED: Final = re.compile(
+    r'\) is (?:not present in|still referenced from) table "([^"]*)"\.$'
+)
 HIDDEN_WORDS: Final = (
     "Its words may be made of rows, and are not logged: GATE_LOG_DETAIL=full shows "
     "them, and so does the server's log. "
@@ -77,11 +83,14 @@ EXTENSION_PROVIDERS: Final = (
     "rds.allowed_extensions"
 )
 NO_EXTENSION: Final = (
-    "The server does not have this extension: install its package there, or use "
-    f"a built-in function. {EXTENSION_PROVIDERS}."
+    "The server does not have this extension: check its spelling in "
+    "pg_available_extensions; on a server of your own install its package, for this "
+    "major version; a managed one has only those of its provider, and where this is "
+    f"none of them, the file must do without it. {NOTHING_LEFT}"
 )
 ROWS_VIOLATE: Final = (
-    f"Rows violate a constraint: correct the data or the file. {NOTHING_LEFT}"
+    "Rows violate a constraint; GATE_LOG_DETAIL=full shows which, and so does the "
+    f"server's log: correct the data or the file. {NOTHING_LEFT}"
 )
 NO_UTF8: Final = (
     "A name, a row or PostgreSQL's own words have bytes that are no UTF-8, as a "
@@ -315,7 +324,8 @@ REMEDIES: Final[Sequence[Remedy]] = (
     Remedy(
         "2BP01",
         "Other objects need it: drop or change them first, in this file, or write "
-        f"CASCADE where all of them may go. {NOTHING_LEFT}",
+        "CASCADE where all of them may go; error_detail and the server's log list "
+        f"them. {NOTHING_LEFT}",
     ),
     # Limits
     Remedy("53100", f"{DISK_FULL} {NOTHING_LEFT}"),
@@ -328,14 +338,14 @@ REMEDIES: Final[Sequence[Remedy]] = (
     Remedy("53200", f"The database server is out of memory. {NOTHING_LEFT}"),
     Remedy(
         "53300",
-        "The server, the database or the role has no connection left: end some, or "
-        f"raise the limit. {NOTHING_LEFT}",
+        "The server, the database or the role has no connection left: end some that "
+        "are idle (pg_stat_activity), or raise the limit of the one that the message "
+        f"names. {NOTHING_LEFT}",
     ),
     Remedy(
         "53400",
-        "A limit in the server's configuration is reached, such as temp_file_limit "
-        "or max_replication_slots: raise it, or do less in one statement. "
-        + NOTHING_LEFT,
+        "A limit in the server's configuration is reached, which the message names: "
+        "raise it, or do less in one statement. " + NOTHING_LEFT,
     ),
     Remedy(
         "54000",
@@ -355,8 +365,10 @@ REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "57014",
-        "It ran longer than GATE_STATEMENT_TIMEOUT, or a statement_timeout of its own: "
-        "raise it, or begin the file with -- gate: statement-timeout=1h.",
+        "It ran longer than GATE_STATEMENT_TIMEOUT, or than the statement_timeout that "
+        "the file itself sets, or the role's or the database's: raise the one that is "
+        "set; a directive at the file's head, -- gate: statement-timeout=1h, is above "
+        f"all but the file's own SET. {NOTHING_LEFT}",
         r"statement timeout",
     ),
     Remedy(
@@ -373,8 +385,11 @@ REMEDIES: Final[Sequence[Remedy]] = (
     # Rights
     Remedy(
         "42501",
-        "Only its owner may: name the owner in GATE_ROLE, or make the role that runs "
-        f"the file a member of it. {NOTHING_LEFT}",
+        "Only its owner may, which \\dt in psql names: where it is this application's, "
+        "let the owner or a superuser give it to the role that runs the files (ALTER … "
+        "OWNER TO), or name the owner in GATE_ROLE where that is a role for the "
+        "schema, never a superuser; where it is somebody else's, leave it. "
+        + NOTHING_LEFT,
         r"must be owner",
     ),
     Remedy(
@@ -399,8 +414,8 @@ REMEDIES: Final[Sequence[Remedy]] = (
     Remedy(
         "42501",
         "The role that runs the file lacks this right: grant it, make it the "
-        "owner's member, or name the owner in GATE_ROLE. Nothing of this file "
-        "is left.",
+        "owner's member, or name the owner in GATE_ROLE. Nothing this file did "
+        "remains.",
     ),
     # What PostgreSQL cannot do
     Remedy(
@@ -445,8 +460,9 @@ OWN_REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "57014",
-        "A statement_timeout of the role or the database is too short for it: ALTER "
-        "ROLE … or ALTER DATABASE … RESET statement_timeout; or somebody cancels it.",
+        "A session locks what it reads (pg_locks names it: end that one or wait), or a "
+        "statement_timeout of the role or the database is too short: give the gate a "
+        "longer one of its own, PGOPTIONS='-c statement_timeout=60s'.",
     ),
     Remedy(
         "58000 58030 58P01 XX001 XX002",
@@ -516,9 +532,10 @@ def _give_to(role: str, kind: str, name: str) -> str:
     """Return what makes GATE_ROLE the owner, as it is of what the files have made."""
     what = "TABLE" if kind == "relation" else kind.upper()
     return (
-        "It belongs to another role than GATE_ROLE, as after a restore: let its owner, "
-        f"or a superuser, run ALTER {what} {quote_name(name)} OWNER TO "
-        f"{quote_name(role)}; and start the gate again. {NOTHING_LEFT}"
+        "It belongs to another role than GATE_ROLE. Where it is this application's, as "
+        f"after a restore, let its owner or a superuser run ALTER {what} "
+        f"{quote_name(name)} OWNER TO {quote_name(role)}; and start the gate again; "
+        f"where it is somebody else's, leave it. {NOTHING_LEFT}"
     )
 
 
@@ -530,4 +547,10 @@ def _name_constraint(failure: SqlFailure) -> str:
         subject = f'Rows violate constraint "{constraint}"'
     else:
         return ROWS_VIOLATE
-    return f"{subject}: correct the data or the file. {NOTHING_LEFT}"
+    other = REFERENCED.search(failure.detail or "")
+    if other is not None:
+        subject += f' towards table "{other[1]}"'
+    return (
+        f"{subject}; GATE_LOG_DETAIL=full shows which, and so does the server's log: "
+        f"correct the data or the file. {NOTHING_LEFT}"
+    )

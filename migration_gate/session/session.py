@@ -43,7 +43,7 @@ from migration_gate.settings.settings import Settings
 if TYPE_CHECKING:
     from migration_gate.history.foreign import Foreign
 
-LOOKING: Final = "look at the history"
+LOOKING: Final = 'look at the history in database "{}" as role "{}"'
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Session:
 
     def look_again(self) -> Look:
         """Look at the history as it is at this moment. Reads only."""
-        with self.translated(LOOKING), limited(self.conn):
+        with self.translated(_looking(self.conn)), limited(self.conn):
             name, role = self.settings.history_table, self.settings.role
             self.seen = look(self.conn, name, role)
         return self.seen
@@ -255,12 +255,16 @@ def start_session(
 
 def _start_on(conn: LimitedConnection, settings: Settings) -> Session:
     try:
-        with asking(conn, LOOKING, full=settings.log_detail == "full"):
+        with asking(conn, _looking(conn), full=settings.log_detail == "full"):
             seen = look(conn, settings.history_table, settings.role)
     except BaseException:
         conn.close()
         raise
     return Session(conn, settings, seen)
+
+
+def _looking(conn: LimitedConnection) -> str:
+    return LOOKING.format(conn.info.dbname, conn.info.user)
 
 
 def not_writable(*, is_standby: bool) -> NotReadyError:

@@ -144,7 +144,9 @@ def _parse_uri(rest: str) -> dict[str, str]:
     hosts, ports, rest = _cut_hosts(rest)
     path, _, query = rest.partition("?")
     if path.count("/") > 1 or "@" in path:
-        raise MalformedError('has an "@" or a "/" in its database', ENCODE)
+        raise MalformedError(
+            'has an "@" or a "/" in its database, perhaps of the password', ENCODE
+        )
     _store(parameters, "host", hosts)
     _store(parameters, "port", ports)
     _store(parameters, "dbname", path.removeprefix("/"))

@@ -262,5 +262,7 @@ def unterminated(data: bytes, at: int, position: int) -> ScriptError:
             position, "unterminated quoted identifier", "Close the name with a '\"'."
         )
     return ScriptError(
-        position, "unterminated quoted string", 'Close the string with a "\'".'
+        position,
+        "unterminated quoted string",
+        'Close the string with a "\'"; an apostrophe in it is written twice.',
     )

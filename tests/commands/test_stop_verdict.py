@@ -60,7 +60,8 @@ def test_a_long_statement_is_named(gate: Gate, database: Database) -> None:
     )
     assert place(verdict) == ("001_a.sql", 3)
     assert verdict["hint"].startswith(
-        "What was not applied was rolled back. Start the gate again."
+        "Nothing this file did remains; those before it stay applied. Start the gate "
+        "again."
     )
 
 
@@ -79,7 +80,10 @@ def test_who_is_in_the_way_of_a_statement_is_named(
         'application report, idle in transaction for N s, at table "public.t"'
     )
     assert place(run.verdict) == ("001_a.sql", 1)
-    assert "End what was in its way. " in run.verdict["hint"]
+    assert (
+        "Where nobody needs what was in its way: SELECT pg_terminate"
+        in run.verdict["hint"]
+    )
 
 
 def test_who_is_in_the_way_of_an_index_is_named(gate: Gate, database: Database) -> None:
@@ -97,8 +101,9 @@ def test_who_is_in_the_way_of_an_index_is_named(gate: Gate, database: Database) 
     )
     assert "application batch job" in verdict["error_message"]
     assert verdict["hint"].startswith(
-        "What ran of this file before this statement stays; the next start goes on "
-        "with the statement itself."
+        "What ran of this file before this statement stays. The next start looks what "
+        "became of the statement: it drops an index that is half built, and runs it "
+        "again."
     )
     assert gate(database=database, migrations=files).exit_code == 0
 
@@ -130,7 +135,8 @@ def test_another_gate_is_named(gate: Gate, database: Database) -> None:
         "stopped by SIGTERM: had waited N s for another gate (process P"
     )
     assert verdict["hint"].startswith(
-        "Nothing was being applied. Look at that session in pg_stat_activity; end it"
+        "Nothing was being applied by this gate. Look at that session in "
+        "pg_stat_activity; end it"
     )
 
 

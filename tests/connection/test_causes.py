@@ -272,7 +272,7 @@ def test_a_text_is_told_in_one_line() -> None:
     [
         ("shop.abc.eu-west-1.rds.amazonaws.com", "global-bundle.pem"),
         ("shop.postgres.database.azure.com", "PGSSLROOTCERT=system"),
-        ("db.example.com", "Give the server's CA"),
+        ("db.example.com", "or name its CA in sslrootcert"),
     ],
 )
 def test_what_makes_a_server_trusted_is_its_providers_bundle(

@@ -30,8 +30,9 @@ DELETED = (
 )
 DEFERRED = "The constraint was checked at COMMIT; "
 CORRECT = (
-    'Rows of table "r" violate constraint "r_id_fkey": correct the data or the file. '
-    "Nothing of this file is left."
+    'Rows of table "r" violate constraint "r_id_fkey" towards table "t"; '
+    "GATE_LOG_DETAIL=full shows which, and so does the server's log: correct the data "
+    "or the file. Nothing this file did remains."
 )
 NOT_NAMED = (
     'no statement of the file names "r": it is written by a function or trigger, or '

@@ -24,7 +24,7 @@ SAID = (
     *("line", "column", "sqlstate", "error_message", "error_detail", "error_hint"),
     *("error_context", "hint"),
 )
-FIX = "Nothing of this file is left; correct it and start the gate again."
+FIX = "Nothing this file did remains; correct it and start the gate again."
 NO_COLUMN = {
     "error_message": 'column "nothing" does not exist',
     "hint": "Check the column's name, and whether the migration that adds it runs "
@@ -32,13 +32,15 @@ NO_COLUMN = {
 }
 DEFERRED = 'The constraint was checked at COMMIT; line 1 writes "late". '
 EXISTS = (
-    "If the objects of this file exist already, say so with the command resolve "
-    "1_x.sql --applied; if only some do, drop them, or write IF NOT EXISTS, and start "
-    "the gate again."
+    "Compare what is there with the file. If everything in this file exists as "
+    "written, say so with the command resolve 1_x.sql --applied; if only a part does "
+    "and is alike, write IF NOT EXISTS there; if it is something else, give it another "
+    "name in the file. Drop nothing before you know whose it is. Nothing this file did "
+    "remains."
 )
 DISK = (
     "The database server's disk is full, or a quota: free or add space there, then "
-    "start the gate again. Nothing of this file is left."
+    "start the gate again. Nothing this file did remains."
 )
 UUID = (
     "gen_random_uuid() is built into PostgreSQL 13 and later: use it instead of "
@@ -62,7 +64,10 @@ def violated(constraint: str | None, table: str = "old") -> str:
         if constraint
         else "Rows violate a constraint"
     )
-    return f"{subject}: correct the data or the file. Nothing of this file is left."
+    return (
+        f"{subject}; GATE_LOG_DETAIL=full shows which, and so does the server's log: "
+        "correct the data or the file. Nothing this file did remains."
+    )
 
 
 def said(line: int | None, column: int | None, sqlstate: str, **words: str) -> Event:
@@ -259,7 +264,8 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             "view v depends on table old",
             error_hint="Use DROP ... CASCADE to drop the dependent objects too.",
             hint="Other objects need it: drop or change them first, in this file, or "
-            "write CASCADE where all of them may go. Nothing of this file is left.",
+            "write CASCADE where all of them may go; error_detail and the server's log "
+            "list them. Nothing this file did remains.",
         ),
     ),
 }
@@ -339,11 +345,14 @@ def test_a_missing_right_reads_well(gate: Gate, database: Database) -> None:
     )
     right = (
         "The role that runs the file lacks this right: grant it, make it the owner's "
-        "member, or name the owner in GATE_ROLE. Nothing of this file is left."
+        "member, or name the owner in GATE_ROLE. Nothing this file did remains."
     )
     owner = (
-        "Only its owner may: name the owner in GATE_ROLE, or make the role that runs "
-        "the file a member of it. Nothing of this file is left."
+        "Only its owner may, which \\dt in psql names: where it is this application's, "
+        "let the owner or a superuser give it to the role that runs the files (ALTER … "
+        "OWNER TO), or name the owner in GATE_ROLE where that is a role for the "
+        "schema, never a superuser; where it is somebody else's, leave it. Nothing "
+        "this file did remains."
     )
     assert words(runs["table"]) == said(
         2, 1, "42501", error_message="permission denied for table old", hint=right
@@ -434,9 +443,11 @@ def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:
     )
     assert runs["any"].verdict["sqlstate"] in {"0A000", "58P01"}
     assert runs["any"].verdict["hint"] == (
-        "The server does not have this extension: install its package there, or use a "
-        "built-in function. On Azure add it to the server parameter azure.extensions, "
-        "on AWS to rds.allowed_extensions."
+        "The server does not have this extension: check its spelling in "
+        "pg_available_extensions; on a server of your own install its package, for "
+        "this major version; a managed one has only those of its provider, and where "
+        "this is none of them, the file must do without it. Nothing this file did "
+        "remains."
     )
     assert runs["uuid"].verdict["hint"] == UUID
 
@@ -461,9 +472,8 @@ def test_a_limit_of_the_configuration_reads_well(
         1,
         "53400",
         error_message=message,
-        hint="A limit in the server's configuration is reached, such as "
-        "temp_file_limit or max_replication_slots: raise it, or do less in one "
-        "statement. Nothing of this file is left.",
+        hint="A limit in the server's configuration is reached, which the message "
+        "names: raise it, or do less in one statement. Nothing this file did remains.",
     )
 
 

@@ -169,9 +169,12 @@ def test_every_disagreement_is_reported_at_once() -> None:
         "Correct the row's version in the history, or the file's name. See what was "
         "changed: git log -p -- '*1_a.sql'. Restore the file as it was applied, and "
         "put the change in a new migration. Where it changes nothing in the database: "
-        "resolve 1_a.sql --applied, or GATE_CHANGED=warn. Give it the next free "
-        "number, or set GATE_OUT_OF_ORDER=apply. Start the image that ships them, or "
-        "set GATE_AHEAD=allow."
+        "resolve 1_a.sql --applied, or GATE_CHANGED=warn for this start. Where no "
+        "other database has it applied, give it the next free number; else, where it "
+        "does not need to run before those, set GATE_OUT_OF_ORDER=apply for this "
+        "start. A newer image has applied it: start that one, or a later one. Only where this "
+        "version is known to work with that schema, as after a deliberate return to "
+        "it, set GATE_AHEAD=allow."
     )
 
 

@@ -168,7 +168,7 @@ def test_what_only_the_gate_refuses_is_known(text: str) -> None:
         "contains white space",
         "has a quote at its end",
         'has two "@" before its path',
-        'has an "@" or a "/" in its database',
+        'has an "@" or a "/" in its database, perhaps of the password',
     }
 
 
