@@ -344,8 +344,9 @@ REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "53400",
-        "A limit in the server's configuration is reached, which the message names: "
-        "raise it, or do less in one statement. " + NOTHING_LEFT,
+        "A limit in the server's configuration is reached, such as temp_file_limit "
+        "or max_replication_slots: raise it, or do less in one statement. "
+        + NOTHING_LEFT,
     ),
     Remedy(
         "54000",
@@ -548,7 +549,7 @@ def _name_constraint(failure: SqlFailure) -> str:
     else:
         return ROWS_VIOLATE
     other = REFERENCED.search(failure.detail or "")
-    if other is not None:
+    if other is not None and other[1] != table:
         subject += f' towards table "{other[1]}"'
     return (
         f"{subject}; GATE_LOG_DETAIL=full shows which, and so does the server's log: "

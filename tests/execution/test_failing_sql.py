@@ -156,7 +156,8 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             "23503",
             error_message='at COMMIT: insert or update on table "late" violates '
             'foreign key constraint "late_id_fkey"',
-            hint=DEFERRED + violated("late_id_fkey", "late"),
+            hint=DEFERRED
+            + violated("late_id_fkey", "late").replace(";", ' towards table "old";', 1),
         ),
     ),
     "unique at COMMIT": (
@@ -236,9 +237,11 @@ CASES: dict[str, tuple[str | bytes, Event]] = {
             1,
             "57014",
             error_message="canceling statement due to statement timeout",
-            hint="It ran longer than GATE_STATEMENT_TIMEOUT, or a statement_timeout "
-            "of its own: raise it, or begin the file with "
-            "-- gate: statement-timeout=1h.",
+            hint="It ran longer than GATE_STATEMENT_TIMEOUT, or than the "
+            "statement_timeout that the file itself sets, or the role's or the "
+            "database's: raise the one that is set; a directive at the file's head, "
+            "-- gate: statement-timeout=1h, is above all but the file's own SET. "
+            "Nothing this file did remains.",
         ),
     ),
     "new enum value": (
@@ -472,8 +475,9 @@ def test_a_limit_of_the_configuration_reads_well(
         1,
         "53400",
         error_message=message,
-        hint="A limit in the server's configuration is reached, which the message "
-        "names: raise it, or do less in one statement. Nothing this file did remains.",
+        hint="A limit in the server's configuration is reached, such as "
+        "temp_file_limit or max_replication_slots: raise it, or do less in one "
+        "statement. Nothing this file did remains.",
     )
 
 

@@ -172,9 +172,9 @@ def test_every_disagreement_is_reported_at_once() -> None:
         "resolve 1_a.sql --applied, or GATE_CHANGED=warn for this start. Where no "
         "other database has it applied, give it the next free number; else, where it "
         "does not need to run before those, set GATE_OUT_OF_ORDER=apply for this "
-        "start. A newer image has applied it: start that one, or a later one. Only where this "
-        "version is known to work with that schema, as after a deliberate return to "
-        "it, set GATE_AHEAD=allow."
+        "start. A newer image has applied it: start that one, or a later one. Only "
+        "where this version is known to work with that schema, as after a deliberate "
+        "return to it, set GATE_AHEAD=allow."
     )
 
 
