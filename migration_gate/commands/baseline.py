@@ -100,15 +100,16 @@ def find_baseline(
     session.require_no_foreign(migrations)
     seen = session.seen
     with session.translated("look for tables"):
-        tables = find_user_tables(session.conn, seen.name, seen.schema)
+        tables = find_user_tables(session.conn, seen.name, seen.schema, settings.role)
     if tables.far and not tables.near:
         raise HistoryError(
             "GATE_BASELINE is set, and it is not sure whether this database is new: it "
             f"has tables, as {listed(tables.far)}, and none in a schema that the "
-            "search path names",
+            "search path names and of a role that the gate trusts",
             hint="Nothing was written. Where they are this application's, put their "
-            "schema into the search path of the role, or give the command baseline "
-            "once; where they are another's, set GATE_BASELINE=none here.",
+            "schema into the search path of the role, and their owner into GATE_ROLE, "
+            "or give the command baseline once; where they are another's, set "
+            "GATE_BASELINE=none here.",
         )
     return chosen if tables.near else ()
 

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import names, qualified
+from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
 from migration_gate.settings.settings import HistoryTableName
 
 
@@ -25,8 +26,10 @@ PLATFORM_SCHEMAS: Final = (
 )
 TABLES: Final = qualified(
     """
+WITH RECURSIVE {roles}
 SELECT pg_catalog.concat(n.nspname, '.', c.relname),
-       n.nspname = {schema} OR n.nspname = ANY (pg_catalog.current_schemas(false))
+       (n.nspname = {schema} OR n.nspname = ANY (pg_catalog.current_schemas(false)))
+       AND {owner_is_trusted}
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = ANY (ARRAY['r', 'p', 'f']::pg_catalog."char"[])
@@ -45,7 +48,8 @@ class UserTables(NamedTuple):
     """
     The first few tables that no extension, provider or gate has made, by name.
 
-    ``near`` are in the schemas of the search path, or the history's; ``far`` in others.
+    ``near`` are in the schemas of the search path, or the history's, and of a role that
+    the gate trusts; ``far`` are all others, which anybody may have made.
     """
 
     near: tuple[str, ...]
@@ -53,7 +57,10 @@ class UserTables(NamedTuple):
 
 
 def find_user_tables(
-    conn: psycopg.Connection[Any], name: HistoryTableName, schema: str | None
+    conn: psycopg.Connection[Any],
+    name: HistoryTableName,
+    schema: str | None,
+    role: str | None,
 ) -> UserTables:
     """
     Look for tables.
@@ -61,9 +68,12 @@ def find_user_tables(
     Args:
         name: The history's; it and what stands beside it do not count.
         schema: The history's.
+        role: GATE_ROLE, whose tables are trusted too.
     """
     own = [f"{table}{e}" for table in name.tables for e in COMPANIONS]
     query = TABLES.format(
+        roles=ROLES.format(role=role),
+        owner_is_trusted=OWNER_IS_TRUSTED,
         schema=sql.SQL("{}::pg_catalog.name").format(schema),
         first_own=sql.Literal(FIRST_OWN_OID),
         platform=names(PLATFORM_SCHEMAS),

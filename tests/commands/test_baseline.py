@@ -80,6 +80,22 @@ def test_tables_of_nobody_knows_whom_close_the_gate(
     assert tables(database) == before
 
 
+def test_tables_of_a_stranger_close_the_gate(gate: Gate, database: Database) -> None:
+    """Whoever may create in public could have every file passed over."""
+    owner, stranger = database.role("owner"), database.role("stranger")
+    database.execute(
+        f"ALTER DATABASE {database.name} OWNER TO {owner.user};"
+        f"GRANT ALL ON SCHEMA public TO {owner.user}, {stranger.user}"
+    )
+    stranger.execute("CREATE TABLE public.planted ()")
+    closed = gate(database=owner, migrations=FILES, env=UP_TO_TWO)
+    owner.execute("CREATE TABLE public.a (); CREATE TABLE public.b ()")
+    run = gate(database=owner, migrations=FILES, env=UP_TO_TWO)
+    assert '"public.planted"' in closed.verdict["error_message"], closed.output
+    assert "GATE_ROLE" in closed.verdict["hint"]
+    assert run.verdict["applied"] == ["003_c.sql"], run.output
+
+
 def test_a_version_that_no_file_has_closes_the_gate(
     gate: Gate, database: Database
 ) -> None:
