@@ -420,6 +420,39 @@ def test_a_person_says_what_became_of_the_half_undone(
     assert history(database) == ["001_t.sql", "002_i.sql"][: 1 + (word == "--applied")]
 
 
+GOOSE = """
+CREATE TABLE goose_db_version (id serial PRIMARY KEY, version_id bigint NOT NULL,
+    is_applied boolean NOT NULL, tstamp timestamp DEFAULT now());
+INSERT INTO goose_db_version (version_id, is_applied)
+SELECT n, true FROM generate_series(0, 2) n;
+CREATE TABLE a (n integer); CREATE TABLE b (n integer);
+"""
+
+
+def test_what_another_tool_has_applied_is_undone(
+    gate: Gate, database: Database
+) -> None:
+    """Once its history was taken over, by the files' own parts; its table stays."""
+    database.execute(GOOSE)
+    up_and_down = (
+        "-- +goose Up\nCREATE TABLE {0} ();\n-- +goose Down\nDROP TABLE {0};\n"
+    )
+    files = {
+        "00001_a.sql": up_and_down.format("a"),
+        "00002_b.sql": up_and_down.format("b"),
+    }
+    adopt = {"GATE_ADOPT": "goose"}
+    gate(database=database, migrations=files, env=adopt)
+
+    run, last = roll_back(gate, database, files, **adopt)
+    again = gate(database=database, migrations=files, env=adopt)
+
+    assert (run.exit_code, last["undone"]) == (0, ["00002_b.sql"])
+    assert database.fetch("SELECT count(*) FROM goose_db_version") == [(3,)]
+    assert again.verdict["applied"] == ["00002_b.sql"]
+    assert again.one("history.other_tool")["versions"] == ["00002_b.sql"]
+
+
 def test_a_way_back_must_not_write_the_history(gate: Gate, database: Database) -> None:
     """Its own row goes with it; another one is not its to take."""
     files = {**FILES, "003_c.down.sql": "DROP TABLE c; DELETE FROM schema_migrations;"}
