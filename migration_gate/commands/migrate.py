@@ -147,9 +147,10 @@ def _in_vain(error: Exception, tally: Tally) -> GateError:
             hint="Let what makes it come to its end, then start the gate again.",
         )
     if isinstance(error, AlreadyAppliedError):
+        named = f' "{error.constraint}"' if error.constraint else ""
         return HistoryError(
             f'could not record "{error.version}": duplicate key value violates unique '
-            f'constraint "{error.constraint}", but the history has no such row',
+            f"constraint{named} (SQLSTATE 23505), but the history has no such row",
             hint="The sequence of column id may be behind its rows, as after a restore "
             "of the data alone: set it with setval() to the highest id.",
         )
