@@ -612,16 +612,14 @@ ORDER_OF_KINDS: Final[Mapping[Kind, int]] = MappingProxyType(
     {"away": 0, "early": 0, "refused": 1, "local": 2}
 )
 # The lines that libpq adds where a query of the server's own, or a function, failed.
-OF_CODE: Final = re.compile(r"^(?:CONTEXT|QUERY|LINE \d+):", re.MULTILINE)
-BEFORE_CODE: Final = re.compile(r".*? failed: [^:\n]*:")
-FUNCTION: Final = re.compile(
-    r"^(?:CONTEXT: +)?(\S+ function [\w.]+\([^)\n]*\)(?: line \d+)?)", re.MULTILINE
-)
+# Most starts meet no failure: patterns are compiled where they are used.
+OF_CODE: Final = r"(?m)^(?:CONTEXT|QUERY|LINE \d+):"
+BEFORE_CODE: Final = r".*? failed: [^:\n]*:"
+FUNCTION: Final = r"(?m)^(?:CONTEXT: +)?(\S+ function [\w.]+\([^)\n]*\)(?: line \d+)?)"
 NEXT_FAILURE: Final = r"\n(?=connection to server )"
-FILE_REASON: Final = re.compile(
-    r'(could not (?:load|open|read)[^"\n]* file "[^"\n]*"): (.*?)'
-    rf"(?={NEXT_FAILURE}|\Z)",
-    re.DOTALL,
+FILE_REASON: Final = (
+    r'(?s)(could not (?:load|open|read)[^"\n]* file "[^"\n]*"): (.*?)'
+    rf"(?={NEXT_FAILURE}|\Z)"
 )
 KNOWN_REASONS: Final = frozenset(
     {
@@ -693,7 +691,7 @@ def shorten_text(text: str) -> str:
     failures = dict.fromkeys(map(_hide_code, re.split(NEXT_FAILURE, text)))
     told = "\n".join(failures).partition("\n\tIs the server running")[0]
     told = told.partition("\nEither provide the file")[0]  # or weaken sslmode
-    told = FILE_REASON.sub(_keep_known, told)
+    told = re.sub(FILE_REASON, _keep_known, told)
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(
         "connection is bad: "
@@ -702,14 +700,14 @@ def shorten_text(text: str) -> str:
 
 def _hide_code(failure: str) -> str:
     """Leave out what code has raised, and the query; the function is named."""
-    if not OF_CODE.search(failure):
+    if not re.search(OF_CODE, failure):
         return failure
-    before = BEFORE_CODE.match(failure)
+    before = re.match(BEFORE_CODE, failure)
     raised = (
         f"{before[0] if before else ''} code in the database raised an error at the "
         "login"
     )
-    functions = ", ".join(dict.fromkeys(FUNCTION.findall(failure)))
+    functions = ", ".join(dict.fromkeys(re.findall(FUNCTION, failure)))
     return f"{raised} ({functions})" if functions else raised
 
 

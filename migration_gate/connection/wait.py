@@ -11,7 +11,6 @@ import time
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from migration_gate.connection.causes import (
@@ -24,7 +23,6 @@ from migration_gate.connection.causes import (
     TOKEN_REMEDIES,
     UNKNOWN,
     Cause,
-    Pace,
     name_in_remedy,
     trust_remedy,
 )
@@ -57,7 +55,6 @@ SEVERITY: Final = "FATAL:"
 T = TypeVar("T")
 
 
-@dataclass
 class Patience:
     """
     How long one wait has lasted, what it last met, and when it ends.
@@ -65,21 +62,30 @@ class Patience:
     Times are those of the monotonic clock, in seconds.
     """
 
-    database: DatabaseSettings
-    timeout_s: float
-    grace_s: float
-    heartbeat_s: float
-    log: Log
-    started_s: float = field(default_factory=time.monotonic)
-    attempts: int = 0
-    address: str = ""
-    cause: Cause = UNKNOWN
-    pace: Pace = DENSE
-    refused_since_s: float | None = None
-    said: str = ""
-    _labels: dict[str, Cause] = field(default_factory=dict)
-    _logged_reason: str = ""
-    _logged_s: float = float("-inf")
+    def __init__(
+        self,
+        database: DatabaseSettings,
+        log: Log,
+        *,
+        timeout_s: float,
+        grace_s: float,
+        heartbeat_s: float,
+    ) -> None:
+        self.database = database
+        self.timeout_s = timeout_s
+        self.grace_s = grace_s
+        self.heartbeat_s = heartbeat_s
+        self.log = log
+        self.started_s = time.monotonic()
+        self.attempts = 0
+        self.address = ""
+        self.cause = UNKNOWN
+        self.pace = DENSE
+        self.refused_since_s: float | None = None
+        self.said = ""
+        self._labels: dict[str, Cause] = {}
+        self._logged_reason = ""
+        self._logged_s = float("-inf")
 
     @property
     def waited_s(self) -> float:

@@ -6,6 +6,8 @@ Touches the disk, never a database; keeps no file's content but a pending one's.
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -94,7 +96,7 @@ def _is_after(content: Content) -> bool:
     comments = (
         comment.decode(errors="replace") for _, comment in leading_comments(content)
     )
-    said = (DIRECTIVE.fullmatch(comment) for comment in comments)
+    said = (re.fullmatch(DIRECTIVE, comment) for comment in comments)
     return any(match is not None and match[1].strip() == AFTER_DEPLOY for match in said)
 
 
@@ -115,7 +117,7 @@ def _read_replaces(content: Content, number: Number, key: str) -> Replaced | Non
         text = comment.decode(errors="replace")
         if text.split()[:2] == ["--", CHECKPOINT]:
             return Replaced(number, key, is_open=True)
-        directive = DIRECTIVE.fullmatch(text)
+        directive = re.fullmatch(DIRECTIVE, text)
         word, _, named = (directive[1] if directive else "").strip().partition(" ")
         if word == REPLACES:
             return parse_replaced(named.strip())

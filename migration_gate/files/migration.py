@@ -198,7 +198,7 @@ def checksum(content: Content) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-DIRECTIVE = re.compile(r"--\s*gate:(.*)", re.DOTALL | re.IGNORECASE)
+DIRECTIVE = r"(?si)--\s*gate:(.*)"
 # A lock timeout of 0 would be none: PostgreSQL would wait without end.
 TIMEOUTS = {
     "lock-timeout": parse_positive_duration,
@@ -235,7 +235,7 @@ def parse_directives(
     found: dict[str, object] = {}
     faults = []
     for line, comment in comments:
-        match = DIRECTIVE.fullmatch(comment)
+        match = re.fullmatch(DIRECTIVE, comment)
         if match is None:
             continue
         setting = _parse_directive(match[1].strip())

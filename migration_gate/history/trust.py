@@ -70,10 +70,10 @@ def _shown(facts: Mapping[str, Any]) -> str:
     return f"{quote_name(str(facts['schema']))}.{quote_name(str(facts['name']))}"
 
 
-MARKED: Final = re.compile("gate:([a-z ]+)")
+MARKED: Final = "gate:([a-z ]+)"
 
 
 def find_marked(message: str | None) -> str | None:
     """Return what is wrong by the words of an error that quotes the expression."""
-    marked = MARKED.search(message or "")
+    marked = re.search(MARKED, message or "")
     return marked[1] if marked else None

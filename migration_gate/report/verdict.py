@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from migration_gate.report.errors import GateError
@@ -36,7 +35,6 @@ VERDICT_ROOM = Room(line_bytes=2000, names=10, characters=600)
 LINE_ROOM = Room(line_bytes=16_000, names=200, characters=4000)
 
 
-@dataclass(kw_only=True)
 class Tally:
     """
     What a run has done so far: the verdict's fields, filled in as they are known.
@@ -49,14 +47,26 @@ class Tally:
     look at the history has shown.
     """
 
-    applied: list[str] = field(default_factory=list)
-    undone: list[str] | None = None
-    in_doubt: dict[str, int] = field(default_factory=dict)
-    waited_s: float = 0.0
-    lock_waited_s: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-    outcome: str = ""
-    rows_seen: int = 0
+    __slots__ = (
+        "applied",
+        "in_doubt",
+        "lock_waited_s",
+        "outcome",
+        "rows_seen",
+        "undone",
+        "waited_s",
+        "warnings",
+    )
+
+    def __init__(self) -> None:
+        self.applied: list[str] = []
+        self.undone: list[str] | None = None
+        self.in_doubt: dict[str, int] = {}
+        self.waited_s = 0.0
+        self.lock_waited_s = 0.0
+        self.warnings: list[str] = []
+        self.outcome = ""
+        self.rows_seen = 0
 
 
 class Verdict(NamedTuple):

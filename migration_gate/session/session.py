@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from psycopg import pq
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 LOOKING: Final = 'look at the history in database "{}" as role "{}"'
 
 
-@dataclass
 class Session:
     """
     A connection with its latest look; every method may raise what ``translated`` does.
@@ -57,11 +55,14 @@ class Session:
     ``awaited``, this one gives way.
     """
 
-    conn: LimitedConnection
-    settings: Settings
-    seen: Look
-    rivals: tuple[Keys, ...] = ()
-    awaited: Keys | None = None
+    __slots__ = ("awaited", "conn", "rivals", "seen", "settings")
+
+    def __init__(self, conn: LimitedConnection, settings: Settings, seen: Look) -> None:
+        self.conn = conn
+        self.settings = settings
+        self.seen = seen
+        self.rivals: tuple[Keys, ...] = ()
+        self.awaited: Keys | None = None
 
     @property
     def is_pooled(self) -> bool:

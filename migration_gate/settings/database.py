@@ -215,7 +215,7 @@ def doubts(parameters: Mapping[str, str]) -> str:
 
 
 def _doubt(text: str) -> str:
-    if PLACEHOLDER.fullmatch(text):
+    if "$" in text and re.fullmatch(PLACEHOLDER, text):
         return f"is a $(…) or ${{…}} that was not filled in: {_FILL_IN.rstrip('.')}"
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
         return "has quotes around it, which an env file or a secret may keep"
@@ -378,7 +378,7 @@ class _Reading:
             return False
         # In front of the @ a password may hold anything; pairs are judged one by one.
         place = text.rpartition("@")[2].partition("?")[0] if "://" in text else text
-        if PLACEHOLDER.search(place) and ("://" in text or "=" not in text):
+        if re.search(PLACEHOLDER, place) and ("://" in text or "=" not in text):
             self.fault(source.setting, NOT_FILLED_IN, _FILL_IN)
             return False
         try:

@@ -116,7 +116,7 @@ SPACE: Final = " \t\n\v\f\r"
 
 
 # What a template or a manifest means to replace: $(NAME), ${NAME}, ${NAME:-default}.
-PLACEHOLDER: Final = re.compile(
+PLACEHOLDER: Final = (
     r"\$\([A-Za-z_][A-Za-z0-9_.-]*\)|\$\{[A-Za-z_][A-Za-z0-9_]*([:?+-][^{}]*)?\}"
 )
 NOT_FILLED_IN: Final = "contains a $(…) or ${…} that was not filled in"
@@ -137,7 +137,7 @@ _FREE: Final = frozenset(
 
 def broken_rule(keyword: str, text: str) -> str:
     """Return the rule that a parameter's value breaks; empty where it breaks none."""
-    if keyword not in _FREE and PLACEHOLDER.search(text):
+    if keyword not in _FREE and "$" in text and re.search(PLACEHOLDER, text):
         return NOT_FILLED_IN
     return _RULES[keyword](text) if keyword in _RULES else ""
 

@@ -103,10 +103,10 @@ OURS = """
 commands commands.calls commands.main commands.migrate commands.signals commands.steps
 connection connection.causes connection.connect connection.dialing
 connection.qualified connection.servers connection.wait connection.waits
-files files.folder files.listing files.migration files.names
+files files.folder files.listing files.migration files.names files.reading
 history history.catalogue history.choice history.look history.rows history.table
 history.trust
-planning planning.plan
+planning planning.phases planning.plan planning.repeatables
 report report.errors report.events report.log report.outcomes report.verdict
 session session.session
 settings settings.connection_string settings.database settings.durations settings.libpq

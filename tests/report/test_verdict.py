@@ -32,9 +32,17 @@ def size(record: dict[str, Any]) -> int:
     return len(line.encode(errors="backslashreplace"))
 
 
+def tallied(**fields: Any) -> Tally:  # noqa: ANN401  # of any type
+    """Return what a run has done."""
+    tally = Tally()
+    for name, value in fields.items():
+        setattr(tally, name, value)
+    return tally
+
+
 def test_an_open_gate_exits_0() -> None:
     """Its fields are the summary."""
-    tally = Tally(applied=["1_a.sql"], waited_s=0.12345, lock_waited_s=1.0)
+    tally = tallied(applied=["1_a.sql"], waited_s=0.12345, lock_waited_s=1.0)
     verdict = opened(tally, duration_ms=7)
     assert verdict == Verdict(
         is_open=True,
@@ -54,7 +62,7 @@ def test_an_open_gate_exits_0() -> None:
 
 def test_an_open_gate_names_its_warnings() -> None:
     """Whoever reads nothing but the last line learns that there is more to read."""
-    verdict = opened(Tally(warnings=["history.unknown_versions"]), duration_ms=7)
+    verdict = opened(tallied(warnings=["history.unknown_versions"]), duration_ms=7)
     assert (
         verdict.message == "0 applied in 7 ms, with warnings: history.unknown_versions"
     )
@@ -63,7 +71,7 @@ def test_an_open_gate_names_its_warnings() -> None:
 
 def test_an_open_gate_has_the_outcome_of_its_command() -> None:
     """What a command found that is not there to apply anything."""
-    verdict = opened(Tally(outcome="2 pending, nothing was applied"), duration_ms=7)
+    verdict = opened(tallied(outcome="2 pending, nothing was applied"), duration_ms=7)
     assert verdict.message == "2 pending, nothing was applied"
 
 
@@ -101,7 +109,7 @@ def test_a_failed_migration_has_its_place() -> None:
     )
     verdict = closed(
         MigrationFailedError(said, hint="Fix."),
-        Tally(applied=["1_a.sql"]),
+        tallied(applied=["1_a.sql"]),
         duration_ms=1,
     )
     assert verdict.message == (
