@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
-.PHONY: run test lint faults refusals coverage bench lock image venv
+.PHONY: run test lint faults refusals parameters coverage bench lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
@@ -18,6 +18,9 @@ faults: venv  ## every fault at every message: points tried and survived; half a
 
 refusals: venv  ## statements refused with each SQLSTATE, in six scenarios: tried and told right
 	@.venv/bin/python -m tests.refusals $(ARGS)
+
+parameters: venv  ## each of PostgreSQL's parameters with odd defaults; minutes
+	@.venv/bin/python -m tests.parameters $(ARGS)
 
 coverage: venv  ## the suite with branch coverage, the gate's processes included
 	@.venv/bin/python -m pytest -n 4 -m "not docker and not helm" --cov $(ARGS)
