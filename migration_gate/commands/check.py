@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Final
 
 from migration_gate.commands.steps import (
+    ALL,
     load,
     log_plan,
     log_ready,
@@ -112,8 +113,9 @@ def require_applied(session: Session, migrations: Sequence[Migration]) -> Plan:
         HistoryError: The table is another tool's.
     """
     try:
-        asked = asked_of(session.settings.phase)
-        plan = in_phase(plan_for(migrations, session), asked)
+        plan = plan_for(migrations, session)
+        if session.settings.phase != ALL:
+            plan = in_phase(plan, asked_of(session.settings.phase))
         if plan.pending:
             verdict = _say_incomplete(session, plan)
     except LoginRefusedError as error:

@@ -5,7 +5,7 @@ The steps that commands share: load, wait, report, plan and agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from migration_gate import __version__
 from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
@@ -44,6 +44,9 @@ from migration_gate.session.session import Session, start_session
 from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import Settings
 
+
+# Nearly every start: what parts phases is not loaded then.
+ALL: Final = "all"
 
 T = TypeVar("T")
 
@@ -278,14 +281,17 @@ def agree(
         HistoryError: Files and history disagree.
         IncompleteError: The phase before this one has not come to its end.
     """
-    plan = in_phase(plan_for(migrations, session), settings.phase)
+    plan = plan_for(migrations, session)
+    if settings.phase != ALL:
+        plan = in_phase(plan, settings.phase)
     require_agreement(
         plan,
         changed=settings.changed,
         out_of_order=settings.out_of_order,
         ahead=settings.ahead,
     )
-    require_first_phase(plan)
+    if plan.overdue:
+        require_first_phase(plan)
     return plan
 
 
