@@ -184,7 +184,7 @@ def test_a_server_that_requires_tls_refuses_a_login_without(
         "migrate", database=plain, env={"GATE_AUTH_GRACE": "0"}, migrations=FILES
     )
     assert run.verdict["reason"] == "refused"
-    assert "POSTGRES_SSL_MODE=require" in run.verdict["hint"]
+    assert "POSTGRES_SSL_MODE=verify-full" in run.verdict["hint"]
     assert "no encryption" in run.verdict["error_message"]
     assert gate("migrate", database=database, migrations=FILES).exit_code == 0
 

@@ -51,7 +51,7 @@ def test_a_look_under_the_lock_says_that_it_waits(
             other.execute("BEGIN; LOCK TABLE schema_migrations")
         event = process.wait_for("database.waiting")
         other.execute("ROLLBACK")
-    assert event["doing"] == LOOKING
+    assert event["doing"] == LOOKING.format(database.name, database.user)
     assert event["waited_s"] > 0
     assert process.wait().exit_code == 0
 

@@ -35,6 +35,7 @@ ENCODE = (
 )
 
 
+IN_DATABASE = 'has an "@" or a "/" in its database, perhaps of the password'
 NOT_FILLED_IN = "contains a $(…) or ${…} that was not filled in"
 
 
@@ -660,9 +661,9 @@ def test_the_variables_of_the_postgres_image_are_no_slips() -> None:
     [
         ("postgresql://u:p@ss@h/d", 'has two "@" before its path'),
         ("postgresql://u:p@ss@h?x=y", 'has two "@" before its path'),
-        ("postgresql://u:pa/ss@h/d", 'has an "@" or a "/" in its database'),
-        ("postgresql://u:12/34@h/d", 'has an "@" or a "/" in its database'),
-        ("postgresql://u@h/d/", 'has an "@" or a "/" in its database'),
+        ("postgresql://u:pa/ss@h/d", IN_DATABASE),
+        ("postgresql://u:12/34@h/d", IN_DATABASE),
+        ("postgresql://u@h/d/", IN_DATABASE),
         (
             "postgresql://u:50%off@h/d",
             'has a "%" in its password that two hexadecimal digits do not follow',
