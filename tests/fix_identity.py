@@ -35,6 +35,7 @@ from tests.fix_postgres import SETTINGS, Database, Databases, look_at, server_na
 # What no libpq would take from a file, and Entra's tokens with many groups have.
 TOKEN_BYTES = 3000
 SERVER_NUMBER = 90
+DRIBBLE_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class Reply:
     """
     What an endpoint answers.
 
-    `is_half` sends half of the body and goes; `is_hung` says nothing until the end.
+    `is_half` sends half of the body and goes; `is_hung` says nothing until the end;
+    `is_dribbled` sends a byte now and then, and never comes to an end.
     """
 
     status: int = 200
@@ -63,6 +65,7 @@ class Reply:
     is_half: bool = False
     is_hung: bool = False
     is_dropped: bool = False
+    is_dribbled: bool = False
 
 
 Answer = Callable[[Question], Reply]
@@ -72,7 +75,7 @@ FAULTS: Mapping[str, Reply] = {
     "throttled": Reply(
         status=429,
         body='{"error":"too_many_requests"}',
-        headers={**AS_JSON, "Retry-After": "30"},
+        headers={**AS_JSON, "Retry-After": "1"},
     ),
     "at fault": Reply(status=500, body="<html>oops</html>"),
     "in its way": Reply(
@@ -100,16 +103,33 @@ class Endpoint:
     """
     An HTTP server on loopback that answers as it is told, and notes what it is asked.
 
-    `faults` are its next replies, one each, before it answers.
+    `faults` are its next replies, one each, before it answers. One that `is_late` has
+    a place, where nothing listens before it is opened.
     """
 
     def __init__(
-        self, answer: Answer, port: int = 0, ca: trustme.CA | None = None
+        self,
+        answer: Answer,
+        port: int = 0,
+        ca: trustme.CA | None = None,
+        *,
+        is_late: bool = False,
     ) -> None:
         self.answer = answer
         self.asked: list[Question] = []
         self.faults: list[Reply] = []
         self._end = threading.Event()
+        self._ca = ca
+        self._server: ThreadingHTTPServer | None = None
+        self._port = port or (free_port() if is_late else 0)
+        if not is_late:
+            self.open()
+        scheme = "http" if ca is None else "https"
+        self.address = f"127.0.0.1:{self._port}"
+        self.url = f"{scheme}://{self.address}"
+
+    def open(self) -> None:
+        """Listen, and answer."""
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -121,20 +141,14 @@ class Endpoint:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        if ca is not None:
+        server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        server.daemon_threads = True
+        if self._ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            ca.issue_cert("127.0.0.1").configure_cert(context)
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True
-            )
-        scheme = "http" if ca is None else "https"
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"{scheme}://{self.address}"
-        threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        ).start()
+            self._ca.issue_cert("127.0.0.1").configure_cert(context)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        self._server, self._port = server, server.server_port
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one question."""
@@ -163,13 +177,26 @@ class Endpoint:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
+        if reply.is_dribbled:
+            self._dribble(handler, content)
+            return
         handler.wfile.write(content[: len(content) // 2] if reply.is_half else content)
+
+    def _dribble(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for byte in content[:-1]:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                if self._end.wait(DRIBBLE_S):
+                    return
+            self._end.wait(60)
 
     def close(self) -> None:
         """Stop."""
         self._end.set()
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
 
 
 @dataclass(kw_only=True)
@@ -248,16 +275,20 @@ class Endpoints:
         self._stack = stack
         self._folder = folder
 
-    def __call__(self, answer: Answer, *, port: int = 0) -> Endpoint:
+    def __call__(
+        self, answer: Answer, *, port: int = 0, is_late: bool = False
+    ) -> Endpoint:
         """Start one that speaks HTTP."""
-        return self._start(Endpoint(answer, port))
+        return self._start(Endpoint(answer, port, is_late=is_late))
 
-    def encrypted(self, answer: Answer) -> tuple[Endpoint, Path]:
+    def encrypted(
+        self, answer: Answer, *, is_late: bool = False
+    ) -> tuple[Endpoint, Path]:
         """Start one that speaks HTTPS; return it, and what it is trusted by."""
         ca = trustme.CA()
         root = self._folder / "endpoint-root.pem"
         ca.cert_pem.write_to_path(str(root))
-        return self._start(Endpoint(answer, ca=ca)), root
+        return self._start(Endpoint(answer, ca=ca, is_late=is_late)), root
 
     def _start(self, endpoint: Endpoint) -> Endpoint:
         self._stack.callback(endpoint.close)
@@ -284,13 +315,15 @@ class Guard:
     What stands before RDS: takes a token in clear text over TLS, and checks it.
 
     A client that passes is handed on to a server that trusts it, with its own first
-    message. `check` is given the user and the token; `tokens` are all that came.
+    message. `check` is given the user and the token; `tokens` are all that came. What
+    has expired is refused, whatever it says of itself.
     """
 
     def __init__(self, server: Server, check: Callable[[str, str], bool]) -> None:
         self._server = server
         self._check = check
         self.tokens: list[str] = []
+        self._expired: frozenset[str] = frozenset()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(
             server.data / "server.crt", server.data / "server.key"
@@ -304,6 +337,10 @@ class Guard:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
+
+    def expire(self) -> None:
+        """Let no token that came be good any more."""
+        self._expired = frozenset(self.tokens)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -329,7 +366,7 @@ class Guard:
         token = read_message(client)[4:].rstrip(b"\0").decode()
         self.tokens.append(token)
         user = said[b"user"].decode()
-        if not self._check(user, token):
+        if token in self._expired or not self._check(user, token):
             text = f'PAM authentication failed for user "{user}"'
             told = f"SFATAL\0VFATAL\0C28000\0M{text}\0\0".encode()
             client.sendall(b"E" + (len(told) + 4).to_bytes(4, "big") + told)

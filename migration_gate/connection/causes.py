@@ -30,6 +30,16 @@ class Pace(NamedTuple):
     per_waited: float
     longest_s: float
 
+    def no_faster_than(self, pause_s: float) -> Pace:
+        """Return a pace that pauses for as long at least, and longer in time."""
+        if not pause_s:
+            return self
+        return Pace(
+            max(self.first_s, pause_s),
+            max(self.per_waited, CROWDED.per_waited),
+            max(self.longest_s, pause_s, CROWDED.longest_s),
+        )
+
 
 # Nothing answers, or the server is about to: an attempt costs it nothing.
 DENSE: Final = Pace(0.05, 0.01, 1.0)
@@ -404,6 +414,7 @@ UNVERIFIED: Final = (
     "GATE_LOGIN sends a token only to a server that is verified, unless "
     "POSTGRES_SSL_MODE=require is said."
 )
+POOLED_LOGIN: Final = "A pooler before the server has to pass tokens on."
 # What a refused token lacks, which the server does not say.
 TOKEN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -298,7 +298,9 @@ def with_token(
             refusal = LoginRefusedError(told, hint=error.remedy)
             raise NotReadyError(IDENTITY_REFUSED, text, refusal) from error
         away = DatabaseUnreachableError(told, hint=error.remedy)
-        raise NotReadyError(IDENTITY_AWAY, text, away) from error
+        not_yet = NotReadyError(IDENTITY_AWAY, text, away)
+        not_yet.pace = IDENTITY_AWAY.pace.no_faster_than(error.again_in_s)
+        raise not_yet from error
 
 
 def _forget_token(login: Login, server: Mapping[str, str]) -> None:

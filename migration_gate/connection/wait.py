@@ -18,6 +18,7 @@ from migration_gate.connection.causes import (
     DENSE,
     LOGIN_OR_HBA,
     LOGIN_REFUSED,
+    POOLED_LOGIN,
     SECRET_FILE,
     SERVER_REFUSAL,
     TOKEN_REMEDIES,
@@ -272,7 +273,8 @@ def _remedy(patience: Patience) -> str:
     """Return the remedy; where a token was refused, what the cloud's role lacks."""
     cause, login = patience.cause, patience.database.login
     if cause in (LOGIN_REFUSED, LOGIN_OR_HBA):
-        return TOKEN_REMEDIES.get(login, cause.remedy)
+        lacks = TOKEN_REMEDIES.get(login)
+        return f"{lacks} {POOLED_LOGIN}" if lacks else cause.remedy
     parameters: Mapping[str, str] = {}
     with suppress(SettingsError):
         parameters = current_parameters(patience.database)

@@ -34,6 +34,11 @@ from tests.polling import until
 # Servers of their own, and an SDK to load: a loaded machine needs longer.
 pytestmark = pytest.mark.timeout(60)
 STOP_S = 5.0
+WAITING_ONE = (
+    "FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname ="
+    " current_database()"
+)
+WAITING = f"SELECT pid {WAITING_ONE}"
 HERD = 4
 
 
@@ -52,6 +57,9 @@ def test_whatever_an_endpoint_answers_but_a_refusal_is_waited_for(
     assert len(retries) == len(FAULTS)
     assert len(endpoint.asked) == len(FAULTS) + 1
     assert "HTTP 429, too_many_requests" in retries[0]["error_message"]
+    assert [retry["wait_s"] >= 1 for retry in retries] == [
+        fault == "throttled" for fault in FAULTS
+    ]
     assert "access_token" not in run.output
 
 
@@ -81,6 +89,18 @@ def test_an_endpoint_that_stays_away_closes_the_gate_with_its_remedy(
     assert "managed identity does not answer" in run.verdict["error_message"]
     assert "az … identity assign" in run.verdict["hint"]
     assert run.verdict["duration_ms"] < 4000
+
+
+def test_an_answer_that_never_comes_to_its_end_is_given_up(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """Each byte is in time, which is all that an SDK looks at."""
+    endpoint = endpoints(lambda _: Reply(body="x" * 900, is_dribbled=True))
+    environ = {**container_app(mint, endpoint), "GATE_WAIT_TIMEOUT": "1s"}
+    run = gate("wait", env=environ)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "unreachable")
+    assert "does not answer (not whole within 1 s)" in run.verdict["error_message"]
+    assert run.verdict["duration_ms"] < 5000
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "GATE_TIMEOUT"])
@@ -167,7 +187,18 @@ def test_without_a_mode_the_server_is_verified_by_the_roots_of_the_system(
     assert "POSTGRES_SSL_MODE=require is said" in unknown.verdict["hint"]
 
 
-OTHERS = ("check", "status", "plan")
+# What each command is given, and how it ends where one migration is applied.
+OTHERS: Mapping[tuple[str, ...], int] = {
+    ("check",): 0,
+    ("status",): 0,
+    ("plan",): 0,
+    ("wait",): 0,
+    ("migrate",): 0,
+    ("baseline", "1"): 1,
+    ("adopt", "--from", "goose"): 1,
+    ("resolve", "--applied", "1"): 0,
+    ("rollback", "--dry-run"): 1,
+}
 
 
 def answer_once(answer: Answer) -> Answer:
@@ -184,14 +215,24 @@ def answer_once(answer: Answer) -> Answer:
     return again
 
 
+@pytest.mark.thorough
 def test_every_command_logs_in_like_that(
     gate: Gate, mint: Mint, endpoints: Endpoints
 ) -> None:
-    """No connection is opened in another way."""
-    environ = container_app(mint, endpoints(answer_once(app_service(mint))))
+    """No connection is opened in another way: each asks once, and finds the table."""
+    endpoint = endpoints(answer_once(app_service(mint)))
+    environ = container_app(mint, endpoint)
     assert gate(env=environ, migrations=FILES).exit_code == 0
-    processes = [gate.start(name, env=environ, migrations=FILES) for name in OTHERS]
-    assert [process.wait().exit_code for process in processes] == [0] * len(OTHERS)
+    processes = {
+        command: gate.start(*command, env=environ, migrations=FILES)
+        for command in OTHERS
+    }
+    runs = {command: process.wait(60) for command, process in processes.items()}
+    assert {command: run.exit_code for command, run in runs.items()} == OTHERS, runs
+    assert len(endpoint.asked) == 1 + len(OTHERS)
+    for run in runs.values():
+        assert "could not log in" not in run.output
+        assert mint.issued[0] not in run.output
 
 
 @pytest.mark.parametrize(
@@ -290,6 +331,27 @@ def test_a_token_that_expires_while_a_lock_is_waited_for_is_replaced(
     run = process.wait()
     assert run.exit_code == 0, run.output
     assert run.verdict["applied"] == ["1_a.sql"]
+    assert len(mint.issued) == before + 1
+
+
+def test_a_connection_that_is_lost_in_the_middle_of_a_run_gets_a_new_token(
+    gate: Gate, mint: Mint, endpoints: Endpoints, encrypted_database: Database
+) -> None:
+    """What is applied stays so; the file that was cut off runs again."""
+    environ = container_app(mint, endpoints(app_service(mint)))
+    files = {**FILES, "2_b.sql": "SELECT pg_advisory_xact_lock(1, 2);"}
+    with encrypted_database.connect() as other:
+        other.execute("SELECT pg_advisory_lock(1, 2)")
+        process = gate.start(env=environ, migrations=files)
+        until(lambda: encrypted_database.fetch(WAITING), STOP_S * 4)
+        before = len(mint.issued)
+        mint.rotate()
+        encrypted_database.execute(f"SELECT pg_terminate_backend(pid) {WAITING_ONE}")
+        until(lambda: len(mint.issued) > before, STOP_S * 4)
+        other.execute("SELECT pg_advisory_unlock_all()")
+    run = process.wait()
+    assert run.exit_code == 0, run.output
+    assert run.verdict["applied"] == ["1_a.sql", "2_b.sql"]
     assert len(mint.issued) == before + 1
 
 

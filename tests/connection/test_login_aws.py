@@ -42,6 +42,11 @@ pytestmark = pytest.mark.timeout(60)
 KEY_ID = "ASIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SESSION = "FwoGZXIvYXdzEJr//////////wEaDDEXAMPLE+/=="
+KEYS = {
+    "AWS_ACCESS_KEY_ID": KEY_ID,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_SESSION_TOKEN": SESSION,
+}
 REGION = "eu-central-1"
 ROLE = "arn:aws:iam::123456789012:role/gate"
 FILES = {"1_a.sql": "CREATE TABLE a ();"}
@@ -220,13 +225,18 @@ def guarded(new_server: NewServer) -> Iterator[tuple[Server, Guard, dict[str, st
     """Return a server with what checks tokens before it, and a gate's settings."""
     server = new_server(tls=True, hba=["host all all 127.0.0.1/32 trust"])
     database_of(server).execute("CREATE ROLE app LOGIN SUPERUSER")
-    guard: Guard
+    with guard_of(server) as guard:
+        yield server, guard, settings(server, guard)
+
+
+def guard_of(server: Server) -> Guard:
+    """Return what checks tokens as RDS does, before a server that trusts it."""
 
     def check(user: str, token: str) -> bool:
         return is_good(token, host=f"localhost:{guard.port}", user=user)
 
-    with Guard(server, check) as guard:
-        yield server, guard, settings(server, guard)
+    guard = Guard(server, check)
+    return guard
 
 
 def settings(server: Server, guard: Guard) -> dict[str, str]:
@@ -244,33 +254,38 @@ def settings(server: Server, guard: Guard) -> dict[str, str]:
 Guarded = tuple[Server, Guard, dict[str, str]]
 
 
-def ways(endpoints: Endpoints, folder: Path) -> Mapping[str, dict[str, str]]:
-    """Return the environment of each way in, its endpoint running."""
+Way = tuple[dict[str, str], Endpoint | None]
+
+
+def ways(
+    endpoints: Endpoints, folder: Path, *, is_late: bool = False
+) -> Mapping[str, Way]:
+    """Return the environment of each way in, and its endpoint, where it has one."""
     file = folder / "token"
     file.write_text("eyJ-web-identity")
-    agent = endpoints(container("eyJ-web-identity"))
+    roles = endpoints(sts(file), is_late=is_late)
+    agent = endpoints(container("eyJ-web-identity"), is_late=is_late)
+    task = endpoints(container("eyJ-task"), is_late=is_late)
+    metadata = endpoints(instance, is_late=is_late)
+    web_identity = {
+        "AWS_ROLE_ARN": ROLE,
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(file),
+        "AWS_ENDPOINT_URL_STS": roles.url,
+    }
+    pod_identity = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{agent.url}/v1/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
+    }
+    ecs = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{task.url}/v2/credentials/x",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "eyJ-task",
+    }
     return {
-        "environment": {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_SESSION_TOKEN": SESSION,
-        },
-        "web identity": {
-            "AWS_ROLE_ARN": ROLE,
-            "AWS_WEB_IDENTITY_TOKEN_FILE": str(file),
-            "AWS_ENDPOINT_URL_STS": endpoints(sts(file)).url,
-        },
-        "pod identity": {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{agent.url}/v1/credentials",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
-        },
-        "container": {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{agent.url}/v2/credentials/x",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": "eyJ-web-identity",
-        },
-        "instance": {
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoints(instance).url,
-        },
+        "environment": (KEYS, None),
+        "web identity": (web_identity, roles),
+        "pod identity": (pod_identity, agent),
+        "container": (ecs, task),
+        "instance": ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.url}, metadata),
     }
 
 
@@ -281,7 +296,8 @@ def test_each_way_in_leads_to_the_database(
     _, guard, environ = guarded
     found = ways(endpoints, tmp_path)
     processes = {
-        way: gate.start("wait", env={**environ, **more}) for way, more in found.items()
+        way: gate.start("wait", env={**environ, **more})
+        for way, (more, _) in found.items()
     }
     runs = {way: process.wait() for way, process in processes.items()}
     assert {way: run.exit_code for way, run in runs.items()} == dict.fromkeys(found, 0)
@@ -294,8 +310,7 @@ def test_each_way_in_leads_to_the_database(
 def test_a_run_that_applies_asks_for_one_token(gate: Gate, guarded: Guarded) -> None:
     """For its two connections; the server is RDS to it, with PAM in its words."""
     _, guard, environ = guarded
-    keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
-    environ |= {**keys, "AWS_SESSION_TOKEN": SESSION}
+    environ |= KEYS
     run = gate(env=environ, migrations=FILES)
     assert run.exit_code == 0, run.output
     assert run.verdict["applied"] == ["1_a.sql"]

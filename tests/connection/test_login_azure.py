@@ -4,14 +4,23 @@ Azure's identities: each way in, from the endpoint's own protocol to the databas
 The protocols: Microsoft's "How to use managed identities for App Service" (2019-08-01),
 "How to use managed identities on an Azure VM to acquire an access token" (2018-02-01),
 and "Microsoft identity platform and the OAuth 2.0 client credentials flow", with a
-federated credential.
+federated credential, a secret, and a certificate as in "Microsoft identity platform
+application authentication certificate credentials".
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
 import pytest
+import trustme
+
+from cryptography import x509
 
 from migration_gate.connection.login import azure
 from tests.fix_gate import Gate
@@ -124,6 +133,86 @@ def entra(mint: Mint, assertion: Path) -> Answer:
         )
 
     return answer
+
+
+Proof = Callable[[Mapping[str, str]], str]
+SECRET = "Q~8Q~client.secret_x"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def directory(mint: Mint, fault: Proof) -> Answer:
+    """Answer as Entra does to a service principal; `fault` is why not, by a number."""
+
+    def answer(question: Question) -> Reply:
+        url = f"https://{question.headers['host']}/{TENANT}"
+        if question.method == "GET":
+            assert question.path == f"/{TENANT}/v2.0/.well-known/openid-configuration"
+            return as_json(
+                {
+                    "issuer": f"{url}/v2.0",
+                    "token_endpoint": f"{url}/oauth2/v2.0/token",
+                    "authorization_endpoint": f"{url}/oauth2/v2.0/authorize",
+                }
+            )
+        assert question.path == f"/{TENANT}/oauth2/v2.0/token"
+        assert question.form["scope"] == f"{RESOURCE}/.default"
+        assert question.form["client_id"] == CLIENT_ID
+        told = fault(question.form)
+        if told:
+            text = f"AADSTS{told}: {SECRET} is not right."
+            error = {"error": "invalid_client", "error_description": text}
+            return as_json(error, 401)
+        told_token = {"access_token": mint.issue(), "expires_in": mint.lifetime_s}
+        return as_json({"token_type": "Bearer", **told_token})
+
+    return answer
+
+
+def needs_secret(form: Mapping[str, str]) -> str:
+    """Return what is wrong with a secret."""
+    return "" if form["client_secret"] == SECRET else "7000215"
+
+
+def needs_certificate(root: Path, clock_s: float = 0.0) -> Proof:
+    """Return what tells what is wrong with an assertion, at the directory's clock."""
+    key: Any = x509.load_pem_x509_certificate(root.read_bytes()).public_key()
+    options: Any = {f"verify_{each}": False for each in ("exp", "iat", "aud")}
+
+    def fault(form: Mapping[str, str]) -> str:
+        assert form["client_assertion_type"] == ASSERTION_TYPE
+        algorithms = ["RS256", "PS256"]
+        try:
+            claims = jwt.decode(
+                form["client_assertion"], key, algorithms=algorithms, options=options
+            )
+        except jwt.InvalidSignatureError:
+            return "700027"
+        assert claims["iss"] == claims["sub"] == CLIENT_ID
+        is_good = claims["iat"] - 300 <= time.time() + clock_s < claims["exp"]
+        return "" if is_good else "700024"
+
+    return fault
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate with its key, and without."""
+    made = trustme.CA().issue_cert("gate", key_type=trustme.KeyType.RSA)
+    both, public = folder / "gate.pem", folder / "gate-public.pem"
+    both.write_bytes(made.private_key_and_cert_chain_pem.bytes())
+    made.cert_chain_pems[0].write_to_path(str(public))
+    return both, public
+
+
+def service_principal(mint: Mint, endpoint: Endpoint, root: Path) -> dict[str, str]:
+    """Return the environment of a service principal, but for its proof."""
+    return {
+        **mint.environ(),
+        **LOGIN,
+        "AZURE_AUTHORITY_HOST": endpoint.url,
+        "AZURE_CLIENT_ID": CLIENT_ID,
+        "AZURE_TENANT_ID": TENANT,
+        "REQUESTS_CA_BUNDLE": str(root),
+    }
 
 
 def container_app(
@@ -245,6 +334,45 @@ def test_a_federated_token_that_is_not_there_yet_is_waited_for(
     )
     file.write_text("eyJ-first")
     assert process.wait().exit_code == 0
+
+
+def test_a_service_principal_logs_in_with_its_secret(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """At an authority that nobody else knows; a wrong one is told by its number."""
+    endpoint, root = endpoints.encrypted(directory(mint, needs_secret))
+    environ = service_principal(mint, endpoint, root)
+    run = gate(env={**environ, "AZURE_CLIENT_SECRET": SECRET}, migrations=FILES)
+    assert run.exit_code == 0, run.output
+    assert run.stderr == ""
+    now = {"GATE_AUTH_GRACE": "0", "AZURE_CLIENT_SECRET": "wr0ng"}
+    refused = gate("wait", env={**environ, **now})
+    assert refused.verdict["error_message"].startswith(
+        "could not log in: Azure's service principal gives no token: HTTP 401, "
+        "AADSTS7000215 ("
+    )
+    assert "AZURE_CLIENT_ID" in refused.verdict["hint"]
+    for word in (SECRET, "wr0ng", "is not right", "eyJ"):
+        assert word not in run.output + refused.output
+
+
+def test_a_service_principal_logs_in_with_its_certificate(
+    gate: Gate, mint: Mint, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    """A clock that is ten minutes behind makes an assertion that has expired."""
+    file, public = write_certificate(tmp_path)
+    endpoint, root = endpoints.encrypted(directory(mint, needs_certificate(public)))
+    environ = service_principal(mint, endpoint, root)
+    environ |= {"AZURE_CLIENT_CERTIFICATE_PATH": str(file), "GATE_AUTH_GRACE": "0"}
+    run = gate("wait", env=environ)
+    assert run.exit_code == 0, run.output
+    endpoint.answer = directory(mint, needs_certificate(public, clock_s=600))
+    late = gate("wait", env=environ)
+    assert "AADSTS700024" in late.verdict["error_message"]
+    assert "clock" in late.verdict["hint"]
+    file.unlink()
+    missing = gate("wait", env=environ)
+    assert f'file "{file}" of the identity' in missing.verdict["error_message"]
 
 
 @pytest.mark.parametrize(

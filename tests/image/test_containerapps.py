@@ -23,6 +23,7 @@ FOLDER = ROOT / "containerapps"
 MODELS = {
     "app.yaml": models.ContainerApp,
     "job.yaml": models.Job,
+    "app-identity.yaml": models.ContainerApp,
     "job-identity.yaml": models.Job,
 }
 
@@ -93,6 +94,16 @@ def test_every_mount_and_secret_is_there(name: str) -> None:
         assert wanted <= secrets
 
 
+def test_the_identity_that_migrates_is_not_the_applications() -> None:
+    """Each that is assigned says where it is available, in a word that the SDK has."""
+    given = read("app-identity.yaml")
+    settings = given["properties"]["configuration"]["identitySettings"]
+    lifecycles = {each["identity"]: each["lifecycle"] for each in settings}
+    assert lifecycles.keys() == given["identity"]["userAssignedIdentities"].keys()
+    known = {lifecycle.value for lifecycle in models.IdentitySettingsLifeCycle}
+    assert set(lifecycles.values()) == {"Init", "None"} <= known
+
+
 def test_the_pipeline_knows_every_end_of_an_execution() -> None:
     """What it asks about has an end in each state that the platform does not leave."""
     page = (ROOT / "docs/orchestrators.md").read_text()
@@ -109,6 +120,6 @@ def test_the_pipeline_knows_every_end_of_an_execution() -> None:
 def test_no_file_holds_a_secret(name: str) -> None:
     """Each is read from the vault by the platform; an identity needs none."""
     given = read(name)["properties"]["configuration"].get("secrets", [])
-    assert bool(given) == (name != "job-identity.yaml")
+    assert bool(given) == (not name.endswith("-identity.yaml"))
     for secret in given:
         assert secret.keys() == {"name", "keyVaultUrl", "identity"}

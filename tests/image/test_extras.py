@@ -120,7 +120,7 @@ def test_an_image_with_an_extra_logs_in_with_it(
         server = new_server(tls=True, hba=["host all all 127.0.0.1/32 trust"])
         database_of(server).execute("CREATE ROLE app LOGIN")
         with Guard(server, lambda _user, token: "X-Amz-Signature" in token) as guard:
-            way = aws.ways(endpoints, tmp_path)["web identity"]
+            way, _ = aws.ways(endpoints, tmp_path)["web identity"]
             environ = {**aws.settings(server, guard), **way}
             ended = run(extra, environ, tmp_path)
     assert ended.exit_code == 0, ended.stdout

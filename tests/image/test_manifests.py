@@ -35,6 +35,8 @@ PODS = [
     *sorted((ROOT / "k8s").glob("*.yaml")),
     ROOT / "k8s/components/check/check.yaml",
 ]
+# By the cloud that it stands in: the Job, with an identity in place of a password.
+IDENTITIES = {"aks.yaml": "azure", "eks.yaml": "aws", "gke.yaml": "google"}
 KNOWN = {
     "DATABASE_URL",
     *(setting.name for setting in SETTINGS),
@@ -107,16 +109,21 @@ def test_every_pod_meets_the_restricted_standard(file: Path) -> None:
 
 @pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
 def test_every_gate_shows_why_it_is_closed(file: Path) -> None:
-    """And takes its password from a file."""
+    """And takes its password from a file, or has none."""
     for _, pod in pods(file):
         (gate,) = gates(pod)
         assert gate["terminationMessagePolicy"] == "FallbackToLogsOnError"
         assert gate["imagePullPolicy"] == "IfNotPresent"
         passwords = [each for each in gate["env"] if "PASSWORD" in each["name"]]
-        assert [each["name"] for each in passwords] == ["POSTGRES_PASSWORD_FILE"]
+        wanted = [] if file.name in IDENTITIES else ["POSTGRES_PASSWORD_FILE"]
+        assert [each["name"] for each in passwords] == wanted
 
 
-@pytest.mark.parametrize("file", PODS, ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in PODS if file.name not in IDENTITIES],
+    ids=lambda file: file.name,
+)
 def test_every_line_that_is_no_default_has_its_reason(file: Path) -> None:
     """Above it, at least where it stands for the first time in a file."""
     lines = [line.strip() for line in file.read_text().splitlines()]
@@ -184,6 +191,30 @@ def test_a_gate_that_said_why_is_not_started_again_by_its_job(name: str) -> None
             "values": [1],
         },
     }
+
+
+@pytest.mark.parametrize(("name", "login"), IDENTITIES.items())
+def test_a_job_with_an_identity_is_the_other_one_but_for_the_password(
+    name: str, login: str
+) -> None:
+    """So that the reasons of the other hold: it differs in image, account and login."""
+    account, made = yaml.safe_load_all((ROOT / "k8s" / name).read_text())
+    (kept,) = yaml.safe_load_all((ROOT / "k8s/job.yaml").read_text())
+    pods = [job["spec"]["template"]["spec"] for job in (made, kept)]
+    assert pods[0].pop("serviceAccountName") == account["metadata"]["name"]
+    ours, theirs = (pod["containers"][0] for pod in pods)
+    environ = {each["name"]: each.get("value") for each in ours["env"]}
+    assert environ["GATE_LOGIN"] == login
+    database = {"GATE_LOGIN", "POSTGRES_PASSWORD_FILE", "POSTGRES_SSL_MODE"}
+    database |= {"POSTGRES_HOST", "POSTGRES_USER", "PGSSLROOTCERT"}
+    for container, pod in zip((ours, theirs), pods, strict=True):
+        del container["image"]
+        container["env"] = [e for e in container["env"] if e["name"] not in database]
+        secret = {"database", "roots"}
+        for each in (container["volumeMounts"], pod["volumes"]):
+            each[:] = [one for one in each if one["name"] not in secret]
+    made["spec"]["template"]["metadata"] = kept["spec"]["template"]["metadata"]
+    assert made == kept
 
 
 def test_the_check_waits_as_long_as_the_job_may_take() -> None:

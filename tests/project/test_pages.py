@@ -279,10 +279,11 @@ def test_only_the_log_writes() -> None:
     }
 
 
-def test_there_are_two_threads_beside_the_main_one() -> None:
-    """One watches for signals, one sends to a collector at the end."""
+def test_there_are_three_threads_beside_the_main_one() -> None:
+    """One watches for signals, one asks for a token, one sends to a collector."""
     assert files_that(call=r"threading\.Thread|Thread") == {
         "migration_gate/commands/signals.py",
+        "migration_gate/connection/login/tokens.py",
         "migration_gate/report/telemetry.py",
     }
 

@@ -17,10 +17,12 @@ from typing import Any, Final
 from migration_gate.connection.login.answers import (
     OK,
     Answer,
+    Asked,
     NoTokenError,
     Token,
-    find_code,
     no_token,
+    read_answer,
+    read_retry_after,
     to_token,
 )
 from migration_gate.report.errors import SettingFault, SettingsError
@@ -29,12 +31,14 @@ from migration_gate.report.errors import SettingFault, SettingsError
 EXPIRES_S: Final = 900
 REGION: Final = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?$")
 NOT_OK: Final = re.compile(r"non 200 response (\d{3})\b")
+THROTTLED: Final = 429
 # 400 to HTTP, and no refusal.
 NOT_YET_CODES: Final = frozenset(
     {"IDPCommunicationError", "RequestLimitExceeded", "Throttling"}
     | {"ThrottlingException", "RequestThrottled", "TooManyRequestsException"}
 )
-REMEDIES: Final = (
+ASKED: Final = Asked(
+    "AWS",
     (
         "Give this workload a role: in EKS a Pod Identity association, or the service "
         "account's annotation eks.amazonaws.com/role-arn; in ECS taskRoleArn; in EC2 "
@@ -45,6 +49,11 @@ REMEDIES: Final = (
         "provider and system:serviceaccount:NAMESPACE:NAME, or pods.eks.amazonaws.com."
     ),
 )
+
+
+def asked() -> Asked:
+    """Return who is asked; which of its endpoints, the SDK finds out."""
+    return ASKED
 
 
 def fetch(server: Mapping[str, str], timeout_s: float) -> Token:
@@ -58,7 +67,7 @@ def fetch(server: Mapping[str, str], timeout_s: float) -> Token:
         raise _no_credentials(error) from None
     if not found:
         raise NoTokenError(
-            "AWS gives this workload no credentials", REMEDIES[0], is_refused=False
+            "AWS gives this workload no credentials", ASKED.when_away, is_refused=False
         )
     return to_token(_sign(session, credentials, server), EXPIRES_S)
 
@@ -89,6 +98,7 @@ def _make_session(region: str, timeout_s: float) -> Any:  # noqa: ANN401  # unty
     class Once(utils.ContainerMetadataFetcher):  # type: ignore[misc]  # untyped
         RETRY_ATTEMPTS = 1
         SLEEP_TIME = 0
+        TIMEOUT_SECONDS = timeout_s
 
     session = session_module.Session()
     environ = os.environ
@@ -152,11 +162,15 @@ def _no_credentials(error: Exception) -> NoTokenError:
     if isinstance(error, exceptions.ClientError):
         told: Any = error
         code = str(told.response.get("Error", {}).get("Code", ""))
-        status = told.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        answer = Answer(429 if code in NOT_YET_CODES else status, find_code_word(code))
+        metadata = told.response.get("ResponseMetadata", {})
+        told_status = metadata.get("HTTPStatusCode", 0)
+        status = THROTTLED if code in NOT_YET_CODES else told_status
+        header = metadata.get("HTTPHeaders", {}).get("retry-after")
+        again_in_s = read_retry_after(status, header)
+        answer = Answer(status, find_code_word(code), again_in_s)
     elif isinstance(error, exceptions.CredentialRetrievalError):
         found = NOT_OK.search(str(error))
-        answer = Answer(int(found[1]), find_code(str(error))) if found else None
+        answer = read_answer(int(found[1]), str(error)) if found else None
     elif isinstance(error, parsers.ResponseParserError | KeyError | TypeError):
         answer = Answer(OK)  # a page in its way, or another's answer
     elif not isinstance(
@@ -168,7 +182,7 @@ def _no_credentials(error: Exception) -> NoTokenError:
             "Check the AWS_… variables: one is missing or malformed.",
             is_refused=True,
         )
-    return no_token("AWS", answer, error, REMEDIES)
+    return no_token(ASKED, answer, error)
 
 
 def find_code_word(code: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+import warnings
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from migration_gate.connection.login.answers import (
     Answer,
+    Asked,
     NoTokenError,
     Token,
     no_token,
@@ -42,8 +44,8 @@ REMEDIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "service principal": (
             "Check that this network reaches the authority (AZURE_AUTHORITY_HOST).",
             (
-                "Check AZURE_TENANT_ID, AZURE_CLIENT_ID, and that its secret or "
-                "certificate is valid."
+                "Check AZURE_TENANT_ID, AZURE_CLIENT_ID, this machine's clock, and "
+                "that the secret or certificate is valid."
             ),
         ),
         "workload identity": (
@@ -65,40 +67,52 @@ REMEDIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 
 
+def asked() -> Asked:
+    """Return who is asked, by what the environment has."""
+    way = _find_way()
+    return Asked(f"Azure's {way}", *REMEDIES[way])
+
+
 def fetch(server: Mapping[str, str], timeout_s: float) -> Token:
     """Return a token for a server. Raises NoTokenError."""
-    identity: Any = importlib.import_module("azure.identity")
     answers: list[Answer] = []
 
     def note(response: Any) -> None:  # noqa: ANN401  # the SDK's own
         http = response.http_response
-        answers.append(read_answer(http.status_code, http.read()))
+        retry_after = http.headers.get("Retry-After")
+        answers.append(read_answer(http.status_code, http.read(), retry_after))
 
-    way = _find_way()
     options = {
         "retry_total": 0,
         "connection_timeout": timeout_s,
         "read_timeout": timeout_s,
         "raw_response_hook": note,
+        # It asks login.microsoftonline.com whether the authority is one: of another
+        # cloud, or a private one, that is not known there, and may not be reached.
+        "disable_instance_discovery": True,
     }
-    client_id = os.environ.get("AZURE_CLIENT_ID") or None
     try:
-        if way == "service principal":
-            credential = identity.EnvironmentCredential(**options)
-        elif way == "workload identity":
-            credential = identity.WorkloadIdentityCredential(**options)
-        else:
-            credential = identity.ManagedIdentityCredential(
-                client_id=client_id, **options
-            )
-        given = credential.get_token(f"{_resource(server)}/.default")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            credential = _make_credential(_find_way(), options)
+            given = credential.get_token(f"{_resource(server)}/.default")
     except Exception as error:  # an SDK may raise anything
         last = answers[-1] if answers else None
         if isinstance(error, ValueError) and last is None:
-            raise _misconfigured(way) from error
+            raise _misconfigured(_find_way()) from error
         # The SDK's texts may quote whole answers: they go no further.
-        raise no_token(f"Azure's {way}", last, error, REMEDIES[way]) from None
+        raise no_token(asked(), last, error) from None
     return to_token(given.token, given.expires_on - time.time())
+
+
+def _make_credential(way: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    identity: Any = importlib.import_module("azure.identity")
+    if way == "service principal":
+        return identity.EnvironmentCredential(**options)
+    if way == "workload identity":
+        return identity.WorkloadIdentityCredential(**options)
+    client_id = os.environ.get("AZURE_CLIENT_ID") or None
+    return identity.ManagedIdentityCredential(client_id=client_id, **options)
 
 
 def _find_way() -> str:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from migration_gate.connection.login.answers import (
     OK,
     Answer,
+    Asked,
     NoTokenError,
     Token,
     no_token,
@@ -43,7 +44,8 @@ REMEDIES: Final = (
     (
         "Let the Kubernetes service account act as the Google one "
         "(roles/iam.workloadIdentityUser), check its annotation "
-        "iam.gke.io/gcp-service-account, or the credentials file."
+        "iam.gke.io/gcp-service-account, or the credentials file, and this machine's "
+        "clock."
     ),
 )
 
@@ -80,10 +82,17 @@ class _Watched:
             response = self._request(*args, **{**kwargs, "timeout": self._timeout_s})
         except Exception as error:  # an SDK may raise anything
             raise _NotAnsweredError from error
-        self.answer = read_answer(response.status, response.data)
+        retry_after = response.headers.get("Retry-After")
+        self.answer = read_answer(response.status, response.data, retry_after)
         if response.status != OK and not self.answer.is_refusal:
             raise _NotAnsweredError
         return response
+
+
+def asked() -> Asked:
+    """Return who is asked: what a file names, or else the metadata server."""
+    named = "credentials file" if os.environ.get(FILE_VARIABLE) else "metadata server"
+    return Asked(f"Google's {named}", *REMEDIES)
 
 
 def fetch(_server: Mapping[str, str], timeout_s: float) -> Token:
@@ -91,7 +100,6 @@ def fetch(_server: Mapping[str, str], timeout_s: float) -> Token:
     requests: Any = importlib.import_module("google.auth.transport.requests")
     request = _Watched(requests.Request(), timeout_s)
     path = os.environ.get(FILE_VARIABLE)
-    who = "Google's credentials file" if path else "Google's metadata server"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -102,7 +110,7 @@ def fetch(_server: Mapping[str, str], timeout_s: float) -> Token:
             raise _unusable_file(path, error) from None
         # The SDK's texts may quote whole answers: they go no further.
         why = error.__cause__ if isinstance(error, _NotAnsweredError) else error
-        raise no_token(who, request.answer, why or error, REMEDIES) from None
+        raise no_token(asked(), request.answer, why or error) from None
     expiry = credentials.expiry.replace(tzinfo=UTC)
     expires_in_s = (expiry - datetime.now(UTC)).total_seconds()
     return to_token(credentials.token, expires_in_s)

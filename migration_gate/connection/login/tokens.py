@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import threading
 import time
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from migration_gate.connection.login.answers import NoTokenError, Token
-from migration_gate.connection.waits import awaiting, interruptible
+from migration_gate.connection.login.answers import (
+    NoTokenError,
+    Token,
+    not_answered,
+)
+from migration_gate.connection.waits import awaiting, is_ready
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import Login
 
 
 # A login that takes long must not end with a token that has expired meanwhile.
 GOOD_FOR_S: Final = 300.0
-# What an SDK may take for one question; the wait asks again.
-ANSWER_TIMEOUT_S: Final = 3.0
+# What one question may take, all of it; the wait asks again.
+ANSWER_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_MIN_S: Final = 1.0
 
 
@@ -127,12 +133,43 @@ def _key(login: Login, server: Mapping[str, str]) -> Key:
 def _ask(login: Login, server: Mapping[str, str], timeout_s: float) -> Token:
     require_sdk(login)
     name = f"migration_gate.connection.login.{PROVIDERS[login].module}"
-    fetch: Callable[[Mapping[str, str], float], Token]
-    fetch = importlib.import_module(name).fetch
-    with awaiting(lambda: f"get a token of {login}"), interruptible():
-        token = fetch(server, timeout_s)
+    provider = importlib.import_module(name)
+    with awaiting(lambda: f"get a token of {login}"):
+        token = _ask_apart(lambda: provider.fetch(server, timeout_s), timeout_s)
+    if token is None:
+        raise not_answered(provider.asked(), f"not whole within {timeout_s:.0f} s")
     if not token.text or "\0" in token.text:
         raise NoTokenError(
             "the identity's token is empty", "Ask again.", is_refused=False
         )
     return token
+
+
+def _ask_apart(question: Callable[[], Token], timeout_s: float) -> Token | None:
+    """
+    Put a question in a thread, and wait for its answer; None where it takes too long.
+
+    An SDK limits each of its reads, not all of them: a byte a second may go on for
+    ever. And while the resolver is asked, no handler of a signal runs.
+    """
+    answers: list[Token | Exception] = []
+    reading, writing = os.pipe()
+
+    def ask() -> None:
+        try:
+            answers.append(question())
+        except Exception as error:  # noqa: BLE001  # it is raised below
+            answers.append(error)
+        finally:
+            os.close(writing)
+
+    threading.Thread(target=ask, name="ask-for-token", daemon=True).start()
+    try:
+        if not is_ready(reading, wait_s=timeout_s):
+            return None
+    finally:
+        os.close(reading)
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
