@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_json
 from migration_gate.commands.recording import by_hand, has_rows, record_first
 from migration_gate.commands.steps import load, wait_for_history
-from migration_gate.connection.connect import limited
+from migration_gate.connection.connect import limited, read_secret_file
 from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import pause
 from migration_gate.files.folder import read_file
@@ -50,7 +50,12 @@ from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
-from migration_gate.settings.settings import ADOPTED_TOOLS, Adopt, Settings
+from migration_gate.settings.settings import (
+    ADOPTED_TOOLS,
+    Adopt,
+    Settings,
+    adopted_table,
+)
 
 
 STDOUT: Final = 1
@@ -261,8 +266,9 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     pending = make_plan(migrations, seen.history, tool=seen.tool).pending
     doing = "look for other tools' histories"
     quiet = (*NO_ANSWER, MigrationFilesError)
+    named = adopted_table(settings, read_secret_file)
     with suppress(*quiet), session.translated(doing), limited(conn):
-        for found in iter_foreign(conn, settings.role, settings.adopt.table):
+        for found in iter_foreign(conn, settings.role, named):
             for tool, reader in READERS.items():
                 if reader.tool != found.tool or found.count is None:
                     continue

@@ -37,11 +37,12 @@ from migration_gate.report.events import (
     PLAN_MADE,
     REPEATABLES_LEFT,
     UNKNOWN_VERSIONS,
+    URL_PASSED_OVER,
 )
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
-from migration_gate.settings.database import known_parameters, shown
+from migration_gate.settings.database import known_parameters, said_beside, shown
 from migration_gate.settings.settings import Settings
 
 
@@ -74,6 +75,9 @@ def log_start(
         migration_count=migration_count,
         **shown(_parameters_so_far(settings)),
     )
+    passed_over = said_beside(settings.database, read_secret_file).passed_over
+    if passed_over:
+        log.emit(URL_PASSED_OVER, names=list(passed_over))
 
 
 def _parameters_so_far(settings: Settings) -> dict[str, str]:

@@ -5,6 +5,7 @@ Connect once, say why not, wait, and send one message. Knows no history.
 ``connect`` connects once, reading secrets at each attempt; ``servers`` are those that
 the parameters name, and ``dialing`` connects to one of them; ``tls_files`` finds what
 TLS needs and cannot be read; ``sqlstate`` asks a server that refuses for its SQLSTATE;
+``pooled_sessions`` asks whether a session has what a pooler does not let it begin with;
 ``wait`` repeats an attempt until it succeeds; ``simple_query`` talks in messages of the
 simple protocol, answer by answer, and ``room`` sends a long one; ``waits`` is how all
 of it waits, until a socket is ready or the run is to stop; ``refusals`` translates the

@@ -246,8 +246,9 @@ STARTUP_PARAMETER: Final = Cause(
     r"permission denied to set parameter|cannot be (set|changed) (after|now|without)",
     kind="local",
     reason="startup_parameter",
-    remedy="Take the setting out of PGOPTIONS or options=: the server or the "
-    "pooler does not take it.",
+    remedy="Take the setting out of PGOPTIONS, options= or DATABASE_URL: the server "
+    "or the pooler does not take it. A pooler's sessions get it from the role: ALTER "
+    "ROLE … SET search_path = …, or whatever it is.",
 )
 NO_ANSWER: Final = Cause(
     kind="away",

@@ -31,6 +31,7 @@ from migration_gate.connection.causes import (
     NO_RIGHT,
     NOT_NOW,
     POOL_FULL,
+    STARTUP_PARAMETER,
     STATEMENT_REFUSED,
     UNKNOWN,
     Cause,
@@ -62,6 +63,7 @@ from migration_gate.settings.database import (
     DatabaseSettings,
     Login,
     connection_parameters,
+    said_beside,
     shown,
 )
 
@@ -239,7 +241,7 @@ def use_first(
         if failures and until_s is not None and time.monotonic() >= until_s:
             break
         try:
-            return use(_open(server, until_s, database.login))
+            return use(_open_as_set(server, until_s, database))
         except NotReadyError as error:
             if not isinstance(server, OSError):
                 error.address = error.address or _address(server)
@@ -252,6 +254,39 @@ def open_connection(
 ) -> LimitedConnection:
     """Connect to the first server that lets us in; see ``use_first``."""
     return use_first(database, lambda conn: conn, until_s=until_s, **overrides)
+
+
+def _open_as_set(
+    server: Mapping[str, str] | OSError,
+    until_s: float | None,
+    database: DatabaseSettings,
+) -> LimitedConnection:
+    """
+    Connect to one server, whose sessions have what the URL sets in them.
+
+    Raises:
+        NotReadyError: The connection failed; or a pooler does not let a session begin
+            with that, and it would not be so anyway.
+    """
+    try:
+        return _open(server, until_s, database.login)
+    except NotReadyError as error:
+        if error.cause is not STARTUP_PARAMETER or isinstance(server, OSError):
+            raise
+        from migration_gate.connection.pooled_sessions import (  # noqa: PLC0415  # for few
+            holds,
+        )
+
+        beside = said_beside(database, read_secret_file)
+        if not beside.session:
+            raise
+        plain = {**server, "options": beside.options}
+        conn = _open(plain, until_s, database.login)
+        with limited(conn):
+            if holds(conn, beside.session):
+                return conn
+        conn.close()
+        raise
 
 
 def _open(

@@ -39,6 +39,12 @@ SETTINGS_UNKNOWN = Event(
     "Settings that this version does not know: {names}",
     ("names",),
 )
+URL_PASSED_OVER = Event(
+    "settings.passed_over",
+    "warning",
+    "Parameters of the URL that say nothing to the gate: {names}",
+    ("names",),
+)
 FILES_SHARED_NUMBER = Event(
     "files.shared_number",
     "warning",

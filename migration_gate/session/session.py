@@ -16,6 +16,7 @@ from migration_gate.connection.connect import (
     NotReadyError,
     asking,
     limited,
+    read_secret_file,
     use_first,
 )
 from migration_gate.connection.dialing import address_of
@@ -36,7 +37,7 @@ from migration_gate.session.lock import (
     lock_keys,
     try_lock,
 )
-from migration_gate.settings.settings import Settings
+from migration_gate.settings.settings import Settings, adopted_table
 
 
 if TYPE_CHECKING:
@@ -147,16 +148,15 @@ class Session:
         )
 
         reader = READERS[adopt.tool]
+        named = adopted_table(self.settings, read_secret_file)
         with self.translated("look for other tools' histories"):
-            found = find_adopted(
-                self.conn, self.settings.role, reader.tool, adopt.table
-            )
+            found = find_adopted(self.conn, self.settings.role, reader.tool, named)
             if found is None:
                 from migration_gate.history.hidden import (  # noqa: PLC0415
                     require_none_hidden,
                 )
 
-                require_none_hidden(self.conn, adopt.tool, reader, adopt.table)
+                require_none_hidden(self.conn, adopt.tool, reader, named)
             return found
 
     def keys(self) -> Keys:

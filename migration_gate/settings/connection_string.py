@@ -1,8 +1,8 @@
 """
 A connection string, taken apart by libpq's rules. Pure.
 
-libpq's own parse errors quote the string, so the gate reads it before libpq does. No
-error holds a piece of it.
+libpq's own parse errors quote the string, so the gate reads it before libpq does, and
+understands what other programs' URLs have beyond libpq's. No error holds a piece of it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import re
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from migration_gate.settings.libpq import KEYWORDS, SPACE
 from migration_gate.settings.spelling import closest
 
 
+# libpq's, then Ecto's, Laravel's, Doctrine's, django-environ's and GeoDjango's.
+_SCHEMES: Final = (
+    *("postgres", "postgresql"),
+    *("ecto", "pgsql", "pdo-pgsql", "psql", "postgis"),
+)
+_JDBC: Final = "jdbc:"
 _FOREIGN_SCHEMES: Final = (
     "cockroachdb",
     "file",
@@ -28,10 +34,7 @@ _FOREIGN_SCHEMES: Final = (
     "mssql",
     "mysql",
     "oracle",
-    "pgsql",
-    "postgis",
     "prisma",
-    "psql",
     "redis",
     "sqlite",
     "sqlserver",
@@ -47,12 +50,38 @@ _FOREIGN_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
         "passwd": "password",
         "pwd": "password",
         "server": "host",
-        "ssl": "sslmode",
         "ssl_mode": "sslmode",
-        "timeout": "connect_timeout",
         "uid": "user",
         "user_name": "user",
         "username": "user",
+    }
+)
+# Npgsql's, and libpq's for them.
+_NET_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "host": "host",
+        "server": "host",
+        "data source": "host",
+        "port": "port",
+        "database": "dbname",
+        "initial catalog": "dbname",
+        "username": "user",
+        "user name": "user",
+        "user id": "user",
+        "userid": "user",
+        "uid": "user",
+        "user": "user",
+        "password": "password",
+        "pwd": "password",
+        "timeout": "connect_timeout",
+        "ssl mode": "sslmode",
+        "sslmode": "sslmode",
+        "root certificate": "sslrootcert",
+        "ssl certificate": "sslcert",
+        "ssl key": "sslkey",
+        "options": "options",
+        "search path": "search_path",
+        "target session attributes": "target_session_attrs",
     }
 )
 # What follows such a key in a connection string may be a piece of its value.
@@ -69,12 +98,27 @@ QUOTING: Final = (
 _QUOTES: Final = ('"', "'", "`")
 
 
-def parse_connection_string(text: str) -> dict[str, str]:
+class ConnectionString(NamedTuple):
+    """
+    A connection string: libpq's parameters, and what other programs' mean.
+
+    ``session`` is what is set in each session; ``passed_over`` are the names of what
+    says nothing to the gate; ``history_table`` is golang-migrate's, if it is said.
+    """
+
+    parameters: dict[str, str]
+    session: Mapping[str, str] = MappingProxyType({})
+    passed_over: tuple[str, ...] = ()
+    history_table: str = ""
+
+
+def parse_connection_string(text: str) -> ConnectionString:
     """
     Parse a libpq URI or key=value string into libpq's keywords and values.
 
-    What libpq refuses is refused, and a few things that it takes as something nobody
-    meant: white space in a URI, an ``@`` or ``/`` in its host or database.
+    What libpq refuses is refused, but for what other programs' URLs have; and a few
+    things that it takes as something nobody meant: white space in a URI, an ``@`` or
+    ``/`` in its host or database.
 
     Raises:
         MalformedError: names the part and the remedy, never a piece of the text.
@@ -82,14 +126,16 @@ def parse_connection_string(text: str) -> dict[str, str]:
     bare = text.strip(SPACE)
     if bare.startswith(_QUOTES):
         raise MalformedError("has quotes around it", "Remove the quotes.")
+    is_jdbc = bare.startswith(f"{_JDBC}postgresql:")
+    bare = bare.removeprefix(_JDBC) if is_jdbc else bare
     scheme = re.match(r"([A-Za-z][A-Za-z0-9.-]*)(\+[A-Za-z0-9_.+-]*)?:", bare)
     if scheme is None:
-        return dict(_parse_pairs(text))
+        return _parse_pairs(text)
     after_scheme = bare[scheme.end() :]
-    if scheme[1] not in ("postgres", "postgresql") or not after_scheme.startswith("//"):
+    if scheme[1] not in _SCHEMES or not after_scheme.startswith("//"):
         raise _wrong_scheme(scheme[1].lower(), after_scheme)
     _refuse_wrapping(text)
-    return _parse_uri(after_scheme.removeprefix("//"))
+    return _parse_uri(after_scheme.removeprefix("//"), is_jdbc=is_jdbc)
 
 
 class MalformedError(ValueError):
@@ -107,11 +153,12 @@ class MalformedError(ValueError):
 
 
 def _wrong_scheme(scheme: str, after_scheme: str) -> MalformedError:
-    if scheme in ("postgres", "postgresql"):
+    if scheme in _SCHEMES:
         if after_scheme.startswith("//"):
             return MalformedError("has a scheme in upper case", FORM)
         return MalformedError('has no "//" after its scheme', FORM)
-    if scheme in _FOREIGN_SCHEMES and (after_scheme[:2] == "//" or scheme == "jdbc"):
+    is_url = scheme == "jdbc" or after_scheme.startswith("//")
+    if is_url and scheme in _FOREIGN_SCHEMES:
         return MalformedError(f'has the scheme "{scheme}", not "postgresql"', FORM)
     if after_scheme.startswith("//"):
         return MalformedError('has a scheme other than "postgresql"', FORM)
@@ -133,7 +180,7 @@ def _refuse_wrapping(uri: str) -> None:
         )
 
 
-def _parse_uri(rest: str) -> dict[str, str]:
+def _parse_uri(rest: str, *, is_jdbc: bool) -> ConnectionString:
     """Parse what follows the two slashes (fe-connect.c, conninfo_uri_parse_options)."""
     parameters: dict[str, str] = {}
     if "@" in rest.partition("/")[0]:
@@ -150,8 +197,32 @@ def _parse_uri(rest: str) -> dict[str, str]:
     _store(parameters, "host", hosts)
     _store(parameters, "port", ports)
     _store(parameters, "dbname", path.removeprefix("/"))
-    parameters.update(_parse_query(query))
-    return parameters
+    own, foreign = _parse_query(query, is_jdbc=is_jdbc)
+    parameters.update(own)
+    return _understand(parameters, foreign, is_jdbc=is_jdbc)
+
+
+def _understand(
+    own: dict[str, str], foreign: dict[str, str], *, is_jdbc: bool = False
+) -> ConnectionString:
+    """Add what parameters mean that libpq does not know."""
+    if not foreign:
+        return ConnectionString(own)
+    from migration_gate.settings.drivers import (  # noqa: PLC0415  # rarely needed
+        understand,
+    )
+
+    meaning = understand(foreign, own, is_jdbc=is_jdbc)
+    return ConnectionString(*meaning)
+
+
+def _is_foreign(key: str) -> bool:
+    """Tell a parameter that another program is known to have."""
+    from migration_gate.settings.drivers import (  # noqa: PLC0415  # rarely needed
+        is_known,
+    )
+
+    return is_known(key)
 
 
 def _store(parameters: dict[str, str], keyword: str, text: str) -> None:
@@ -212,45 +283,50 @@ def _percent_decode(text: str, part: str) -> str:
     )
 
 
-def _parse_query(query: str) -> dict[str, str]:
-    parameters: dict[str, str] = {}
+def _parse_query(query: str, *, is_jdbc: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Return libpq's parameters, and those of other programs."""
+    own: dict[str, str] = {}
+    foreign: dict[str, str] = {}
     unknown = []
     hidden = False
     pairs = query.removesuffix("&").split("&") if query else []
     for ordinal, pair in enumerate(pairs, start=1):
-        key, value = _parse_parameter(pair, ordinal)
+        key, value = _parse_parameter(pair, ordinal, is_jdbc=is_jdbc)
         if key in KEYWORDS:
-            parameters[key] = value
+            own[key] = value
+        elif _is_foreign(key):
+            foreign[key] = value
         else:
             at_behind = "@" in "&".join(pairs[ordinal - 1 :])
             unknown.append(_name_key(key, ordinal, hidden=hidden or at_behind))
         hidden = hidden or any(word in key.lower() for word in _SECRET_WORDS)
     if unknown:
         raise MalformedError(
-            f"has parameters that libpq does not know: {', '.join(unknown)}",
-            "Remove them; ALTER ROLE ... SET search_path sets a schema,"
-            " sslmode the encryption.",
+            f"has parameters that are not known: {', '.join(unknown)}",
+            "Check how they are written, or take them out.",
         )
-    return parameters
+    return own, foreign
 
 
-def _parse_parameter(pair: str, ordinal: int) -> tuple[str, str]:
+def _parse_parameter(pair: str, ordinal: int, *, is_jdbc: bool) -> tuple[str, str]:
     if pair.count("=") != 1:
         raise MalformedError(
             f'does not have exactly one "=" in its {_ordinal(ordinal)} parameter',
             ENCODE,
         )
+    if is_jdbc:
+        pair = pair.replace("+", " ")
     key, value = (_percent_decode(side, "parameters") for side in pair.split("="))
-    # Of JDBC: fe-connect.c, conninfo_uri_parse_params.
-    if (key, value) == ("ssl", "true"):
-        return "sslmode", "require"
-    return _translate_requiressl(key, value)
+    return _translate(key, value)
 
 
-def _translate_requiressl(key: str, value: str) -> tuple[str, str]:
+def _translate(key: str, value: str) -> tuple[str, str]:
     # An old spelling: fe-connect.c, conninfo_storeval.
     if key == "requiressl":
         return "sslmode", "require" if value.startswith("1") else "prefer"
+    # node-postgres' word: encrypted, and not verified.
+    if (key, value) == ("sslmode", "no-verify"):
+        return key, "require"
     return key, value
 
 
@@ -261,24 +337,53 @@ def _name_key(key: str, ordinal: int, *, hidden: bool) -> str:
     return f'"{key}"'
 
 
-def _parse_pairs(text: str) -> Iterator[tuple[str, str]]:
+def _parse_pairs(text: str) -> ConnectionString:
     """Parse a key=value string (fe-connect.c, conninfo_parse)."""
     if "=" not in text:
         raise MalformedError("is neither a URL nor a key=value string", FORM)
+    _refuse_net(text)
+    own: dict[str, str] = {}
+    foreign: dict[str, str] = {}
     unknown = []
+    for ordinal, (key, value) in enumerate(_each_pair(text), start=1):
+        if key in KEYWORDS:
+            own[key] = value
+        elif _is_foreign(key):
+            foreign[key] = value
+        else:
+            unknown.append(_name_foreign(key, ordinal))
+    if unknown:
+        raise MalformedError(
+            f"has keywords that are not known: {', '.join(unknown)}",
+            QUOTING,
+        )
+    return _understand(own, foreign)
+
+
+def _refuse_net(text: str) -> None:
+    """Refuse what .NET writes, with libpq's words for its own."""
+    keys = [part.partition("=")[0].strip() for part in text.split(";")]
+    if len(keys) == 1 or keys[0] in KEYWORDS or keys[0].lower() not in _NET_KEYWORDS:
+        return
+    words = [
+        f"{key} is {_NET_KEYWORDS[key.lower()]}"
+        for key in dict.fromkeys(keys)
+        if key.lower() in _NET_KEYWORDS
+    ]
+    raise MalformedError(
+        "is a connection string of .NET, which libpq does not read",
+        f"Write key=value pairs with a space between, where {', '.join(words)};"
+        " the others are left out. A value that contains white space stands in"
+        " single quotes.",
+    )
+
+
+def _each_pair(text: str) -> Iterator[tuple[str, str]]:
     at, ordinal = 0, 0
     while text[at:].strip(SPACE):
         ordinal += 1
         key, value, at = _next_pair(text, at, ordinal)
-        key, value = _translate_requiressl(key, value)
-        if key not in KEYWORDS:
-            unknown.append(_name_foreign(key, ordinal))
-        yield key, value
-    if unknown:
-        raise MalformedError(
-            f"has keywords that libpq does not know: {', '.join(unknown)}",
-            QUOTING,
-        )
+        yield _translate(key, value)
 
 
 def _next_pair(text: str, at: int, ordinal: int) -> tuple[str, str, int]:

@@ -177,6 +177,30 @@ def connection_parameters(
     return reading.parameters
 
 
+class Beside(NamedTuple):
+    """
+    What a URL says beside the connection.
+
+    ``passed_over`` are the names of parameters that say nothing to the gate;
+    ``history_table`` is golang-migrate's, as GATE_HISTORY_TABLE is written;
+    ``session`` is what is set in each session, and ``options`` are libpq's without it.
+    """
+
+    passed_over: tuple[str, ...] = ()
+    history_table: str = ""
+    session: Mapping[str, str] = MappingProxyType({})
+    options: str = ""
+
+
+def said_beside(
+    database: DatabaseSettings, read_file: Callable[[str], str] | None
+) -> Beside:
+    """Return what the URL says beside the connection, as far as it can be read."""
+    if database.way != "DATABASE_URL":
+        return Beside()
+    return _read(database, read_file).beside
+
+
 def known_parameters(database: DatabaseSettings) -> dict[str, str]:
     """Return what of the parameters stands in the environment itself."""
     return _read(database, None).parameters
@@ -338,6 +362,7 @@ class _Reading:
         self.parameters: dict[str, str] = {}
         # Keywords that are given, whether or not their value could be read.
         self.origins: dict[str, str] = {}
+        self.beside = Beside()
         self.faults: list[SettingFault] = []
 
     def text(self, source: Source) -> str | None:
@@ -382,10 +407,12 @@ class _Reading:
             self.fault(source.setting, NOT_FILLED_IN, _FILL_IN)
             return False
         try:
-            self.parameters = parse_connection_string(text)
+            found = parse_connection_string(text)
         except MalformedError as malformed:
             self.fault(source.setting, malformed.rule, malformed.remedy)
             return False
+        self.parameters = found.parameters
+        self.beside = Beside(found.passed_over, found.history_table, found.session)
         if not self.parameters.get("password"):
             self.parameters.pop("password", None)
         self.origins = dict.fromkeys(self.parameters, source.setting)
@@ -409,10 +436,30 @@ def _read(
     for keyword, name in PG_VARIABLES.items():
         reading.fill_in(keyword, name, only_file=of_service)
     _find_fault(reading, database.way)
+    _set_in_sessions(reading)
     if database.login != "password":
         _find_login_fault(reading, database.way, database.login)
         _complete_tls(reading)
     return reading
+
+
+def _set_in_sessions(reading: _Reading) -> None:
+    """
+    Have the server begin each session with what the URL sets there.
+
+    As the drivers do that have such parameters: RESET brings them back, so that each
+    file begins with them.
+    """
+    if not reading.beside.session:
+        return
+    given = reading.parameters.get("options", "")
+    told = [
+        re.sub(r"([\\\s])", r"\\\1", f"{name}={value}")
+        for name, value in reading.beside.session.items()
+    ]
+    options = " ".join([given, *(f"-c {text}" for text in told)])
+    reading.parameters["options"] = options.lstrip()
+    reading.beside = reading.beside._replace(options=given)
 
 
 def source_text(source: Source, read_file: Callable[[str], str] | None) -> str:
@@ -476,6 +523,10 @@ def _find_fault(reading: _Reading, way: Way) -> None:
         rule = broken_rule(keyword, text)
         if rule:
             _add_value_fault(reading, keyword, rule)
+    for name, text in reading.beside.session.items():
+        if "$" in text and re.search(PLACEHOLDER, text):
+            fault = f"has a parameter {name} that {NOT_FILLED_IN}"
+            reading.fault(reading.sources[way].setting, fault, _FILL_IN)
     _require_equal_counts(reading)
     # libpq knows a user of its own: the system's, or the service's.
     if way == "PG" or "service" in reading.origins:

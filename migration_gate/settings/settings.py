@@ -20,6 +20,7 @@ from migration_gate.settings.database import (
     Source,
     database_settings,
     is_service_link,
+    said_beside,
 )
 from migration_gate.settings.durations import parse_duration, parse_positive_duration
 from migration_gate.settings.spelling import closest
@@ -474,6 +475,34 @@ def from_environ(
     if reader.faults:
         raise SettingsError(reader.faults)
     return settings
+
+
+def adopted_table(
+    settings: Settings, read_file: Callable[[str], str]
+) -> HistoryTableName | None:
+    """
+    Return the table whose history is taken over, where a person has named it.
+
+    golang-migrate's may be named in the URL, by ``x-migrations-table``.
+
+    Raises:
+        SettingsError: What the URL names can be no table.
+    """
+    adopt = settings.adopt
+    if adopt.table is not None or adopt.word != "golang-migrate":
+        return adopt.table
+    table = said_beside(settings.database, read_file).history_table
+    if not table:
+        return None
+    try:
+        return _parse_history_table(table)
+    except ValueError as broken:
+        fault = SettingFault(
+            name="DATABASE_URL",
+            rule=f"has a parameter x-migrations-table that {broken}",
+            remedy="Name the table in GATE_ADOPT=golang-migrate:schema.table.",
+        )
+        raise SettingsError([fault]) from None
 
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:

@@ -12,6 +12,13 @@ from migration_gate.commands.parser import describe
 from migration_gate.report.errors import GateError
 from migration_gate.report.verdict import Tally, closed, opened
 from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.drivers import (
+    PASSED_OVER,
+    REFUSED,
+    RENAMED,
+    SESSION,
+    TRANSLATED,
+)
 from migration_gate.settings.durations import parse_duration
 from migration_gate.settings.settings import SETTINGS, Setting
 from tests.project.pages import (
@@ -66,6 +73,15 @@ def test_the_ways_to_name_a_database_are_those_of_the_code() -> None:
     text = read_section(PAGE, "Which database")
     (second,) = re.findall(r"^2\. .*$", text, re.MULTILINE)
     assert read_code(second) == list(POSTGRES_VARIABLES.values())
+
+
+def test_the_parameters_of_other_programs_are_those_of_the_code() -> None:
+    """What is passed over in the code's order; the others are named in the text."""
+    rows = read_table(PAGE, "of")
+    assert {row[0]: tuple(read_code(row[1])) for row in rows} == PASSED_OVER
+    text = read_section(PAGE, "The URL that the application has")
+    named = {word.partition("=")[0].lower() for word in read_code(text)}
+    assert {*SESSION, *RENAMED, *TRANSLATED, *REFUSED} <= named
 
 
 def read_usage(command: str) -> tuple[set[str], list[str]]:
