@@ -92,9 +92,6 @@ def test_prismas_schema_is_where_tables_are_made(
     assert database.fetch('SELECT version FROM "Shop Front".schema_migrations') == [
         ("1_shop.sql",)
     ]
-    assert gate(
-        env={"DATABASE_URL": f"{with_query(database)}{query}"}, migrations=FILES
-    )
 
 
 def test_a_url_of_jdbcs_serves_the_gate_too(gate: Gate, database: Database) -> None:
