@@ -268,7 +268,7 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     quiet = (*NO_ANSWER, MigrationFilesError)
     named = adopted_table(settings, read_secret_file)
     with suppress(*quiet), session.translated(doing), limited(conn):
-        for found in iter_foreign(conn, settings.role, named):
+        for found in iter_foreign(conn, settings.role, named, only=session.only):
             for tool, reader in READERS.items():
                 if reader.tool != found.tool or found.count is None:
                     continue

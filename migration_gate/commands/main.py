@@ -107,7 +107,7 @@ def run(
     except Stopped as stop:
         error = stop.error
     except Exception as bug:  # noqa: BLE001  # a verdict for every end
-        error = _internal(bug, log)
+        error = internal_error(bug, log)
     # Cleaning up after a signal may have failed in its own way.
     return ending.end(None if is_done else wish_to_stop() or error, tally)
 
@@ -155,14 +155,18 @@ class _Ending:
             self._log.emit(TELEMETRY_NOT_SENT, reason=fault)
 
     def _make_verdict(self, error: GateError | None, tally: Tally) -> Verdict:
-        duration_ms = round((time.monotonic() - self._started_s) * 1000)
-        if error is None:
-            return opened(tally, duration_ms=duration_ms)
-        verdict = closed(error, tally, duration_ms=duration_ms)
-        return verdict._replace(
-            message=self._log.clean(verdict.message),
-            fields=self._log.clean_fields(verdict.fields),
-        )
+        return judge(error, tally, self._started_s, self._log)
+
+
+def judge(error: GateError | None, tally: Tally, started_s: float, log: Log) -> Verdict:
+    """Return the verdict on what began at a time of the monotonic clock."""
+    duration_ms = round((time.monotonic() - started_s) * 1000)
+    if error is None:
+        return opened(tally, duration_ms=duration_ms)
+    verdict = closed(error, tally, duration_ms=duration_ms)
+    return verdict._replace(
+        message=log.clean(verdict.message), fields=log.clean_fields(verdict.fields)
+    )
 
 
 def answer(arguments: Sequence[str]) -> str:
@@ -185,13 +189,19 @@ def _perform(
         heartbeat_s = min(settings.heartbeat_s, LIVE_HEARTBEAT_S)
         settings = settings._replace(heartbeat_s=heartbeat_s)
     limit_time(settings.timeout_s)
-    report_waits(partial(_report_wait, log), settings.heartbeat_s)
+    report_waits(partial(report_wait, log), settings.heartbeat_s)
     if settings.unknown_settings:
         log.emit(SETTINGS_UNKNOWN, names=list(settings.unknown_settings))
+    if settings.targets is not None and call.command.needs_database:
+        from migration_gate.commands.fleet.calls import perform
+
+        perform(call, settings, log, tally)
+        return
     call.command.load()(settings, log, tally, **call.options)
 
 
-def _report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
+def report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
+    """Report what is waited for."""
     phase, blockers = sight
     log.emit(
         DATABASE_WAITING,
@@ -202,7 +212,7 @@ def _report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
     )
 
 
-def _internal(bug: Exception, log: Log) -> GateError:
+def internal_error(bug: Exception, log: Log) -> GateError:
     """
     Return the error for a fault of the gate's own.
 

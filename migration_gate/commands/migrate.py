@@ -71,7 +71,13 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
     Raises:
         GateError: The gate stays closed.
     """
-    migrations = load(settings, log, "migrate")
+    apply_all(settings, load(settings, log, "migrate"), log, tally)
+
+
+def apply_all(
+    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+) -> None:
+    """Go through steps 2 to 7 of ``migrate`` until all is done; raises what it does."""
     losses = 0
     while True:
         applied_before = len(tally.applied)

@@ -23,6 +23,7 @@ from migration_gate.connection.waits import (
     ask_to_stop,
     check_stop,
     expect_stop,
+    see_as_main_thread,
     what_halts,
     wish_to_stop,
 )
@@ -150,6 +151,7 @@ def _watch_signals(leave: Callable[[GateError], None]) -> None:
             if left_s <= 0 or not select.select([reading], [], [], left_s)[0]:
                 break
             numbers += _handled(os.read(reading, 1))
+        see_as_main_thread()
         leave(wish_to_stop() or _error_for(numbers[0]))
 
     threading.Thread(target=watch, name="watch-signals", daemon=True).start()

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import os
 import select
+import threading
 import time
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 
@@ -80,22 +82,32 @@ class NoAnswerError(psycopg.OperationalError):
     """PostgreSQL has not answered in time; the connection is of no more use."""
 
 
-class _State:
+class _Process:
     """
     What is the same for the whole process, as its signals are.
 
-    ``wish`` is why it is to stop, once it is. ``raises`` tells that the wish may be
-    raised wherever it finds the main thread, ``heeds`` that it is acted on at all.
-    ``woken`` is a pipe that can be read from
-    then on. ``doing`` says what is waited for, since ``since_s``, and ``look`` what
-    another connection sees of it: ``sight`` at the last time. ``halt`` says what a stop
-    interrupts, where that is more than the one statement that is waited for.
+    ``wish`` is why it is to stop, once it is. ``woken`` is a pipe that can be read from
+    then on. ``main`` is what the main thread is at.
     """
 
     wish: GateError | None = None
+    woken: tuple[int, int] | None = None
+    main: Mapping[str, Any] = MappingProxyType({})
+
+
+class _State(threading.local):
+    """
+    What one thread is at: targets of a fleet are beside each other.
+
+    ``raises`` tells that the wish to stop may be raised wherever it finds the main
+    thread, ``heeds`` that it is acted on at all. ``doing`` says what is waited for,
+    since ``since_s``, and ``look`` what another connection sees of it: ``sight`` at the
+    last time. ``halt`` says what a stop interrupts, where that is more than the one
+    statement that is waited for.
+    """
+
     raises: bool = False
     heeds: bool = True
-    woken: tuple[int, int] | None = None
     doing: Callable[[], str] | None = None
     halt: Callable[[], Halt] | None = None
     sight: Sight = (None, ())
@@ -106,15 +118,17 @@ class _State:
     report: Report = staticmethod(report_nothing)
 
 
+_process: Final = _Process()
 _state: Final = _State()
 
 
 def expect_stop() -> None:
-    """Begin a run that may be asked to stop."""
-    _state.wish = None
-    if _state.woken is None:
-        _state.woken = os.pipe()
-        os.set_blocking(_state.woken[1], False)
+    """Begin a run that may be asked to stop, in the main thread."""
+    _process.main = vars(_state)
+    _process.wish = None
+    if _process.woken is None:
+        _process.woken = os.pipe()
+        os.set_blocking(_process.woken[1], False)
 
 
 def ask_to_stop(error: GateError) -> None:
@@ -124,18 +138,23 @@ def ask_to_stop(error: GateError) -> None:
     Raises:
         Stopped: At once, where the main thread is interruptible.
     """
-    if _state.wish is not None:
+    if _process.wish is not None:
         return
-    _state.wish = error
-    if _state.woken is not None:
-        os.write(_state.woken[1], b"\0")
+    _process.wish = error
+    if _process.woken is not None:
+        os.write(_process.woken[1], b"\0")
     if _state.raises and _state.heeds:
         raise Stopped(error)
 
 
 def wish_to_stop() -> GateError | None:
     """Return why the run is to stop; None where nobody has asked."""
-    return _state.wish
+    return _process.wish
+
+
+def see_as_main_thread() -> None:
+    """Let what this thread says of the run be what the main thread is at."""
+    vars(_state).update(_process.main)
 
 
 def check_stop() -> None:
@@ -145,8 +164,8 @@ def check_stop() -> None:
     Raises:
         Stopped: There is.
     """
-    if _state.wish is not None and _state.heeds:
-        raise Stopped(_state.wish)
+    if _process.wish is not None and _state.heeds:
+        raise Stopped(_process.wish)
 
 
 @contextmanager
@@ -318,6 +337,26 @@ def drive(
         return ended
 
 
+class Bell:
+    """Rung by other threads, and waited for by this one."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        for end in (self._reading, self._writing):
+            os.set_blocking(end, False)
+
+    def ring(self) -> None:
+        """Wake who waits, now or next."""
+        with suppress(BlockingIOError):  # it has rung often enough
+            os.write(self._writing, b"\0")
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is rung, but no longer than this. Raises Stopped."""
+        if is_ready(self._reading, wait_s=seconds):
+            with suppress(BlockingIOError):
+                os.read(self._reading, select.PIPE_BUF)
+
+
 def is_ready(socket: int, wanted: int = Wait.R, wait_s: float = 0.0) -> bool:
     """
     Tell whether a socket is ready within a time; without one, whether it is already.
@@ -335,8 +374,8 @@ def is_ready(socket: int, wanted: int = Wait.R, wait_s: float = 0.0) -> bool:
 
 def _new_poll() -> select.poll:
     poll = select.poll()
-    if _state.heeds and _state.woken is not None:
-        poll.register(_state.woken[0], select.POLLIN)
+    if _state.heeds and _process.woken is not None:
+        poll.register(_process.woken[0], select.POLLIN)
     return poll
 
 

@@ -7,12 +7,13 @@ Touches no database: a connection only tells how to quote and which version it i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Final, overload
 
 from psycopg import sql
 
 from migration_gate.execution.frame import (
+    WORKERS,
     become_role,
     begin,
     clean_up,
@@ -144,7 +145,7 @@ def _write_row(worker: Worker, task: Task) -> Own:
     return Own("row", _fill(row, values))
 
 
-@cache
+@lru_cache(WORKERS)
 def _row_templates(worker: Worker) -> tuple[bytes, bytes]:
     """Return the statements that make and finish a row, with holes."""
     table, version, checksum = worker.table, sql.SQL(VERSION), sql.SQL(CHECKSUM)

@@ -7,7 +7,7 @@ Touches no database: a connection only tells how to quote and which version it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from psycopg import sql
@@ -25,6 +25,8 @@ from migration_gate.statements import Statement, has_any, string_syntax_set
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
 CLIENT_CHECK_INTERVAL: Final = "500ms"
 NO_LIMIT: Final = "0ms"
+# What is composed once for each of these is kept for so many of the latest.
+WORKERS: Final = 32
 # A hash of what role and database say that a new session begins with.
 DEFAULTS: Final = qualified(
     """(
@@ -93,10 +95,13 @@ def set_variables(
 
 
 # The same for each file, unless its directives say otherwise: composed once.
-@cache
+@lru_cache(WORKERS)
 def _limits_text(worker: Worker, lock_s: float, statement_s: float) -> bytes:
     calls = limit_calls(worker, lock_s, statement_s, is_local=True)
     calls.append(work_key_call(worker, is_local=True))
+    if worker.settings.search_path:
+        path = worker.settings.search_path
+        calls.append(set_config("search_path", path, is_local=True))
     return select(calls).as_bytes(worker.conn)
 
 
@@ -137,7 +142,7 @@ def clean_up(
     return _clean_up(worker, *_timeouts_s(worker, script), flushes=flushes)
 
 
-@cache
+@lru_cache(WORKERS)
 def _clean_up(
     worker: Worker, lock_s: float, statement_s: float, *, flushes: bool
 ) -> tuple[Own, ...]:

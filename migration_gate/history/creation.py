@@ -72,6 +72,8 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
     if seen.table is None:
+        if name.is_target and not seen.schema_exists:
+            raise missing_schema(name)
         return _create(conn, seen, name, role, full=full, fill=fill), None
     table = seen.table
     if not table.can_insert:
@@ -89,6 +91,15 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         return table, None
     with translated(f'add columns to table "{table.schema}.{table.name}"', full=full):
         return _add_columns(conn, table)
+
+
+def missing_schema(name: HistoryTableName) -> HistoryError:
+    """Return the error for a target that is not there."""
+    return HistoryError(
+        f'there is no schema "{name.schema}"',
+        hint="What GATE_TARGETS lists has to be there: create the schema, or let the "
+        "list leave it out.",
+    )
 
 
 def _create(  # noqa: PLR0913  # private, called once
@@ -131,6 +142,8 @@ def _create(  # noqa: PLR0913  # private, called once
             creation = _creation(table, maker, exists=seen.schema_exists, fill=fill)
             try:
                 conn.execute(creation)
+            except psycopg.errors.InvalidSchemaName as error:
+                raise missing_schema(name) from error
             except MADE_MEANWHILE as error:
                 raise HistoryMadeError(shown) from error
         except psycopg.errors.LockNotAvailable as error:

@@ -77,8 +77,7 @@ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND a.attnum > 0 AND NOT a.attisdropped
-  AND n.nspname = ANY (pg_catalog.current_schemas(false)
-                       || ARRAY[{schemas}]::pg_catalog.name[])
+  AND n.nspname = ANY ({path}ARRAY[{schemas}]::pg_catalog.name[])
   AND (c.relname = ANY (ARRAY[{tables}]) OR EXISTS (
       SELECT FROM pg_catalog.pg_attribute m
       WHERE m.attrelid = c.oid AND m.attname = ANY (ARRAY[{marks}])))
@@ -86,6 +85,7 @@ GROUP BY n.nspname, c.relname, c.oid, c.relowner, n.oid
 ORDER BY n.nspname, c.relname
 """
 )
+SEARCH_PATH: Final = sql.SQL("pg_catalog.current_schemas(false) || ")
 ROWS: Final = sql.SQL(
     "SELECT pg_catalog.count(*), "
     "(pg_catalog.array_agg({newest} ORDER BY {order}))[pg_catalog.count(*)]"
@@ -135,6 +135,7 @@ def iter_foreign(
     role: str | None,
     named: HistoryTableName | None = None,
     *,
+    only: str | None = None,
     limit_s: float = ANSWER_TIMEOUT_S,
 ) -> Iterator[Foreign]:
     """
@@ -147,6 +148,8 @@ def iter_foreign(
     Args:
         role: GATE_ROLE, whose tables are trusted too.
         named: A table that may have another name than its tool gives it.
+        only: The one schema that is looked at; None for the search path's and those
+            that tools make.
         limit_s: How long each table may be waited for.
     """
     schemas, tables = {"public", *OWN_SCHEMAS}, set[str]()
@@ -158,7 +161,8 @@ def iter_foreign(
     query = CANDIDATES.format(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
-        schemas=_listed(sorted(schemas)),
+        path=SEARCH_PATH if only is None else sql.SQL(""),
+        schemas=_listed(sorted(schemas) if only is None else [only]),
         tables=_listed(sorted(tables)),
         marks=_listed(MARKS),
     )
@@ -185,6 +189,8 @@ def find_adopted(
     role: str | None,
     tool: str,
     named: HistoryTableName | None,
+    *,
+    only: str | None = None,
 ) -> Foreign | None:
     """
     Return the history that is to be taken over; None where there is none with rows.
@@ -193,11 +199,12 @@ def find_adopted(
         role: GATE_ROLE, whose tables are trusted too.
         tool: Its name in ``tools.TOOLS``.
         named: Where it is, if a person has said so.
+        only: As for ``iter_foreign``.
 
     Raises:
         HistoryError: Another one is there too, or it cannot be read.
     """
-    found = tuple(iter_foreign(conn, role, named))
+    found = tuple(iter_foreign(conn, role, named, only=only))
     ours = [one for one in found if one.tool == tool]
     if named is not None:
         ours = [one for one in ours if _is_named(named, one.schema, one.table)]
@@ -237,20 +244,25 @@ def _why_unread(
 
 
 def require_no_foreign(
-    conn: LimitedConnection, role: str | None, *, only_adoptable: bool = False
+    conn: LimitedConnection,
+    role: str | None,
+    *,
+    only: str | None = None,
+    only_adoptable: bool = False,
 ) -> None:
     """
     Refuse to run files where another tool has a history.
 
     Args:
         role: GATE_ROLE, whose tables are trusted too.
+        only: As for ``iter_foreign``.
         only_adoptable: One that cannot be taken over is no matter.
 
     Raises:
         HistoryError: It may have run them.
     """
     tools = {reader.tool for reader in READERS.values()}
-    for found in iter_foreign(conn, role):
+    for found in iter_foreign(conn, role, only=only):
         if found.tool in tools or not only_adoptable:
             raise _may_have_run(found)
 

@@ -236,6 +236,42 @@ MIGRATION_UNDONE = Event(
     "Undid {version} in {duration_ms} ms",
     ("version", "file", "duration_ms", "statement_count"),
 )
+FLEET_STARTED = Event(
+    "fleet.started",
+    "info",
+    "A fleet of {target_count} targets, {at_once} at once",
+    ("target_count", "at_once", "canary_count", "begins_at"),
+)
+FLEET_LOOKED = Event(
+    "fleet.looked",
+    "info",
+    "Looked at {target_count} targets in {duration_ms} ms: {up_to_date_count} are up "
+    "to date",
+    ("target_count", "up_to_date_count", "duration_ms"),
+)
+FLEET_EMPTY = Event("fleet.empty", "warning", "GATE_TARGETS lists no target", ())
+FLEET_PROGRESS = Event(
+    "fleet.progress",
+    "info",
+    "{done_count} done, {failed_count} failed, {running_count} running, {left_count} "
+    "left, {per_minute} a minute, to end at {ends_at}",
+    (
+        *("done_count", "failed_count", "running_count", "left_count"),
+        *("per_minute", "ends_at"),
+    ),
+)
+TARGET_PASSED_OVER = Event(
+    "target.passed_over",
+    "info",
+    "Another gate has {target}: looked at again at the end",
+    (),
+)
+TARGET_GONE = Event(
+    "target.gone",
+    "warning",
+    "{target} is not listed any more: {error_message}",
+    ("error_message",),
+)
 SUMMARY_FIELDS = (
     "applied",
     "applied_count",
@@ -246,22 +282,38 @@ SUMMARY_FIELDS = (
     "duration_ms",
     "exit_code",
 )
+FLEET_FIELDS = (
+    *("target_count", "done_count", "failed_count", "left_count"),
+    *("gone_count", "failed"),
+)
 GATE_OPENED = Event(
     "gate.opened",
     "info",
     "Gate open: {message}",
-    (*SUMMARY_FIELDS, "warnings"),
+    (*SUMMARY_FIELDS, *FLEET_FIELDS, "warnings"),
+)
+REASON_FIELDS = (
+    *("reason", "error_message", "hint"),
+    *("version", "file", "line", "column", "sqlstate"),
+    *("error_detail", "error_hint", "error_context"),
 )
 GATE_CLOSED = Event(
     "gate.closed",
     "error",
     "Gate closed: {message}",
-    (
-        *SUMMARY_FIELDS,
-        *("reason", "error_message", "hint"),
-        *("version", "file", "line", "column", "sqlstate"),
-        *("error_detail", "error_hint", "error_context"),
-    ),
+    (*SUMMARY_FIELDS, *FLEET_FIELDS, *REASON_FIELDS),
+)
+TARGET_OPENED = Event(
+    "target.opened",
+    "info",
+    "{target} is up to date: {message}",
+    (*SUMMARY_FIELDS, "warnings"),
+)
+TARGET_CLOSED = Event(
+    "target.closed",
+    "error",
+    "{target} is not up to date: {message}",
+    (*SUMMARY_FIELDS, *REASON_FIELDS),
 )
 GATE_FAILED = Event(
     "gate.failed", "debug", "A fault of the gate itself", ("traceback",)

@@ -81,6 +81,20 @@ class Log:
             context=dict(common or {}),
         )
 
+    def for_target(self, target: str) -> Log:
+        """
+        Return a log of one target of a fleet, whose name is on each of its lines.
+
+        Several threads may write to it and to others. What is hidden from one is not
+        from another, and none of it is recorded.
+        """
+        log = object.__new__(Log)
+        vars(log).update(vars(self))
+        log._record = log._redact = None
+        log._logger = self._logger.bind(target=target)
+        self._descriptor.is_shared = True
+        return log
+
     def is_read_with(self, fd: int) -> bool:
         """
         Tell whether a person who reads another descriptor reads these sentences too.
@@ -141,17 +155,30 @@ class _Descriptor:
 
     A thread that reports for one that is stuck in the middle of a line begins a new
     one; the other's rest is left out. ``is_read`` tells that the last line found its
-    reader in time.
+    reader in time. ``is_shared`` tells of several threads that write: each waits for
+    the other's line, unless that is stuck.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._is_whole = True
         self.is_read = True
+        self.is_shared = False
+        self._turn = threading.Lock()
         self._lines = 0
         self._writing = threading.Lock()
 
     def msg(self, line: str) -> None:
+        has_turn = self.is_shared and self._turn.acquire(timeout=2 * READER_TIMEOUT_S)
+        try:
+            self._write_line(line)
+        finally:
+            if has_turn:
+                self._turn.release()
+
+    debug = info = warning = error = msg
+
+    def _write_line(self, line: str) -> None:
         with self._writing:
             self._lines += 1
             number, before = self._lines, "" if self._is_whole else "\n"
@@ -163,8 +190,6 @@ class _Descriptor:
         with self._writing:
             if self.is_read and number == self._lines:
                 self._is_whole = True
-
-    debug = info = warning = error = msg
 
     def _write(self, part: bytes, number: int) -> int:
         with self._writing:

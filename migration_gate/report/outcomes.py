@@ -28,6 +28,10 @@ class NotAppliedError(Exception):
     """
 
 
+class TurnTakenError(Exception):
+    """Another gate has the lock, and is not waited for: it has the target."""
+
+
 class DefaultsChangedError(Exception):
     """
     The defaults of the role or the database are not those that the session began with.

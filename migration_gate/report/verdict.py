@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from migration_gate.report.errors import GateError
@@ -44,11 +44,13 @@ class Tally:
     gate does not pass over in its last line. ``outcome`` is what a command has to say
     that is not there to apply anything: a sentence without a full stop. ``undone`` is
     None where nothing is there to be undone. ``rows_seen`` is how many rows the last
-    look at the history has shown.
+    look at the history has shown. ``fleet`` returns what is said of many targets, in
+    place of what one has.
     """
 
     __slots__ = (
         "applied",
+        "fleet",
         "in_doubt",
         "lock_waited_s",
         "outcome",
@@ -67,6 +69,7 @@ class Tally:
         self.warnings: list[str] = []
         self.outcome = ""
         self.rows_seen = 0
+        self.fleet: Callable[[], dict[str, Any]] | None = None
 
 
 class Verdict(NamedTuple):
@@ -125,6 +128,7 @@ def _summary(tally: Tally, duration_ms: int) -> dict[str, object]:
         "waited_s": round(tally.waited_s, 3),
         "lock_waited_s": round(tally.lock_waited_s, 3),
         "duration_ms": duration_ms,
+        **({} if tally.fleet is None else tally.fleet()),
     }
 
 

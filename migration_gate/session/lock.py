@@ -11,7 +11,7 @@ import hashlib
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from migration_gate.session.activity import (
 
 IDLE_SESSION_TIMEOUT_MIN_VERSION: Final = 140000
 TRANSACTION_TIMEOUT_MIN_VERSION: Final = 170000
+# What is composed once for each of these is kept for so many of the latest.
+HISTORIES: Final = 32
 # How the server notices within a minute that a client is gone without a word; until
 # then its session keeps its locks. Without effect on a Unix socket. Linux goes by
 # tcp_user_timeout, not by a count of probes.
@@ -66,7 +68,7 @@ class Keys:
     work: int
 
 
-@cache
+@lru_cache(HISTORIES)
 def lock_keys(schema: str, table: str) -> Keys:
     """Return the keys of a history table."""
     return Keys(
@@ -123,7 +125,7 @@ def let_go(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
     conn.execute("ROLLBACK" if pooled else "SELECT pg_catalog.pg_advisory_unlock_all()")
 
 
-@cache
+@lru_cache(HISTORIES)
 def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
     """
     Return the query that takes the lock, and lifts what would end the session.

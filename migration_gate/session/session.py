@@ -37,7 +37,11 @@ from migration_gate.session.lock import (
     lock_keys,
     try_lock,
 )
-from migration_gate.settings.settings import Settings, adopted_table
+from migration_gate.settings.settings import (
+    HistoryTableName,
+    Settings,
+    adopted_table,
+)
 
 
 if TYPE_CHECKING:
@@ -69,6 +73,12 @@ class Session:
     def is_pooled(self) -> bool:
         """Return whether a pooler answers in the server's name."""
         return self.conn.info.backend_pid != self.seen.backend_pid
+
+    @property
+    def only(self) -> str | None:
+        """Return the schema that is a target of a fleet; None for a whole database."""
+        name = self.settings.history_table
+        return name.schema if name.is_target else None
 
     @property
     def address(self) -> dict[str, str]:
@@ -133,7 +143,9 @@ class Session:
 
         with self.translated("look for other tools' histories"):
             is_said = self.settings.baseline is not None
-            require_no_foreign(self.conn, self.settings.role, only_adoptable=is_said)
+            require_no_foreign(
+                self.conn, self.settings.role, only=self.only, only_adoptable=is_said
+            )
 
     def find_adopted(self) -> Foreign | None:
         """Return the history that GATE_ADOPT names, where the gate has none."""
@@ -150,12 +162,17 @@ class Session:
         reader = READERS[adopt.tool]
         named = adopted_table(self.settings, read_secret_file)
         with self.translated("look for other tools' histories"):
-            found = find_adopted(self.conn, self.settings.role, reader.tool, named)
+            found = find_adopted(
+                self.conn, self.settings.role, reader.tool, named, only=self.only
+            )
             if found is None:
                 from migration_gate.history.hidden import (  # noqa: PLC0415
                     require_none_hidden,
                 )
 
+                if self.only is not None:
+                    table = named.table if named else reader.table
+                    named = HistoryTableName(self.only, table)
                 require_none_hidden(self.conn, adopt.tool, reader, named)
             return found
 

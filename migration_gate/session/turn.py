@@ -22,7 +22,7 @@ from migration_gate.history.look import Look
 from migration_gate.report.errors import LockTimeoutError
 from migration_gate.report.events import LOCK_ACQUIRED, LOCK_WAITING
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError
+from migration_gate.report.outcomes import ConnectionLostError, TurnTakenError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.activity import find_workers, observe
 from migration_gate.session.lock import Holder, Trial
@@ -59,6 +59,7 @@ def take_turn(
         LockTimeoutError: The holder showed no progress for GATE_LOCK_WAIT_TIMEOUT.
         ConnectionLostError: The connection was lost while waiting.
         HistoryMadeError: The history is in another schema now, and has another lock.
+        TurnTakenError: Another gate has the lock, and is not to be waited for.
     """
     queue = _Queue(session, is_done, log)
     try:
@@ -112,6 +113,8 @@ class _Queue:
                 self._look_under_lock()
                 self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
                 return
+            if not self._settings.waits_for_turn:
+                raise TurnTakenError
             if self._is_worth_a_look(trial.holder_pid):
                 self._looked_s = time.monotonic()
                 if self._is_done(self.session.look_again()):

@@ -135,11 +135,17 @@ class Source(NamedTuple):
 
 
 class DatabaseSettings(NamedTuple):
-    """The way in use, its settings, and the libpq variables that may fill in."""
+    """
+    The way in use, its settings, and the libpq variables that may fill in.
+
+    ``instead`` are the parameters of one target of a fleet, which come before all of
+    these; an empty one takes away what they say.
+    """
 
     way: Way
     sources: tuple[Source, ...]
     login: Login = "password"
+    instead: tuple[tuple[str, str], ...] = ()
 
 
 def database_settings(
@@ -174,7 +180,7 @@ def connection_parameters(
     reading = _read(database, read_file)
     if reading.faults:
         raise SettingsError(reading.faults)
-    return reading.parameters
+    return _of_target(database, reading.parameters)
 
 
 class Beside(NamedTuple):
@@ -203,7 +209,16 @@ def said_beside(
 
 def known_parameters(database: DatabaseSettings) -> dict[str, str]:
     """Return what of the parameters stands in the environment itself."""
-    return _read(database, None).parameters
+    return _of_target(database, _read(database, None).parameters)
+
+
+def _of_target(
+    database: DatabaseSettings, parameters: dict[str, str]
+) -> dict[str, str]:
+    if not database.instead:
+        return parameters
+    mixed = {**parameters, **dict(database.instead)}
+    return {keyword: text for keyword, text in mixed.items() if text}
 
 
 def shown(parameters: Mapping[str, str]) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.database import (
@@ -37,6 +37,7 @@ OutOfOrder = Literal["apply", "refuse"]
 Ahead = Literal["allow", "refuse"]
 Phase = Literal["all", "before", "after"]
 Standby = Literal["wait", "check"]
+TargetKind = Literal["schemas", "databases", "file"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogDetail = Literal["safe", "full"]
@@ -57,17 +58,45 @@ POD_FIELDS: Final = (
 
 
 class HistoryTableName(NamedTuple):
-    """Names as PostgreSQL stores them, not quoted; without a schema, search_path's."""
+    """
+    Names as PostgreSQL stores them, not quoted; without a schema, search_path's.
+
+    ``is_target`` tells that the schema is one target of a fleet: it has to be there,
+    and no other one is looked at.
+    """
 
     schema: str | None
     table: str
+    is_target: bool = False
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Return the names that the table may have; several tools share the first."""
-        if self == DEFAULT_HISTORY_TABLE:
+        is_default = self.table == DEFAULT_HISTORY_TABLE.table
+        if is_default and (self.schema is None or self.is_target):
             return self.table, OTHER_HISTORY_TABLE
         return (self.table,)
+
+
+class Targets(NamedTuple):
+    """Where a fleet's targets are listed: by a query, or in a file."""
+
+    kind: TargetKind
+    source: str
+
+
+class FailuresMax(NamedTuple):
+    """How many targets may fail, or how many of a hundred; None for all of them."""
+
+    limit: float | None
+    is_percentage: bool = False
+
+    def allows(self, failed: int, targets: int) -> bool:
+        """Tell whether another target may be begun."""
+        if self.limit is None:
+            return True
+        share = targets / 100 if self.is_percentage else 1
+        return failed <= self.limit * share
 
 
 class Adopt(NamedTuple):
@@ -110,7 +139,13 @@ OTHER_HISTORY_TABLE: Final = "gate_schema_migrations"
 
 
 class Settings(NamedTuple):
-    """All settings, judged. Seconds are 0 where 0 means none or at once."""
+    """
+    All settings, judged. Seconds are 0 where 0 means none or at once.
+
+    ``waits_for_turn`` is False where another gate that applies is not waited for: a
+    fleet goes on with another target. ``search_path`` is what each file begins with,
+    where a pooler keeps a session from having it; empty for what the session has.
+    """
 
     database: DatabaseSettings
     migrations: str
@@ -133,6 +168,11 @@ class Settings(NamedTuple):
     out_of_order: OutOfOrder
     ahead: Ahead
     phase: Phase
+    targets: Targets | None
+    target: str | None
+    targets_at_once: int
+    canaries: int
+    failures_max: FailuresMax
     log_format: LogFormat
     log_level: LogLevel
     log_detail: LogDetail
@@ -141,6 +181,8 @@ class Settings(NamedTuple):
     pod_fields: tuple[tuple[str, str], ...]
     unknown_settings: tuple[str, ...]
     variables: tuple[Source, ...] = ()
+    waits_for_turn: bool = True
+    search_path: str = ""
 
 
 class LogSettings(NamedTuple):
@@ -246,6 +288,40 @@ def _parse_adopt(text: str) -> Adopt:
     return Adopt(word)
 
 
+def _parse_targets(text: str) -> Targets | None:
+    """Take none, schemas:QUERY, databases:QUERY or file:PATH."""
+    kind, colon, source = _parse_text(text).strip().partition(":")
+    if kind == "none" and not colon:
+        return None
+    for known in get_args(TargetKind):
+        if kind == known and source.strip():
+            return Targets(known, source.strip())
+    raise ValueError("is not none, schemas:QUERY, databases:QUERY or file:PATH")
+
+
+def _parse_count(text: str) -> int:
+    digits = text.strip()
+    if not re.fullmatch("[0-9]{1,9}", digits):
+        raise ValueError("is not a whole number")
+    return int(digits)
+
+
+def _parse_positive_count(text: str) -> int:
+    count = _parse_count(text)
+    if not count:
+        raise ValueError("is 0")
+    return count
+
+
+def _parse_failures_max(text: str) -> FailuresMax:
+    word = text.strip().lower()
+    if word == "all":
+        return FailuresMax(None)
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?%|[0-9]{1,9}", word):
+        raise ValueError("is not all, a number or a percentage")
+    return FailuresMax(float(word.removesuffix("%")), word.endswith("%"))
+
+
 def _choice(*words: T) -> Callable[[str], T]:
     """Return a parser that takes one of the words, in any case."""
 
@@ -268,6 +344,10 @@ _REMEDIES: Final[Mapping[Callable[[str], object], str]] = MappingProxyType(
         _parse_history_table: "Write table or schema.table;"
         " a name with a dot or a space in double quotes.",
         _parse_role: "Write the name of one role.",
+        _parse_targets: "A query gives one name a row; a file has one a line.",
+        _parse_count: "Write a number like 0, 1 or 10.",
+        _parse_positive_count: "Write a number like 1 or 8.",
+        _parse_failures_max: "Write all, a number like 3, or a percentage like 5%.",
         _parse_adopt: f"The tools are: {', '.join(ADOPTED_TOOLS)}; a table of another"
         " name is written after the tool, as in goose:audit.goose_db_version.",
     }
@@ -391,6 +471,36 @@ SETTINGS: Final = (
         "what is applied: all, or what comes before, or after, a deployment",
     ),
     Setting(
+        "GATE_TARGETS",
+        "none",
+        _parse_targets,
+        "a fleet: the query or the file that lists its schemas or databases",
+    ),
+    Setting(
+        "GATE_TARGET",
+        "none",
+        _parse_word,
+        "one target of GATE_TARGETS, by its name: the run is about that one alone",
+    ),
+    Setting(
+        "GATE_TARGETS_AT_ONCE",
+        "8",
+        _parse_positive_count,
+        "how many targets of a fleet are worked at beside each other",
+    ),
+    Setting(
+        "GATE_CANARIES",
+        "0",
+        _parse_count,
+        "how many targets, the first ones, have to be up to date before any other",
+    ),
+    Setting(
+        "GATE_FAILURES_MAX",
+        "all",
+        _parse_failures_max,
+        "how many targets may fail before no new one is begun: all, 3 or 5%",
+    ),
+    Setting(
         "GATE_LOG_FORMAT",
         "auto",
         _choice("auto", "json", "console"),
@@ -472,6 +582,7 @@ def from_environ(
         variables=variables,
         **{setting.field: reader.read(setting) for setting in SETTINGS},
     )
+    reader.faults.extend(_fleet_faults(settings))
     if reader.faults:
         raise SettingsError(reader.faults)
     return settings
@@ -503,6 +614,20 @@ def adopted_table(
             remedy="Name the table in GATE_ADOPT=golang-migrate:schema.table.",
         )
         raise SettingsError([fault]) from None
+
+
+def _fleet_faults(settings: Settings) -> list[SettingFault]:
+    """Return what does not go together with a fleet, or without one."""
+    if settings.targets is None:
+        if settings.target is None:
+            return []
+        remedy = "Say in GATE_TARGETS where the targets are listed."
+        rule = "names a target, and GATE_TARGETS lists none"
+        return [SettingFault("GATE_TARGET", rule, remedy)]
+    if settings.targets.kind != "schemas" or settings.history_table.schema is None:
+        return []
+    rule = "names a schema, and each schema of GATE_TARGETS has a history of its own"
+    return [SettingFault("GATE_HISTORY_TABLE", rule, "Write the table's name alone.")]
 
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:

@@ -280,8 +280,13 @@ def test_only_the_log_writes() -> None:
 
 
 def test_there_are_three_threads_beside_the_main_one() -> None:
-    """One watches for signals, one asks for a token, one sends to a collector."""
+    """
+    One watches for signals, one asks for a token, one sends to a collector.
+
+    A fleet has some of its own, each at one target.
+    """
     assert files_that(call=r"threading\.Thread|Thread") == {
+        "migration_gate/commands/fleet/crew.py",
         "migration_gate/commands/signals.py",
         "migration_gate/connection/login/tokens.py",
         "migration_gate/report/telemetry.py",

@@ -61,7 +61,7 @@ def test_the_closed_sets_are_those_of_the_code() -> None:
     assert started["command"]["enum"] == list(COMMANDS)
     head = ["timestamp", "level", "event", "message"]
     pod = [field for _, field in POD_FIELDS]
-    assert list(SCHEMA["properties"]) == [*head, *pod, "trace_id", "span_id"]
+    assert list(SCHEMA["properties"]) == [*head, *pod, "trace_id", "span_id", "target"]
 
 
 @pytest.mark.parametrize(

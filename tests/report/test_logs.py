@@ -26,7 +26,8 @@ SUMMARY = (
     "applied applied_count undone undone_count waited_s lock_waited_s duration_ms "
     "exit_code"
 )
-OF_A_ROLLBACK = {"undone", "undone_count"}
+FLEET = "target_count done_count failed_count left_count gone_count failed"
+NOT_OF_A_PLAIN_RUN = {"undone", "undone_count", *FLEET.split()}
 TABLE = {
     "gate.started": (
         "info",
@@ -65,12 +66,12 @@ TABLE = {
     "migration.notice": ("info", "version severity notice"),
     "migration.applied": ("info", "version applied_at duration_ms statement_count"),
     "migration.resolved": ("warning", "version as"),
-    "gate.opened": ("info", f"{SUMMARY} warnings"),
+    "gate.opened": ("info", f"{SUMMARY} {FLEET} warnings"),
     "gate.closed": (
         "error",
         (
-            f"{SUMMARY} reason error_message hint version file line column sqlstate "
-            "error_detail error_hint error_context"
+            f"{SUMMARY} {FLEET} reason error_message hint version file line column "
+            "sqlstate error_detail error_hint error_context"
         ),
     ),
 }
@@ -106,7 +107,7 @@ def test_an_event_is_named_by_words_and_dots() -> None:
     for event in EVENTS:
         assert re.fullmatch(r"[a-z]+\.[a-z_]+", event.name)
         told = {name for _, name, _, _ in Formatter().parse(event.message) if name}
-        assert told <= {*event.fields, "message"}
+        assert told <= {*event.fields, "message", "target"}
 
 
 def test_a_line_begins_with_time_level_event_and_sentence(tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_the_whole_log_of_a_run(gate: Gate, database: Database, tmp_path: Path) 
         },
     ]
     for event in run.events:
-        fields = set(TABLE[event["event"]][1].split()) - OF_A_ROLLBACK
+        fields = set(TABLE[event["event"]][1].split()) - NOT_OF_A_PLAIN_RUN
         assert fields == set(event) - {*HEAD, *pod}
         assert re.fullmatch(
             r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["timestamp"]
@@ -355,7 +356,7 @@ def test_a_verdict_has_only_the_fields_that_are_known(gate: Gate) -> None:
     assert run.names == ["gate.closed"]
     assert set(run.verdict) == {
         *HEAD,
-        *set(SUMMARY.split()) - OF_A_ROLLBACK,
+        *set(SUMMARY.split()) - NOT_OF_A_PLAIN_RUN,
         "reason",
         "error_message",
         "hint",

@@ -10,9 +10,11 @@ from migration_gate.settings.durations import parse_duration
 from migration_gate.settings.settings import (
     SETTINGS,
     Adopt,
+    FailuresMax,
     HistoryTableName,
     LogSettings,
     Settings,
+    Targets,
     from_environ,
     log_settings,
 )
@@ -54,6 +56,11 @@ def test_defaults_are_those_of_the_contract() -> None:
         out_of_order="apply",
         ahead="allow",
         phase="all",
+        targets=None,
+        target=None,
+        targets_at_once=8,
+        canaries=0,
+        failures_max=FailuresMax(None),
         log_format="auto",
         log_level="info",
         log_detail="safe",
@@ -92,6 +99,11 @@ def test_every_setting_can_be_set() -> None:
             "GATE_LOG_FORMAT": "console",
             "GATE_LOG_LEVEL": "DEBUG",
             "GATE_LOG_DETAIL": "full",
+            "GATE_TARGETS": "databases: SELECT datname FROM pg_database",
+            "GATE_TARGET": "acme",
+            "GATE_TARGETS_AT_ONCE": "3",
+            "GATE_CANARIES": "2",
+            "GATE_FAILURES_MAX": "5%",
             "GATE_HEARTBEAT": "1s",
             "GATE_TERMINATION_LOG": "/var/verdict",
             "POD_NAME": "web-1",
@@ -123,6 +135,11 @@ def test_every_setting_can_be_set() -> None:
         out_of_order="refuse",
         ahead="refuse",
         phase="before",
+        targets=Targets("databases", "SELECT datname FROM pg_database"),
+        target="acme",
+        targets_at_once=3,
+        canaries=2,
+        failures_max=FailuresMax(5, is_percentage=True),
         log_format="console",
         log_level="debug",
         log_detail="full",
@@ -141,6 +158,7 @@ def test_every_setting_can_be_set() -> None:
 def test_the_table_lists_every_setting_and_its_default_parses() -> None:
     """SETTINGS is complete, in the order of the fields, and each default is usable."""
     others = {"database", "pod_fields", "unknown_settings", "variables"}
+    others |= {"waits_for_turn", "search_path"}
     fields = [name for name in Settings._fields if name not in others]
 
     assert [setting.field for setting in SETTINGS] == fields

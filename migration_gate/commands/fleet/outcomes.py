@@ -1,0 +1,203 @@
+"""
+What came of each target of a fleet, and the verdict over all of them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from migration_gate.commands.main import internal_error, judge, report_wait
+from migration_gate.connection.waits import Stopped, report_waits
+from migration_gate.report.errors import GateError
+from migration_gate.report.events import (
+    TARGET_CLOSED,
+    TARGET_OPENED,
+    TARGET_PASSED_OVER,
+)
+from migration_gate.report.log import Log
+from migration_gate.report.outcomes import TurnTakenError
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.settings import Settings
+
+
+if TYPE_CHECKING:
+    from migration_gate.commands.fleet.targets import Target
+
+NAMES_SHOWN: Final = 10
+
+Step = Callable[[Settings, Log, Tally], None]
+State = Literal["done", "failed", "passed over", "stopped"]
+
+
+class Outcome(NamedTuple):
+    """
+    What came of one target; ``error`` says why it failed, and is None otherwise.
+
+    ``applied`` are the versions that this run has applied there, and ``undone`` those
+    that it has undone.
+    """
+
+    name: str
+    state: State
+    error: GateError | None = None
+    applied: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def work_at(target: Target, step: Step, log: Log) -> Outcome:
+    """
+    Perform a step for one target, in a thread that does nothing else meanwhile.
+
+    Returns what came of it, whatever that is: one target's trouble is its own.
+    """
+    own_log, tally = log.for_target(target.name), Tally()
+    started_s = time.monotonic()
+    error: GateError | None = None
+    report_waits(partial(report_wait, own_log), target.settings.heartbeat_s)
+    try:
+        step(target.settings, own_log, tally)
+    except TurnTakenError:
+        own_log.emit(TARGET_PASSED_OVER, target=target.name)
+        return Outcome(target.name, "passed over", applied=tuple(tally.applied))
+    except Stopped as stop:
+        return _to_outcome(target, "stopped", stop.error, tally)
+    except GateError as closing_error:
+        error = closing_error
+    except Exception as bug:  # noqa: BLE001  # a verdict for every end
+        error = internal_error(bug, own_log)
+    verdict = judge(error, tally, started_s, own_log)
+    event = TARGET_OPENED if verdict.is_open else TARGET_CLOSED
+    own_log.emit(event, target=target.name, message=verdict.message, **verdict.fields)
+    return _to_outcome(target, "done" if verdict.is_open else "failed", error, tally)
+
+
+def _to_outcome(
+    target: Target, state: State, error: GateError | None, tally: Tally
+) -> Outcome:
+    return Outcome(
+        name=target.name,
+        state=state,
+        error=error,
+        applied=tuple(tally.applied),
+        undone=tuple(tally.undone or ()),
+        warnings=tuple(tally.warnings),
+    )
+
+
+class FleetError(GateError):
+    """Not every target is up to date; ``reason`` and place are the first failure's."""
+
+    def __init__(self, message: str, first: GateError | None, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.first = first
+        if first is not None:
+            self.reason = first.reason  # type: ignore[misc]  # each instance has its own
+
+    def fields(self) -> dict[str, object]:
+        """Return the place of the first failure."""
+        if self.first is None:
+            return super().fields()
+        return {**self.first.fields(), "error_message": self.message}
+
+
+class Score:
+    """How far a fleet is: each target's last outcome, in the order of their ends."""
+
+    def __init__(self) -> None:
+        self.target_count = 0
+        self.done: dict[str, None] = {}
+        self.failed: dict[str, Outcome] = {}
+        self.passed_over: dict[str, None] = {}
+        self.gone: dict[str, None] = {}
+        self.stopped: dict[str, None] = {}
+        self.applied: dict[str, None] = {}
+        self.applied_count = 0
+        self.undone: dict[str, None] = {}
+        self.undone_count = 0
+        self.warnings: dict[str, None] = {}
+
+    @property
+    def left_count(self) -> int:
+        """Return how many targets are neither done nor failed, nor gone."""
+        ended = len(self.done) + len(self.failed) + len(self.gone)
+        return self.target_count - ended
+
+    def take(self, outcome: Outcome) -> None:
+        """Note what came of a target; what was noted of it before is out of date."""
+        for noted in (self.failed, self.passed_over, self.stopped):
+            noted.pop(outcome.name, None)
+        if outcome.state == "failed":
+            self.failed[outcome.name] = outcome
+        else:
+            by_state = {
+                "done": self.done,
+                "passed over": self.passed_over,
+                "stopped": self.stopped,
+            }
+            by_state[outcome.state][outcome.name] = None
+        self.applied.update(dict.fromkeys(outcome.applied))
+        self.applied_count += len(outcome.applied)
+        self.undone.update(dict.fromkeys(outcome.undone))
+        self.undone_count += len(outcome.undone)
+        self.warnings.update(dict.fromkeys(outcome.warnings))
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the verdict says of the fleet."""
+        return {
+            "applied": list(self.applied),
+            "applied_count": self.applied_count,
+            "target_count": self.target_count,
+            "done_count": len(self.done),
+            "failed_count": len(self.failed),
+            "left_count": self.left_count,
+            "gone_count": len(self.gone),
+            "failed": [_name_place(outcome) for outcome in list(self.failed.values())],
+        }
+
+    def describe(self) -> str:
+        """Say in a sentence's part how far the fleet is."""
+        said = [f"{len(self.done)} of {self.target_count} targets done"]
+        counts = {"failed": len(self.failed), "left": self.left_count}
+        said += [f"{count} {what}" for what, count in counts.items() if count]
+        if self.gone:
+            said.append(f"{len(self.gone)} not listed any more")
+        return ", ".join(said)
+
+
+def to_error(score: Score, why_left: str = "") -> FleetError | None:
+    """
+    Return what closes the gate; None where every target is up to date.
+
+    Args:
+        why_left: Why targets were not begun, where there are any.
+    """
+    first = next(iter(score.failed.values()), None)
+    if first is None and not score.left_count:
+        return None
+    message, hint = score.describe(), ""
+    if why_left and score.left_count:
+        message += f" ({why_left})"
+    error = None if first is None else first.error
+    if first is not None and error is not None:
+        message += f"; first {first.name}: {error}"
+        hint = error.hint
+    hint += " Start the gate again: it does only what is left."
+    return FleetError(message, error, hint=hint.strip())
+
+
+def _name_place(outcome: Outcome) -> str:
+    """Name a target that failed, with the place that it failed at, as far as known."""
+    error = outcome.error
+    if error is None:
+        return outcome.name
+    fields = error.fields()
+    place = ":".join(
+        str(fields[name]) for name in ("file", "line", "column") if fields.get(name)
+    )
+    why = fields.get("sqlstate") or error.reason
+    return f"{outcome.name}: {place} ({why})" if place else f"{outcome.name}: {why}"

@@ -1,0 +1,216 @@
+"""
+The course of a fleet: canaries, then all others, then what came or was left meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from migration_gate.commands.fleet.crew import Crew
+from migration_gate.commands.fleet.outcomes import (
+    Score,
+    Step,
+    to_error,
+    work_at,
+)
+from migration_gate.commands.fleet.targets import (
+    CONNECTIONS_EACH,
+    Listing,
+    Target,
+    list_targets,
+    to_target,
+)
+from migration_gate.connection.waits import Halt, halting
+from migration_gate.report.events import (
+    FLEET_EMPTY,
+    FLEET_PROGRESS,
+    FLEET_STARTED,
+    TARGET_GONE,
+)
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.settings import Settings
+
+
+LISTS_MAX: Final = 20
+NAMES_SHOWN: Final = 5
+# Any number of workers begins far from each other so, each knowing only its own index.
+GOLDEN_RATIO: Final = 0.6180339887498949
+INDEX_FIELD: Final = "job_completion_index"
+UNDER_WAY: Final = (
+    "Of each target that was under way, whole migrations are applied and nothing else."
+)
+
+
+class Fleet:
+    """
+    One run over all targets of a list.
+
+    A failing target stops no other one. Exit code 0 means that every target that was
+    listed at the end has come to its own end well.
+    """
+
+    def __init__(self, settings: Settings, log: Log, tally: Tally, step: Step) -> None:
+        self.score = Score()
+        self._settings = settings
+        self._log = log
+        self._tally = tally
+        self._step = step
+        self._listing = Listing(())
+        self._canaries: frozenset[str] = frozenset()
+        self._started_s = self._reported_s = time.monotonic()
+        tally.fleet = self.score.fields
+
+    def run(self) -> None:
+        """
+        Go over the whole fleet.
+
+        1. List the targets.
+        2. The canaries, alone; where one of them fails, no other target is begun.
+        3. All others. One that another gate has is passed over.
+        4. List again: what is new, and what was passed over, is done now.
+
+        Raises:
+            GateError: Not every target is up to date.
+        """
+        listing = self._list()
+        names = listing.names
+        begins_at = _begins_at(self._settings, len(names))
+        canaries = names[: self._settings.canaries]
+        self._canaries = frozenset(canaries)
+        crew = Crew(
+            self._at_once(listing), partial(work_at, step=self._step, log=self._log)
+        )
+        self._report_start(crew, names, begins_at)
+        others = [*names[begins_at:], *names[:begins_at]]
+        with halting(partial(self._halt, crew)):
+            self._work(crew, canaries, waits=True)
+            self._work(crew, [n for n in others if n not in self._canaries])
+            for _ in range(LISTS_MAX):
+                listed = self._list().names
+                known = frozenset(names)
+                new = [name for name in listed if name not in known]
+                again = [n for n in listed if n in self.score.passed_over]
+                self._let_go(listed)
+                if not (new or again) or not self._may_begin():
+                    break
+                names = (*names, *new)
+                self._work(crew, [*new, *again], waits=True)
+        error = to_error(self.score, self._why_left())
+        if error is not None:
+            raise error
+        self._tally.warnings += self.score.warnings
+        self._tally.outcome = (
+            f"{self.score.describe()}, {self.score.applied_count} applied"
+        )
+
+    def _list(self) -> Listing:
+        listing = list_targets(self._settings, self._log, self._tally)
+        self._listing = listing
+        self.score.target_count = len(
+            {*listing.names, *self.score.done, *self.score.failed, *self.score.gone}
+        )
+        return listing
+
+    def _at_once(self, listing: Listing) -> int:
+        wanted = self._settings.targets_at_once
+        if listing.room is None:
+            return wanted
+        return max(1, min(wanted, listing.room // CONNECTIONS_EACH))
+
+    def _report_start(self, crew: Crew, names: Sequence[str], begins_at: int) -> None:
+        if not names:
+            self._tally.warnings.append(FLEET_EMPTY.name)
+            self._log.emit(FLEET_EMPTY)
+        self._log.emit(
+            FLEET_STARTED,
+            target_count=len(names),
+            at_once=crew.at_once,
+            canary_count=len(self._canaries),
+            begins_at=begins_at,
+        )
+
+    def _work(self, crew: Crew, names: Sequence[str], *, waits: bool = False) -> None:
+        targets = (self._to_target(name, waits=waits) for name in names)
+        crew.run(
+            targets,
+            self.score.take,
+            may_begin=self._may_begin,
+            every=partial(self._report, crew),
+        )
+
+    def _to_target(self, name: str, *, waits: bool) -> Target:
+        target = to_target(self._settings, name, self._listing)
+        settings = target.settings._replace(waits_for_turn=waits)
+        return target._replace(settings=settings)
+
+    def _may_begin(self) -> bool:
+        failed = len(self.score.failed)
+        allowed = self._settings.failures_max.allows(failed, self.score.target_count)
+        return allowed and self._canaries.isdisjoint(self.score.failed)
+
+    def _why_left(self) -> str:
+        if not self._canaries.isdisjoint(self.score.failed):
+            return "a canary failed, and no other target was begun"
+        return "" if self._may_begin() else "more failed than GATE_FAILURES_MAX allows"
+
+    def _let_go(self, listed: Sequence[str]) -> None:
+        """Forget of a failure what is not listed any more: somebody has dropped it."""
+        known = frozenset(listed)
+        for name in [*self.score.failed, *self.score.passed_over]:
+            if name not in known:
+                outcome = self.score.failed.pop(name, None)
+                self.score.passed_over.pop(name, None)
+                self.score.gone[name] = None
+                self._log.for_target(name).emit(
+                    TARGET_GONE,
+                    target=name,
+                    error_message=str(outcome.error) if outcome else "",
+                )
+
+    def _halt(self, crew: Crew) -> Halt:
+        running = list(crew.running)
+        shown = ", ".join(running[:NAMES_SHOWN])
+        more = len(running) - NAMES_SHOWN
+        at = f"; at work: {shown}" if shown else ""
+        at += f" and {more} more" if more > 0 else ""
+        return Halt(f"{self.score.describe()}{at}", left=UNDER_WAY)
+
+    def _report(self, crew: Crew) -> float:
+        """Report how far the fleet is, when it is time to."""
+        now, heartbeat_s = time.monotonic(), self._settings.heartbeat_s
+        if now - self._reported_s >= heartbeat_s:
+            self._reported_s = now
+            score = self.score
+            ended = len(score.done) + len(score.failed)
+            per_minute = ended / (now - self._started_s) * 60
+            self._log.emit(
+                FLEET_PROGRESS,
+                done_count=len(score.done),
+                failed_count=len(score.failed),
+                running_count=len(crew.running),
+                left_count=max(0, score.left_count - len(crew.running)),
+                per_minute=round(per_minute),
+                ends_at=_ends_at(score.left_count, per_minute),
+            )
+        return self._reported_s + heartbeat_s - now
+
+
+def _begins_at(settings: Settings, target_count: int) -> int:
+    """Return where in the list this worker begins: at its start, where it is alone."""
+    index = dict(settings.pod_fields).get(INDEX_FIELD, "0")
+    if not index.isdecimal():
+        return 0
+    return int(int(index) * GOLDEN_RATIO % 1 * target_count)
+
+
+def _ends_at(left: int, per_minute: float) -> str | None:
+    if not per_minute:
+        return None
+    end = datetime.now(UTC) + timedelta(minutes=left / per_minute)
+    return end.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,261 @@
+"""
+The targets of a fleet: asked of the configured database, or read from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.commands.steps import new_patience
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    asking,
+    read_secret_file,
+    use_first,
+)
+from migration_gate.connection.qualified import qualified
+from migration_gate.connection.wait import wait_for
+from migration_gate.report.errors import SettingFault, SettingsError
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.connection_string import (
+    MalformedError,
+    parse_connection_string,
+)
+from migration_gate.settings.settings import (
+    IDENTIFIER_BYTES_MAX,
+    HistoryTableName,
+    Settings,
+    Targets,
+)
+
+
+LIST_TIMEOUT_S: Final = 30.0
+CONNECTIONS_EACH: Final = 2
+COMMENT: Final = "#"
+PASSWORDS: Final = ("password", "sslpassword")
+# What of the server's address a line of its own takes away.
+ADDRESS: Final = ("hostaddr", "port")
+SETTING: Final = "GATE_TARGETS"
+NO_SESSION: Final = "Set it for the role or the database: ALTER ROLE … SET …;"
+SERVER: Final = qualified(
+    """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
+       pg_catalog.current_setting('max_connections')::pg_catalog.int4
+       - pg_catalog.current_setting('superuser_reserved_connections')
+         ::pg_catalog.int4
+       - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')
+         ::pg_catalog.int4
+       - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+          WHERE backend_type = 'client backend'),
+       (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = session_user)
+"""
+)
+
+
+class Target(NamedTuple):
+    """One schema or database with a history of its own, and the settings for it."""
+
+    name: str
+    settings: Settings
+
+
+class Listing(NamedTuple):
+    """
+    The names of all targets, in order, and what each of them needs to be reached.
+
+    ``home`` is what the database said that was asked, None where none was. ``lines``
+    are the parameters of each where a file lists them. ``room`` is how many connections
+    the server has for them; None where nobody knows.
+    """
+
+    names: tuple[str, ...]
+    home: Home | None = None
+    lines: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    room: int | None = None
+
+
+class Home(NamedTuple):
+    """
+    What the configured database says of a session there.
+
+    ``options`` are those that the session was started with.
+    """
+
+    search_path: str
+    options: str
+    is_pooled: bool
+
+
+def list_targets(settings: Settings, log: Log, tally: Tally) -> Listing:
+    """
+    List the targets: wait for the database that is asked, where one is.
+
+    Raises:
+        SettingsError: The list cannot be read, or has what can be no name.
+    """
+    targets = settings.targets
+    assert targets is not None  # noqa: S101  # what makes a run a fleet
+    if targets.kind == "file":
+        lines = _read_lines(targets)
+        return Listing(tuple(lines), lines=lines)
+    return _ask(settings, log, tally, targets.source.encode())
+
+
+def find_target(settings: Settings, log: Log, tally: Tally) -> Target:
+    """Return the one target that GATE_TARGET names."""
+    targets, name = settings.targets, settings.target
+    assert targets is not None and name is not None  # noqa: PT018, S101
+    listing = Listing((name,))
+    if targets.kind == "schemas":
+        listing = _ask(settings, log, tally, None)
+    elif targets.kind == "file":
+        listing = list_targets(settings, log, tally)
+        if name not in listing.lines:
+            raise _fault("does not list what GATE_TARGET names")
+    return to_target(settings, name, listing)
+
+
+def to_target(settings: Settings, name: str, listing: Listing) -> Target:
+    """Return the target of that name with its settings."""
+    targets, home = settings.targets, listing.home
+    assert targets is not None  # noqa: S101
+    database = settings.database
+    changed = settings._replace(waits_for_turn=True)
+    if targets.kind == "databases":
+        instead = {"dbname": name}
+        if not settings.create_database:  # the list is of what is there
+            changed = changed._replace(auth_grace_s=0.0)
+    elif targets.kind == "file":
+        instead = dict(listing.lines[name])
+    else:
+        assert home is not None  # noqa: S101  # it was asked
+        quoted = sql.Identifier(name).as_string()
+        path = ", ".join(filter(None, [quoted, home.search_path]))
+        instead = {}
+        if home.is_pooled:
+            changed = changed._replace(search_path=path)
+        else:
+            option = f"-c search_path={_escape(path)}"
+            instead = {"options": f"{home.options} {option}".strip()}
+        table = settings.history_table.table
+        history_table = HistoryTableName(name, table, is_target=True)
+        changed = changed._replace(history_table=history_table)
+    database = database._replace(instead=tuple(instead.items()))
+    return Target(name, changed._replace(database=database))
+
+
+def _escape(value: str) -> str:
+    """Write a value as the options of a session are written."""
+    return "".join(f"\\{c}" if c == "\\" or c.isspace() else c for c in value)
+
+
+def _ask(settings: Settings, log: Log, tally: Tally, query: bytes | None) -> Listing:
+    patience = new_patience(settings, log, settings.wait_timeout_s)
+
+    def attempt() -> Listing:
+        return use_first(
+            settings.database,
+            lambda conn: _list_on(conn, query, is_full=settings.log_detail == "full"),
+            until_s=patience.until_s,
+        )
+
+    try:
+        listing = wait_for(attempt, patience)
+    finally:
+        tally.waited_s += patience.waited_s
+    return listing
+
+
+def _list_on(conn: LimitedConnection, query: bytes | None, *, is_full: bool) -> Listing:
+    with closing(conn):
+        with asking(conn, "ask for the server's room", full=is_full):
+            pid, search_path, room, limit = conn.execute(SERVER).fetchall()[0]
+            is_pooled = pid != conn.info.backend_pid
+        home = Home(search_path, conn.pgconn.options.decode(), is_pooled)
+        names: tuple[str, ...] = ()
+        if query is not None:
+            with asking(
+                conn, f"ask what {SETTING} says", timeout_s=LIST_TIMEOUT_S, full=is_full
+            ):
+                names = _ask_names(conn, query)
+    if limit >= 0:
+        room = min(room, limit)
+    # The session that asked gives its place back.
+    return Listing(names, home, room=None if is_pooled else room + 1)
+
+
+def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
+    conn.execute("BEGIN READ ONLY")
+    cursor = conn.execute(query)
+    if cursor.description is None or len(cursor.description) != 1:
+        raise _fault("has a query that does not give one column")
+    rows = cursor.fetchall()
+    conn.execute("ROLLBACK")
+    return _to_names([row[0] for row in rows])
+
+
+def _read_lines(targets: Targets) -> dict[str, dict[str, str]]:
+    """Return the parameters of each line of a file, by the name of its target."""
+    try:
+        text = read_secret_file(targets.source)
+    except OSError as error:
+        raise _fault(f"names a file that cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _fault("names a file that is not UTF-8 text") from None
+    lines = [line.strip() for line in text.splitlines()]
+    listed = [
+        _parse_line(line) for line in lines if line and not line.startswith(COMMENT)
+    ]
+    return {_name(parameters): parameters for parameters in listed}
+
+
+def _name(parameters: Mapping[str, str]) -> str:
+    """Name a target by its address and database, as far as its line says them."""
+    address = [parameters.get("host"), parameters.get("port")]
+    place = [":".join(filter(None, address)), parameters.get("dbname")]
+    return "/".join(filter(None, place))
+
+
+def _to_names(found: Sequence[object]) -> tuple[str, ...]:
+    """Return each name once, in its order."""
+    for number, name in enumerate(found, start=1):
+        if not isinstance(name, str) or not name:
+            raise _fault(f"gives no name in row {number}")
+        if len(name.encode()) > IDENTIFIER_BYTES_MAX:
+            raise _fault(f"gives a name longer than 63 bytes in row {number}")
+    return tuple(dict.fromkeys(str(name) for name in found))
+
+
+def _parse_line(line: str) -> dict[str, str]:
+    """Return the parameters of one line of a file."""
+    if "=" not in line and "://" not in line:
+        return {"dbname": line}
+    try:
+        said = parse_connection_string(line)
+    except MalformedError as malformed:
+        raise _fault(f"has a line that {malformed.rule}", malformed.remedy) from None
+    parameters = said.parameters
+    if said.session:
+        raise _fault(f"has a line with {', '.join(said.session)}", NO_SESSION)
+    if any(parameters.get(keyword) for keyword in PASSWORDS):
+        raise _fault(
+            "has a line with a password",
+            "Give it in PGPASSWORD, by GATE_LOGIN or in libpq's password file.",
+        )
+    if not _name(parameters):
+        raise _fault("has a line that names neither host nor database")
+    if "host" in parameters:
+        parameters = {**dict.fromkeys(ADDRESS, ""), **parameters}
+    return parameters
+
+
+def _fault(rule: str, remedy: str = "") -> SettingsError:
+    return SettingsError([SettingFault(name=SETTING, rule=rule, remedy=remedy)])

@@ -1,0 +1,248 @@
+"""A fleet: one run over many schemas or databases, each with a history of its own."""
+
+from __future__ import annotations
+
+import signal
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from psycopg import sql
+
+from tests.fix_gate import Gate, Run
+from tests.fix_postgres import Database, Databases
+
+
+FILES = {
+    "001_orders.sql": "CREATE TABLE orders (id int);",
+    "002_more.sql": "ALTER TABLE orders ADD COLUMN note text;",
+}
+ODD_NAMES = (
+    *("plain", "Capitals", "with space", 'quo"te', "it's", "per%cent", "dot.ted"),
+    *("back\\slash", "-dash", "$dollar", "{}", "ü" * 31, "x" * 63),
+)
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return a query that gives names in their order."""
+    rows = sql.SQL(", ").join(
+        sql.SQL("({}, {})").format(number, name) for number, name in enumerate(names)
+    )
+    return "SELECT name FROM (VALUES {}) t (at, name) ORDER BY at".replace(
+        "{}", rows.as_string()
+    )
+
+
+def schemas(database: Database, names: Sequence[str]) -> dict[str, str]:
+    """Make schemas, and return the setting that lists them."""
+    for name in names:
+        make = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name))
+        database.execute(make.as_string())
+    return {"GATE_TARGETS": f"schemas:{list_names(names)}"}
+
+
+def tables(database: Database, name: str = "orders") -> list[str]:
+    """Return the schemas that have a table."""
+    query = "SELECT schemaname::text FROM pg_tables WHERE tablename = %s ORDER BY 1"
+    return [schema for (schema,) in database.fetch(query, [name])]
+
+
+def history(database: Database, schema: str) -> list[str]:
+    """Return the versions in the history of a schema."""
+    query = sql.SQL("SELECT version::text FROM {} ORDER BY id").format(
+        sql.Identifier(schema, "schema_migrations")
+    )
+    return [version for (version,) in database.fetch(query.as_string())]
+
+
+def counts(run: Run) -> list[int]:
+    """Return how many targets there are, are done, failed, left and gone."""
+    names = ("target", "done", "failed", "left", "gone")
+    return [run.verdict[f"{name}_count"] for name in names]
+
+
+def test_each_schema_gets_every_file_and_a_history_of_its_own(
+    gate: Gate, database: Database
+) -> None:
+    """Whatever its name is; a second start finds nothing to do."""
+    env = schemas(database, ODD_NAMES)
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (0, [len(ODD_NAMES)] * 2 + [0, 0, 0])
+    assert tables(database) == sorted(ODD_NAMES)
+    for name in ODD_NAMES:
+        assert history(database, name) == ["001_orders.sql", "002_more.sql"]
+    again = gate(database=database, migrations=FILES, env=env)
+    assert (again.exit_code, again.verdict["applied_count"]) == (0, 0)
+
+
+def test_each_database_gets_every_file(gate: Gate, databases: Databases) -> None:
+    """The list is asked of the configured one, which is not a target itself."""
+    home, *targets = (databases.create() for _ in range(4))
+    env = {"GATE_TARGETS": f"databases:{list_names([t.name for t in targets])}"}
+    run = gate(database=home, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    assert [tables(target) for target in targets] == [["public"]] * 3
+    assert tables(home) == []
+    assert run.verdict["applied"] == sorted(FILES)
+    assert run.verdict["applied_count"] == 6
+
+
+def test_a_file_lists_databases_and_connection_strings(
+    gate: Gate, databases: Databases, tmp_path: Path
+) -> None:
+    """What a line does not say is as the configured database has it."""
+    home, first, second = (databases.create() for _ in range(3))
+    listed = tmp_path / "fleet.txt"
+    listed.write_text(f"# two\n{first.name}\n\ndbname={second.name}\n", "utf-8")
+    run = gate(database=home, migrations=FILES, env={"GATE_TARGETS": f"file:{listed}"})
+    assert (run.exit_code, counts(run)) == (0, [2, 2, 0, 0, 0])
+    assert [tables(target) for target in (first, second)] == [["public"]] * 2
+    assert {event["target"] for event in run.all("target.opened")} == {
+        *(first.name, second.name)
+    }
+
+
+def test_a_target_that_fails_stops_no_other(gate: Gate, database: Database) -> None:
+    """The last line names it with its place, and counts; a restart does the rest."""
+    env = schemas(database, ["a", "b", "c", "d"])
+    database.execute("CREATE TABLE b.orders ()")
+    database.execute("CREATE TABLE c.orders ()")
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [4, 2, 2, 0, 0])
+    assert sorted(run.verdict["failed"]) == [
+        "b: 001_orders.sql:1:1 (42P07)",
+        "c: 001_orders.sql:1:1 (42P07)",
+    ]
+    assert run.verdict["reason"] == "migration_failed"
+    assert "2 of 4 targets done, 2 failed; first" in run.verdict["message"]
+    assert {e["target"] for e in run.all("target.closed")} == {"b", "c"}
+    database.execute("DROP TABLE b.orders, c.orders")
+    again = gate(database=database, migrations=FILES, env=env)
+    assert (again.exit_code, counts(again)) == (0, [4, 4, 0, 0, 0])
+    assert again.verdict["applied_count"] == 4
+
+
+def test_a_canary_that_fails_lets_no_other_begin(
+    gate: Gate, database: Database
+) -> None:
+    """The first ones are alone."""
+    env = schemas(database, ["a", "b", "c", "d"])
+    database.execute("CREATE TABLE b.orders ()")
+    run = gate(database=database, migrations=FILES, env=env | {"GATE_CANARIES": "2"})
+    assert (run.exit_code, counts(run)) == (1, [4, 1, 1, 2, 0])
+    assert tables(database) == ["a", "b"]
+    assert "a canary failed" in run.verdict["message"]
+
+
+@pytest.mark.parametrize(("limit", "failed"), [("0", 1), ("1", 2), ("25%", 3)])
+def test_no_target_is_begun_when_too_many_have_failed(
+    gate: Gate, database: Database, limit: str, failed: int
+) -> None:
+    """A number, or a share of all."""
+    names = [f"t{number}" for number in range(8)]
+    env = schemas(database, names)
+    for name in names:
+        database.execute(f"CREATE TABLE {name}.orders ()")
+    env |= {"GATE_FAILURES_MAX": limit, "GATE_TARGETS_AT_ONCE": "1"}
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [8, 0, failed, 8 - failed, 0])
+    assert "more failed than GATE_FAILURES_MAX allows" in run.verdict["message"]
+
+
+def test_the_last_line_is_short_however_many_fail(
+    gate: Gate, database: Database
+) -> None:
+    """Below 2048 bytes, so that a pod's status shows it whole."""
+    names = [f"{number:02}{'x' * 55}" for number in range(30)]
+    env = schemas(database, names)
+    files = {"001_long.sql": "SELECT 1;\nSELECT missing FROM nowhere;"}
+    run = gate(database=database, migrations=files, env=env)
+    assert counts(run) == [30, 0, 30, 0, 0]
+    assert len(run.stdout.splitlines()[-1].encode()) < 2048
+    assert run.verdict["failed"][-1].endswith("more")
+
+
+def test_a_schema_that_is_not_there_is_not_made(gate: Gate, database: Database) -> None:
+    """A tenant that was dropped does not come back."""
+    env = schemas(database, ["a"])
+    env = {"GATE_TARGETS": f"schemas:{list_names(['a', 'gone'])}"}
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [2, 1, 1, 0, 0])
+    assert run.verdict["failed"] == ["gone: history"]
+    assert 'there is no schema "gone"' in run.verdict["message"]
+    query = "SELECT FROM pg_namespace WHERE nspname = 'gone'"
+    assert database.fetch(query) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "rule"),
+    [
+        ("SELECT NULL::text", "gives no name in row 1"),
+        ("SELECT 'a', 'b'", "does not give one column"),
+        ("SELECT repeat('x', 64)", "longer than 63 bytes in row 1"),
+        ("SELECT 1", "gives no name in row 1"),
+    ],
+)
+def test_a_list_that_can_be_none_closes_the_gate(
+    gate: Gate, database: Database, query: str, rule: str
+) -> None:
+    """Before anything is begun."""
+    run = gate(
+        database=database, migrations=FILES, env={"GATE_TARGETS": f"schemas:{query}"}
+    )
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    assert rule in run.verdict["message"]
+
+
+def test_a_name_that_is_listed_twice_is_one_target(
+    gate: Gate, database: Database
+) -> None:
+    """And a list of none opens, with a warning."""
+    schemas(database, ["a"])
+    env = {"GATE_TARGETS": "schemas:VALUES ('a'::text), ('a')"}
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
+    env = {"GATE_TARGETS": "schemas:SELECT 'a'::text WHERE false"}
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, run.verdict["warnings"]) == (0, ["fleet.empty"])
+
+
+def test_a_stop_ends_all_that_is_under_way(gate: Gate, database: Database) -> None:
+    """Within 5 s; the last line says how many are done and what was under way."""
+    env = schemas(database, [f"t{number}" for number in range(6)])
+    database.execute("CREATE TABLE t0.orders ()")
+    files = {"001_long.sql": "SELECT pg_sleep(60);"}
+    process = gate.start(
+        database=database, migrations=files, env=env | {"GATE_TARGETS_AT_ONCE": "3"}
+    )
+    process.wait_for("migration.started", count=3)
+    process.signal(signal.SIGTERM)
+    run = process.wait(timeout=5)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "interrupted")
+    assert counts(run) == [6, 0, 0, 6, 0]
+    assert "0 of 6 targets done, 6 left; at work: t0, t1, t2" in run.verdict["message"]
+    query = "SELECT FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND state = 'active'"
+    assert database.fetch(f"{query} AND pid <> pg_backend_pid()") == []
+
+
+def test_the_time_that_is_over_ends_all_of_it(gate: Gate, database: Database) -> None:
+    """GATE_TIMEOUT is of the whole run."""
+    env = schemas(database, ["a", "b"])
+    files = {"001_long.sql": "SELECT pg_sleep(60);"}
+    run = gate(database=database, migrations=files, env=env | {"GATE_TIMEOUT": "2s"})
+    assert (run.exit_code, run.verdict["reason"]) == (1, "deadline")
+    assert counts(run) == [2, 0, 0, 2, 0]
+
+
+def test_one_target_is_a_run_of_its_own(gate: Gate, database: Database) -> None:
+    """With GATE_TARGET, any command is about that one."""
+    env = schemas(database, ["a", "b"])
+    run = gate(database=database, migrations=FILES, env=env | {"GATE_TARGET": "b"})
+    assert (run.exit_code, run.verdict["applied_count"]) == (0, 2)
+    assert tables(database) == ["b"]
+    checked = gate(
+        "check", database=database, migrations=FILES, env=env | {"GATE_TARGET": "b"}
+    )
+    assert checked.exit_code == 0
