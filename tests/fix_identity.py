@@ -94,9 +94,27 @@ FAULTS: Mapping[str, Reply] = {
 }
 
 
+# What an answer may quote, and nobody may see.
+TOLD = "eyJhbGciOiJSUzI1NiJ9.secret_assertion-x" * 3
+TOLD_PARTS = ("eyJ", "secret_assertion")
+
+
 def as_json(told: Mapping[str, Any], status: int = 200) -> Reply:
     """Return an answer in JSON."""
     return Reply(status=status, body=json.dumps(told), headers=AS_JSON)
+
+
+def leaking(told: str) -> dict[str, Reply]:
+    """Return answers that quote a secret, as no provider should."""
+    error = {"error": "invalid_client", "error_description": f"wrong: {told}"}
+    return {
+        "in a refusal": as_json(error, 400),
+        "as its code": as_json({"error": told}, 403),
+        "in a fault": Reply(status=500, body=told),
+        "with a status of its own": Reply(status=418, body=told),
+        "as no token": as_json({"access_token": "", "note": told}),
+        "as an odd token": as_json({"access_token": [told], "expires_in": told}),
+    }
 
 
 class Endpoint:

@@ -326,7 +326,9 @@ SECRET_FILE: Final = Cause(
     own_pace=ANSWERED,
 )
 # Their errors are made where a token is asked for, and have the words and remedies.
-IDENTITY_AWAY: Final = Cause(kind="away", reason="identity_away", remedy="")
+IDENTITY_AWAY: Final = Cause(
+    kind="away", reason="identity_away", remedy="", own_pace=ANSWERED
+)
 IDENTITY_REFUSED: Final = Cause(kind="refused", reason="identity_refused", remedy="")
 CA_FILE_MISSING: Final = Cause(
     pattern=r"root certificate file \".*\" does not exist|could not read root "
