@@ -2,10 +2,13 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
-.PHONY: run test lint faults refusals parameters coverage bench lock image venv
+.PHONY: run rehearse test lint faults refusals parameters coverage bench lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
 	@.venv/bin/python -m dev.run
+
+rehearse: venv  ## what migrations/ would do, on an embedded database; ARGS="--from 004"
+	@.venv/bin/python -m dev.run rehearse $(ARGS)
 
 test: venv  ## the suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
 	@.venv/bin/python -m pytest -n 4 -m "not docker and not thorough and not helm" $(ARGS)

@@ -1,5 +1,5 @@
 """
-Apply migrations/ and show the status: what `make run` does.
+Apply migrations/ and show the status: what `make run` does; or `make rehearse`.
 
 Uses the configured database; when none is, an embedded one that is gone afterwards.
 Exits with the gate's code.
@@ -53,7 +53,7 @@ def provide_database(environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def main() -> int:
-    """Run `migrate`, then, when the gate opened, `status`."""
+    """Run the command that is given; without one, `migrate`, and then `status`."""
     gate = [sys.executable, str(ROOT / "entrypoint.py")]
     defaults = {
         "GATE_LOG_FORMAT": "console",
@@ -61,6 +61,8 @@ def main() -> int:
     }
     with ended_by_signals(), provide_database(os.environ) as database:
         environ = defaults | os.environ | database
+        if sys.argv[1:]:
+            return run_to_its_end([*gate, *sys.argv[1:]], environ)
         code = run_to_its_end([*gate, "migrate"], environ)
         return code or run_to_its_end([*gate, "status"], environ)
 

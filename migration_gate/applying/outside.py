@@ -10,7 +10,7 @@ so that no gate takes for applied what is half undone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -55,8 +55,9 @@ from migration_gate.execution.frame import (
     set_variables,
 )
 from migration_gate.execution.message import Message, Own, Task, single
+from migration_gate.execution.observer import Looks
 from migration_gate.execution.retry import retry_while_locked
-from migration_gate.execution.watch import Terms, Watch
+from migration_gate.execution.watch import Terms, Watch, no_looks
 from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script, digest_unit
@@ -351,11 +352,13 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     _declare(run, unit, intent)
     try:
         message = single(run.task, unit.statements)
-        terms = Terms(
-            blocks_queries=not waits_harmlessly(unit),
-            left=_left_by(run) if catalogue_tells(unit) else _ask(ASKED, version),
-        )
-        exchange(worker, message, run.watch, terms=terms)
+        with _watched(run, unit) as looks:
+            terms = Terms(
+                blocks_queries=not waits_harmlessly(unit),
+                left=_left_by(run) if catalogue_tells(unit) else _ask(ASKED, version),
+                looks=looks,
+            )
+            exchange(worker, message, run.watch, terms=terms)
         with worker.translated("ask whether the index is valid"):
             require_valid(worker.conn, run.task.script, unit, before)
     except (GateError, LocksNotFreeError) as error:
@@ -373,6 +376,15 @@ def _run_alone(run: _Run, unit: Unit) -> None:
     with _writing_progress(held, worker):
         held.conn.execute(finish_unit(worker.table, version, number))
     _forget_session(worker)
+
+
+def _watched(run: _Run, unit: Unit) -> AbstractContextManager[Looks]:
+    """Have the statement watched, where this is a rehearsal."""
+    observer = run.worker.observer
+    if observer is None:
+        return nullcontext(no_looks)
+    pid = run.worker.conn.info.backend_pid
+    return observer.watching(run.task, unit.statements[0], pid)
 
 
 def _declare(run: _Run, unit: Unit, intent: Progress) -> None:

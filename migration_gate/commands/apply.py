@@ -6,9 +6,10 @@ Loaded by a start that finds something pending, and by no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import MappingProxyType
+from typing import TypeAlias
 
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
@@ -39,7 +40,7 @@ from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
 from migration_gate.history.writing import require_replaceable
 from migration_gate.planning.phases import in_phase
-from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.planning.plan import Plan, Step, make_plan
 from migration_gate.report.errors import UnresolvedError
 from migration_gate.report.events import HANDED_OVER, NOT_ALTERED
 from migration_gate.report.log import Log
@@ -50,12 +51,16 @@ from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
 
 
-def take_turn_and_apply(
+ApplySteps: TypeAlias = Callable[[Applier, Sequence[Step]], None]
+
+
+def take_turn_and_apply(  # noqa: PLR0913, PLR0917  # what a run has found out so far
     settings: Settings,
     migrations: Sequence[Migration],
     session: Session,
     log: Log,
     tally: Tally,
+    apply_steps: ApplySteps | None = None,
 ) -> None:
     """Go through steps 4 to 7 of ``migrate``; raises what it does."""
 
@@ -77,7 +82,7 @@ def take_turn_and_apply(
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
             with failures_kept(held, plan.pending, tally, tally.applied):
-                apply_pending(plan, held, log, tally, variables)
+                apply_pending(plan, held, log, tally, variables, apply_steps)
 
 
 def _require_nothing_to_record(
@@ -97,8 +102,13 @@ def _require_nothing_to_record(
         raise HistoryMadeError(held.seen.name.table)
 
 
-def apply_pending(
-    plan: Plan, held: Session, log: Log, tally: Tally, variables: Mapping[str, str]
+def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
+    plan: Plan,
+    held: Session,
+    log: Log,
+    tally: Tally,
+    variables: Mapping[str, str],
+    apply_steps: ApplySteps | None = None,
 ) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
     require_none_half_undone(held, plan)
@@ -114,7 +124,8 @@ def apply_pending(
             require_replaceable(worker.table, worker.acting_role)
         watch = Watch(held, worker, log)
         settlement = Settlement(tally, log)
-        Applier(worker, held, shelf, watch, settlement, log).apply_all(plan.steps)
+        applier = Applier(worker, held, shelf, watch, settlement, log)
+        (apply_steps or Applier.apply_all)(applier, plan.steps)
 
 
 def require_none_half_undone(held: Session, plan: Plan) -> None:

@@ -127,6 +127,37 @@ def _take_answer(parser: ArgumentParser) -> None:
     )
 
 
+def _take_rehearsal(parser: ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json",
+        dest="form",
+        action="store_const",
+        const="json",
+        default="table",
+        help="answer a program",
+    )
+    form.add_argument(
+        "--markdown",
+        dest="form",
+        action="store_const",
+        const="markdown",
+        help="answer with what a pull request shows",
+    )
+    parser.add_argument(
+        "--from",
+        dest="first",
+        metavar="VERSION",
+        help="where pending begins elsewhere: what comes before is not told of",
+    )
+    parser.add_argument(
+        "--yes-it-is-disposable",
+        dest="is_disposable",
+        action="store_true",
+        help="rehearse though others are connected to the database",
+    )
+
+
 def _take_tool(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from",
@@ -208,6 +239,13 @@ COMMANDS: Final = {
         module="status",
         function="show_plan",
         arguments=_take_json,
+        answers=True,
+    ),
+    "rehearse": Command(
+        "apply what is pending to a disposable database; tell what it locked and read",
+        module="rehearse",
+        function="rehearse",
+        arguments=_take_rehearsal,
         answers=True,
     ),
     "resolve": Command(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from migration_gate.commands.steps import (
     agree,
@@ -39,6 +39,9 @@ from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.settings.settings import Settings
 
+
+if TYPE_CHECKING:
+    from migration_gate.commands.apply import ApplySteps
 
 LOSSES_MAX: Final = 3
 STARTS_ANEW: Final = (
@@ -75,14 +78,23 @@ def migrate(settings: Settings, log: Log, tally: Tally) -> None:
 
 
 def apply_all(
-    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+    settings: Settings,
+    migrations: Sequence[Migration],
+    log: Log,
+    tally: Tally,
+    apply_steps: ApplySteps | None = None,
 ) -> None:
-    """Go through steps 2 to 7 of ``migrate`` until all is done; raises what it does."""
+    """
+    Go through steps 2 to 7 of ``migrate`` until all is done; raises what it does.
+
+    Args:
+        apply_steps: How steps are applied, where it is not as ever.
+    """
     losses = 0
     while True:
         applied_before = len(tally.applied)
         try:
-            bring_up_to_date(settings, migrations, log, tally)
+            bring_up_to_date(settings, migrations, log, tally, apply_steps)
         except STARTS_ANEW as error:
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
@@ -92,7 +104,11 @@ def apply_all(
 
 
 def bring_up_to_date(
-    settings: Settings, migrations: Sequence[Migration], log: Log, tally: Tally
+    settings: Settings,
+    migrations: Sequence[Migration],
+    log: Log,
+    tally: Tally,
+    apply_steps: ApplySteps | None = None,
 ) -> None:
     """
     Go once through steps 2 to 7 of ``migrate``.
@@ -117,12 +133,12 @@ def bring_up_to_date(
             from migration_gate.commands.adopt import take_over
 
             if take_over(settings, migrations, session, log, tally) is not None:
-                return bring_up_to_date(settings, migrations, log, tally)
+                return bring_up_to_date(settings, migrations, log, tally, apply_steps)
         if settings.baseline is not None and not session.seen.history:
             from migration_gate.commands.baseline import take_baseline
 
             if take_baseline(settings, migrations, session, log, tally):
-                return bring_up_to_date(settings, migrations, log, tally)
+                return bring_up_to_date(settings, migrations, log, tally, apply_steps)
         plan = agree(settings, migrations, session)
         if tally.in_doubt:
             from migration_gate.applying.settlement import settle_doubts
@@ -132,7 +148,7 @@ def bring_up_to_date(
         if plan.pending:
             from migration_gate.commands.apply import take_turn_and_apply
 
-            take_turn_and_apply(settings, migrations, session, log, tally)
+            take_turn_and_apply(settings, migrations, session, log, tally, apply_steps)
     return None
 
 

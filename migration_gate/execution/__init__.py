@@ -5,7 +5,8 @@ One message to PostgreSQL on the connection that runs files. Never sees a plan.
 what a file runs under, and what clears up after it; ``compose`` puts the frame around a
 file's text; ``exchange`` sends a message and judges its answers; ``failure`` tells
 whose statement failed, and where; ``at_commit`` which statements a deferred check may
-be about; ``invalid`` finds what a cut build has left; ``watch`` is the run as the
-lock's connection sees it; ``stumble`` names the token of a syntax error; ``retry``
-tries again while locks are not free; ``ready`` makes the connection ready.
+be about; ``invalid`` finds what a cut build has left; ``observer`` is told what a
+rehearsed file did; ``watch`` is the run as the lock's connection sees it; ``stumble``
+names the token of a syntax error; ``retry`` tries again while locks are not free;
+``ready`` makes the connection ready.
 """

@@ -23,6 +23,7 @@ from migration_gate.execution.frame import (
 )
 from migration_gate.execution.invalid import require_valid
 from migration_gate.execution.message import Message, Own, Part, Task, part_end, single
+from migration_gate.execution.observer import with_questions
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.history.rows import (
     FINISH_UNDOING,
@@ -198,7 +199,11 @@ def to_messages(  # noqa: PLR0913  # the parts of a message, by name
         parts += restore(worker, group)
         if index == len(ends) - 1:
             parts += after
-        return single(task, [*_require_valid(worker, parts)])
+        parts = [*_require_valid(worker, parts)]
+        observer = worker.observer
+        return single(
+            task, parts if observer is None else [*with_questions(observer, parts)]
+        )
 
     return _Messages(len(ends), compose)
 

@@ -94,6 +94,8 @@ def exchange(
     """
     watch.start(message, terms=terms, on_migration=hooks.on_migration)
     course = _Course(message, watch, hooks)
+    if worker.observer is not None:
+        worker.observer.on_sent()
     with (
         awaiting(watch.describe, reports=False),
         halting(watch.halt),
@@ -122,6 +124,7 @@ class _Course:
         self.answered = 0
         self._message = message
         self._log = watch.log
+        self._observer = watch.worker.observer
         self._hooks = hooks
         self._index = 0
         self._share = message.shares[0]
@@ -134,6 +137,8 @@ class _Course:
         part = parts[self._share_answered]
         self.answered += 1
         self._share_answered += 1
+        if self._observer is not None:
+            self._observer.on_answer(self._share.task, part, answer)
         if isinstance(part, Own) and part.name == "finish":
             self._finish = answer.row
         if self._share_answered == len(parts):

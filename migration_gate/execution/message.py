@@ -32,6 +32,7 @@ OwnName = Literal[
     "setting",
     "mark",
     "valid",
+    "asked",
     "clean up",
     "trusted",
     "complete",

@@ -92,17 +92,24 @@ class Attempt:
         self.waiting_s = self.ask_at_s = 0.0
 
 
+def no_looks() -> float:
+    """Look never: nobody asks to."""
+    return math.inf
+
+
 class Terms(NamedTuple):
     """
     What holds for a message while it is under way.
 
     ``blocks_queries`` is False where nobody queues behind what waits for locks: it may
     then wait as long as it takes. ``left`` says what stays of the message when the run
-    is stopped; see ``Halt``.
+    is stopped; see ``Halt``. ``looks`` is what is called beside it: it says in how many
+    seconds again.
     """
 
     blocks_queries: bool = True
     left: str = ""
+    looks: Callable[[], float] = no_looks
 
 
 USUAL: Final = Terms()
@@ -131,7 +138,8 @@ class Watch:
         """Look when it is time to; return how long to wait before the next look."""
         if time.monotonic() >= self._ticked_s + self._interval_s():
             self._tick()
-        return self._ticked_s + self._interval_s() - time.monotonic()
+        left_s = self._ticked_s + self._interval_s() - time.monotonic()
+        return min(left_s, self.terms.looks())
 
     def describe(self) -> str:
         """Say what is waited for, as in "waiting to ..."."""

@@ -14,6 +14,7 @@ from psycopg import sql
 from migration_gate.connection.connect import LimitedConnection
 from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Own, OwnName
+from migration_gate.execution.observer import Observer
 from migration_gate.history.table import HistoryTable
 from migration_gate.settings.settings import Settings
 
@@ -29,6 +30,7 @@ class Worker:
     ``kept_settings`` are those that hold in this session against its defaults, which
     RESET ALL brings back.
     ``defaults`` is the hash of the defaults of role and database that it began with.
+    ``observer`` is told what files do, where this is a rehearsal.
     ``variables`` are the values that files may ask for, and ``redact`` takes them out
     of what PostgreSQL says.
     """
@@ -43,6 +45,7 @@ class Worker:
     kept_settings: Mapping[str, str]
     defaults: str
     is_pooled: bool
+    observer: Observer | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Callable[[Any], Any] = field(default=lambda said: said, repr=False)
 

@@ -137,7 +137,11 @@ class ForeignRow(NamedTuple):
 
 
 class Directives(NamedTuple):
-    """What a file's ``-- gate:`` comments ask for; None where they are silent."""
+    """
+    What a file's ``-- gate:`` comments ask for; None where they are silent.
+
+    ``accept`` are findings of a rehearsal, each with the reason why it may be.
+    """
 
     transaction: Literal["inside", "outside"] | None = None
     lock_timeout_s: float | None = None
@@ -146,6 +150,7 @@ class Directives(NamedTuple):
     after_deploy: bool = False
     no_placeholders: bool = False
     replaces: Replaced | None = None
+    accept: tuple[tuple[str, str], ...] = ()
 
 
 def version_to_key(version: str) -> str:
@@ -215,11 +220,12 @@ WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
 )
 KNOWN = (
     "no-transaction, transaction, one-way, after-deploy, no-placeholders, "
-    "lock-timeout=10s, "
-    "statement-timeout=1h, replaces 041_orders"
+    "lock-timeout=10s, statement-timeout=1h, replaces 041_orders, "
+    "accept rewrites-table and a reason"
 )
 AFTER_DEPLOY = "after-deploy"
 REPLACES = "replaces"
+ACCEPT = "accept"
 
 
 def parse_directives(
@@ -233,12 +239,16 @@ def parse_directives(
         comments: Line number, counted from 1, and text of each ``--`` comment.
     """
     found: dict[str, object] = {}
+    accepted: list[object] = []
     faults = []
     for line, comment in comments:
         match = re.fullmatch(DIRECTIVE, comment)
         if match is None:
             continue
         setting = _parse_directive(match[1].strip())
+        if isinstance(setting, tuple) and setting[0] == ACCEPT:
+            accepted.append(setting[1])
+            continue
         if isinstance(setting, str):
             problem, repeated = setting, False
         else:
@@ -250,6 +260,8 @@ def parse_directives(
         faults.append(
             FileFault(file=version, line=line, problem=problem, remedy=remedy)
         )
+    if accepted:
+        found[ACCEPT] = tuple(accepted)
     return Directives(**found), tuple(faults)  # type: ignore[arg-type]  # names and types are those of _parse_directive
 
 
@@ -261,6 +273,12 @@ def _parse_directive(text: str) -> tuple[str, object] | str:
     if word == REPLACES:
         replaced = parse_replaced(named.strip())
         return (REPLACES, replaced) if replaced else "names nothing that it replaces"
+    if word == ACCEPT:
+        return _parse_accepted(named)
+    return _parse_timeout(text)
+
+
+def _parse_timeout(text: str) -> tuple[str, object] | str:
     name, equals, value = (part.strip() for part in text.partition("="))
     if name not in TIMEOUTS:
         return "unknown directive"
@@ -270,3 +288,16 @@ def _parse_directive(text: str) -> tuple[str, object] | str:
         return name.replace("-", "_") + "_s", TIMEOUTS[name](value)
     except ValueError as broken:
         return f'value of directive "{name}" {broken}'
+
+
+def _parse_accepted(text: str) -> tuple[str, object] | str:
+    """Return a finding's name and why it may be, or what is wrong."""
+    from migration_gate.report.findings import FINDINGS, NAMES  # noqa: PLC0415  # for few
+
+    name, _, reason = text.strip().partition(" ")
+    reason = reason.strip(" \t-:")
+    if name not in FINDINGS:
+        return f"accepts what is no finding's name; the names are: {NAMES}"
+    if not reason:
+        return f'accepts "{name}" without a reason behind it'
+    return ACCEPT, (name, reason)

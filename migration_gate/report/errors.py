@@ -14,6 +14,7 @@ GateError                         closes the gate; has .reason, .hint and .field
 ├── MigrationFailedError          PostgreSQL refused a statement; has its place
 ├── UnresolvedError               an unfinished statement that only a person can judge
 ├── IncompleteError               check, status: not everything is applied
+├── RehearsalError                a rehearsal may not be, or found what is refused
 └── StoppedError                  ended from outside; has the place that it was at
     ├── DeadlineError             GATE_TIMEOUT is over
     └── GateInterruptedError      a signal ended the run
@@ -316,6 +317,12 @@ class IncompleteError(GateError):
     """Not every migration shipped here is applied."""
 
     reason = "incomplete"
+
+
+class RehearsalError(GateError):
+    """A rehearsal may not be here, or has found what GATE_REHEARSE_REFUSE names."""
+
+    reason = "rehearsal"
 
 
 class StoppedError(GateError):

@@ -173,6 +173,8 @@ class Settings(NamedTuple):
     targets_at_once: int
     canaries: int
     failures_max: FailuresMax
+    rehearse_refuse: tuple[str, ...]
+    rehearse_sizes: DatabaseSettings | None
     log_format: LogFormat
     log_level: LogLevel
     log_detail: LogDetail
@@ -320,6 +322,31 @@ def _parse_failures_max(text: str) -> FailuresMax:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?%|[0-9]{1,9}", word):
         raise ValueError("is not all, a number or a percentage")
     return FailuresMax(float(word.removesuffix("%")), word.endswith("%"))
+
+
+def _parse_findings(text: str) -> tuple[str, ...]:
+    """Take none, or names of findings between commas."""
+    if text == "none":
+        return ()
+    from migration_gate.report.findings import (  # noqa: PLC0415  # for few
+        FINDINGS,
+        NAMES,
+    )
+
+    names = tuple(name.strip() for name in text.split(","))
+    if not FINDINGS.keys() >= set(names):
+        raise ValueError(f"names what is no finding; the names are: {NAMES}")
+    return names
+
+
+def _parse_database(text: str) -> DatabaseSettings | None:
+    """Take none, or another database as DATABASE_URL would name it."""
+    if text == "none":
+        return None
+    database, faults = database_settings({"DATABASE_URL": text})
+    for fault in faults:
+        raise ValueError(fault.rule)
+    return database
 
 
 def _choice(*words: T) -> Callable[[str], T]:
@@ -499,6 +526,18 @@ SETTINGS: Final = (
         "all",
         _parse_failures_max,
         "how many targets may fail before no new one is begun: all, 3 or 5%",
+    ),
+    Setting(
+        "GATE_REHEARSE_REFUSE",
+        "none",
+        _parse_findings,
+        "findings that close a rehearsal, between commas",
+    ),
+    Setting(
+        "GATE_REHEARSE_SIZES",
+        "none",
+        _parse_database,
+        "the real database, whose sizes a rehearsal reads and nothing else",
     ),
     Setting(
         "GATE_LOG_FORMAT",

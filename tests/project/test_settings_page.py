@@ -86,10 +86,11 @@ def test_the_parameters_of_other_programs_are_those_of_the_code() -> None:
 
 def read_usage(command: str) -> tuple[set[str], list[str]]:
     """Return the flags and the operands that a command's help shows."""
-    (usage,) = re.findall(r"usage: \S+ (.*)", describe([command]))
+    shown, _, _ = describe([command]).partition("\n\n")
+    (usage,) = re.findall(r"usage: \S+ (.*)", " ".join(shown.split()))
     words = re.findall(r"[\w-]+", usage.replace("[-h]", ""))[1:]
     flags = {word for word in words if word.startswith("--")}
-    return flags, [word for word in words if word.isupper()]
+    return flags, list(dict.fromkeys(word for word in words if word.isupper()))
 
 
 def test_the_commands_are_those_of_the_code() -> None:

@@ -382,7 +382,7 @@ def test_a_closed_gate_says_so_in_one_plain_line_on_stderr(gate: Gate) -> None:
     assert run.exit_code == 1
     assert run.stderr == (
         "migration-gate: closed: unknown command, which is the first argument. The "
-        "commands are: migrate, check, wait, status, plan, resolve, rollback, adopt, "
-        "baseline, new.\n"
+        "commands are: migrate, check, wait, status, plan, rehearse, resolve, "
+        "rollback, adopt, baseline, new.\n"
     )
     assert json.loads(run.termination_log)["reason"] == "settings"

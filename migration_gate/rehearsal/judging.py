@@ -1,0 +1,166 @@
+"""
+Findings: of what was seen, and of what the text says. Pure.
+
+Quiet about what is nobody's: tables that were made in the same run, and locks that are
+held for a moment. What works as long as the table is large, is judged as if it were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from migration_gate.rehearsal.estimate import Weigh
+from migration_gate.rehearsal.facts import (
+    READS_WAIT,
+    Done,
+    Finding,
+    Touched,
+    Transaction,
+)
+
+
+# Shorter than that, a lock is taken for one of a moment.
+MOMENT_MS: Final = 100.0
+# What reads or changes rows as its purpose: that is no validation.
+READING: Final = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "MERGE", "SELECT", "COPY", "SELECT INTO"}
+)
+# What the words say, and only what was seen can confirm.
+CONFIRMED: Final = frozenset(
+    {
+        "index-not-concurrent",
+        "not-null-without-check",
+        "constraint-validated-at-once",
+        "volatile-default",
+    }
+)
+
+
+# What only follows, and from what: the rest are causes.
+BY_DEPTH: Final = (
+    frozenset({"blocks-reads", "blocks-writes"}),
+    frozenset({"rewrites-table", "scans-table", "long-transaction"}),
+)
+
+
+def judge(
+    transaction: Transaction, weigh: Weigh
+) -> Iterator[tuple[Done, tuple[Finding, ...]]]:
+    """
+    Yield each statement with its findings, those that the file accepts marked.
+
+    Args:
+        weigh: Tells how long a relation keeps a statement busy where it is large.
+    """
+    for index, done in enumerate(transaction.done):
+        later = transaction.done[index + 1 :]
+        found = tuple(dict.fromkeys(_find(done, later, transaction.ended_s, weigh)))
+        yield done, tuple(_accept(found, dict(transaction.accepted)))
+
+
+def depth(name: str) -> int:
+    """Return how near a finding is to the cause: 0 for what follows from others."""
+    return next((at for at, names in enumerate(BY_DEPTH) if name in names), 2)
+
+
+def _accept(found: Sequence[Finding], accepted: Mapping[str, str]) -> Iterator[Finding]:
+    """Mark what is accepted, and what follows from it for the same relation."""
+    for finding in found:
+        reasons = [
+            accepted[other.name]
+            for other in found
+            if other.name in accepted
+            and other.relation == finding.relation
+            and (other == finding or depth(other.name) > depth(finding.name))
+        ]
+        yield finding._replace(accepted=reasons[0] if reasons else None)
+
+
+def window_ms(done: Done, ended_s: float | None) -> float:
+    """Return for how long locks were kept that a statement took, at most."""
+    if done.is_alone or ended_s is None:
+        return done.duration_ms
+    return max(done.duration_ms, round((ended_s - done.started_s) * 1000, 3))
+
+
+def _find(
+    done: Done, later: Sequence[Done], ended_s: float | None, weigh: Weigh
+) -> Iterator[Finding]:
+    yield from _find_locks(done, later, ended_s, weigh)
+    for touched in done.touched:
+        if takes_long(touched, weigh):
+            yield from _find_work(done, touched)
+    yield from _find_said(done)
+
+
+def _find_locks(
+    done: Done, later: Sequence[Done], ended_s: float | None, weigh: Weigh
+) -> Iterator[Finding]:
+    window = window_ms(done, ended_s)
+    works = is_long(done, weigh)
+    for touched in done.touched:
+        if not touched.waits:
+            continue
+        name = touched.relation.full_name
+        if works:
+            what = "reads" if touched.mode == READS_WAIT else "writes"
+            yield Finding(f"blocks-{what}", name)
+            continue
+        slow = next((other for other in later if is_long(other, weigh)), None)
+        if slow is not None:
+            detail = f"line {slow.line} works while it is locked"
+            yield Finding("long-transaction", name, detail)
+        elif window - done.duration_ms >= MOMENT_MS:
+            yield Finding("long-transaction", name)
+
+
+def is_long(done: Done, weigh: Weigh) -> bool:
+    """Tell whether a statement takes its time, here or where tables are large."""
+    works = any(takes_long(touched, weigh) for touched in done.touched)
+    return works or done.duration_ms >= MOMENT_MS
+
+
+def takes_long(touched: Touched, weigh: Weigh) -> bool:
+    """Tell whether a relation keeps a statement busy; one of unknown size may."""
+    weight_ms = weigh(touched)
+    return touched.works and (weight_ms is None or weight_ms >= MOMENT_MS)
+
+
+def _find_work(done: Done, touched: Touched) -> Iterator[Finding]:
+    name = touched.relation.full_name
+    says = {said.name for said in done.says}
+    is_table = touched.relation.kind != "m"
+    if touched.is_rewritten and is_table and "truncates-table" not in says:
+        yield Finding("rewrites-table", name)
+        if "volatile-default" in says:
+            yield Finding("volatile-default", name)
+    elif touched.built and touched.is_locked:
+        yield Finding("index-not-concurrent", name)
+    elif touched.is_scanned and touched.is_locked and done.command not in READING:
+        yield Finding("scans-table", name)
+    if touched.is_scanned and touched.is_locked and not touched.is_rewritten:
+        for confirmed in ("not-null-without-check", "constraint-validated-at-once"):
+            if confirmed in says:
+                yield Finding(confirmed, name)
+
+
+def _find_said(done: Done) -> Iterator[Finding]:
+    """Find what the words say, where they are about a table that somebody uses."""
+    for said in done.says:
+        if said.name in CONFIRMED or said.name == "validates":
+            continue
+        relation = _relation_of(done, said.table)
+        if relation is not None:
+            yield Finding(said.name, relation)
+
+
+def _relation_of(done: Done, table: tuple[str | None, str] | None) -> str | None:
+    names = [touched.relation for touched in done.touched]
+    if table is None:
+        return names[0].full_name if names else None
+    schema, name = table
+    for relation in names:
+        if relation.name == name and schema in {None, relation.schema}:
+            return relation.full_name
+    return None

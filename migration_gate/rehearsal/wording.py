@@ -1,0 +1,244 @@
+"""
+What the text of a statement tells by itself: what it drops, renames, sets. Pure.
+
+What depends on what is there (whether a default is volatile, whether a type change
+rewrites) is told as far as the words go; a rehearsal knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice, pairwise
+from typing import Final
+
+from migration_gate.files.script import Script
+from migration_gate.rehearsal.facts import Said
+from migration_gate.statements import (
+    Content,
+    ScriptError,
+    Statement,
+    created_index,
+    iter_forms,
+    tables_written,
+)
+from migration_gate.statements.names import TokenReader
+
+
+FORMS_READ: Final = 2000  # of a statement: ALTER TABLE with hundreds of actions
+STARTS: Final = frozenset(
+    {b"alter", b"create", b"drop", b"truncate", b"update", b"delete"}
+)
+# Functions that PostgreSQL and its usual extensions mark volatile.
+VOLATILE: Final = frozenset(
+    {
+        b"random",
+        b"clock_timestamp",
+        b"timeofday",
+        b"gen_random_uuid",
+        b"uuidv4",
+        b"uuidv7",
+        b"uuid_generate_v1",
+        b"uuid_generate_v4",
+        b"nextval",
+        b"gen_random_bytes",
+    }
+)
+SERIALS: Final = frozenset(
+    {b"serial", b"bigserial", b"smallserial", b"serial2", b"serial4", b"serial8"}
+)
+RENAMED: Final = ("table", "view", "materialized view", "foreign table", "sequence")
+Table = tuple[str | None, str]
+
+
+def read_statement(content: Content, statement: Statement) -> Iterator[Said]:
+    """Yield what a statement's text tells, in the order of its words."""
+    if statement.tokens[:1] and statement.tokens[0] in STARTS:
+        tokens = tuple(_tokens(content, statement))
+        yield from _read(TokenReader(tokens), statement)
+
+
+def read_scripts(scripts: Iterable[Script]) -> Iterator[tuple[Script, Statement, Said]]:
+    """
+    Yield what the texts of pending files tell of tables that none of them makes.
+
+    Yields also nothing of SET NOT NULL where a constraint of that table is validated
+    before it: a CHECK may prove it.
+    """
+    made: set[str] = set()
+    validated: set[str] = set()
+    for script in scripts:
+        for unit in script.units:
+            for statement in unit.statements:
+                for said in read_statement(script.content, statement):
+                    if said.name == VALIDATED:
+                        validated.add(_name(said.table))
+                    elif _name(said.table) not in made and not (
+                        said.name == "not-null-without-check"
+                        and _name(said.table) in validated
+                    ):
+                        yield script, statement, said
+                made |= {name for _, name in tables_written_anew(statement)}
+
+
+VALIDATED: Final = "validates"  # no finding: what makes others none
+
+
+def tables_written_anew(statement: Statement) -> tuple[Table, ...]:
+    """Return the table that CREATE TABLE or CREATE MATERIALIZED VIEW makes."""
+    reader = TokenReader(statement.tokens)
+    if reader.take_words("create materialized view"):
+        reader.take_words("if not exists")
+        table = reader.take_table()
+        return (table,) if table else ()
+    is_create = statement.tokens[:1] == (b"create",)
+    temporary = {b"temp", b"temporary"}.intersection(statement.tokens[1:3])
+    if is_create and temporary:
+        rest = tuple(t for t in statement.tokens if t not in temporary)
+        return tables_written(statement._replace(tokens=rest))
+    return tables_written(statement) if is_create else ()
+
+
+def _name(table: Table | None) -> str:
+    return "" if table is None else table[1]
+
+
+def _tokens(content: Content, statement: Statement) -> Iterator[bytes]:
+    with suppress(ScriptError):
+        forms = iter_forms(content, statement.first)
+        for start, end, is_word in islice(forms, FORMS_READ):
+            if start >= statement.end:
+                return
+            token = bytes(content[start:end])
+            if token == b";":
+                return
+            yield token.lower() if is_word else token
+
+
+def _read(reader: TokenReader, statement: Statement) -> Iterator[Said]:
+    if reader.take_any("update", "delete from"):
+        yield from _read_change(reader)
+    elif reader.take_words("truncate"):
+        reader.take_words("table")
+        reader.take_words("only")
+        yield Said("truncates-table", reader.take_table())
+    elif reader.take_any("drop table", "drop materialized view", "drop foreign table"):
+        reader.take_words("if exists")
+        yield from (Said("drops-table", table) for table in _tables(reader))
+    elif reader.take_words("alter"):
+        yield from _read_alter(reader)
+    else:
+        created = created_index(statement)
+        if created is not None and b"concurrently" not in statement.tokens[:4]:
+            table = (created.schema, created.table) if created.table else None
+            yield Said("index-not-concurrent", table)
+
+
+def _tables(reader: TokenReader) -> Iterator[Table]:
+    while table := reader.take_table():
+        yield table
+        if not reader.take_words(","):
+            return
+
+
+def _read_change(reader: TokenReader) -> Iterator[Said]:
+    """UPDATE or DELETE without WHERE."""
+    reader.take_words("only")
+    table = reader.take_table()
+    depth = 0
+    while token := reader.take():
+        depth += (token == b"(") - (token == b")")
+        if depth == 0 and token == b"where":
+            return
+    yield Said("changes-all-rows", table)
+
+
+def _read_alter(reader: TokenReader) -> Iterator[Said]:
+    if reader.take_words("type"):
+        yield from _read_type(reader)
+        return
+    is_table = reader.take_any(*RENAMED)
+    if not is_table:
+        return
+    reader.take_words("if exists")
+    reader.take_words("only")
+    table = reader.take_table()
+    reader.take_words("*")
+    if reader.take_words("rename"):
+        if not reader.take_words("constraint"):
+            yield Said("renames", table)
+        return
+    if reader.take_words("set schema"):
+        yield Said("renames", table)
+        return
+    for action in _actions(reader.rest()):
+        yield from _read_action(action, table)
+
+
+def _read_type(reader: TokenReader) -> Iterator[Said]:
+    name = reader.take_table()
+    if reader.take_any("rename value", "rename attribute", "rename to", "set schema"):
+        yield Said("renames", name)
+
+
+def _actions(tokens: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Yield the actions of ALTER TABLE: what stands between commas of no list."""
+    action: list[bytes] = []
+    depth = 0
+    for token in tokens:
+        depth += (token in {b"(", b"["}) - (token in {b")", b"]"})
+        if token == b"," and depth == 0:
+            yield tuple(action)
+            action.clear()
+        else:
+            action.append(token)
+    yield tuple(action)
+
+
+def _read_action(action: tuple[bytes, ...], table: Table | None) -> Iterator[Said]:
+    reader = TokenReader(action)
+    if reader.take_words("drop"):
+        if not reader.take_any("constraint", "expression", "identity"):
+            yield Said("drops-column", table)
+    elif reader.take_words("validate constraint"):
+        yield Said(VALIDATED, table)
+    elif reader.take_words("alter"):
+        reader.take_words("column")
+        reader.take_name()
+        if reader.take_words("set not null"):
+            yield Said("not-null-without-check", table)
+        elif reader.take_any("type", "set data type"):
+            yield Said("changes-type", table)
+    elif reader.take_words("add"):
+        yield from _read_addition(reader, table)
+
+
+CONSTRAINTS: Final = frozenset(
+    {b"check", b"unique", b"primary", b"exclude", b"foreign", b"constraint", b"not"}
+)
+
+
+def _read_addition(reader: TokenReader, table: Table | None) -> Iterator[Said]:
+    is_named = reader.take_words("constraint")
+    if is_named:
+        reader.take_name()
+    rest = reader.rest()
+    if is_named or (rest[:1] and rest[0] in CONSTRAINTS):
+        yield from _read_constraint(rest, table)
+        return
+    has_default = b"default" in rest or b"generated" in rest
+    calls = {name for name, paren in pairwise(rest) if paren == b"("}
+    is_made = has_default and (VOLATILE & calls or {b"stored", b"identity"} & {*rest})
+    if is_made or SERIALS & {*rest}:
+        yield Said("volatile-default", table)
+
+
+def _read_constraint(rest: tuple[bytes, ...], table: Table | None) -> Iterator[Said]:
+    if rest[0] in {b"check", b"foreign"} and rest[-2:] != (b"not", b"valid"):
+        yield Said("constraint-validated-at-once", table)
+    elif (rest[0] in {b"unique", b"primary"} and b"using" not in rest) or rest[
+        0
+    ] == b"exclude":
+        yield Said("index-not-concurrent", table)
+    elif rest[:2] == (b"not", b"null") and rest[-2:] != (b"not", b"valid"):
+        yield Said("not-null-without-check", table)
