@@ -283,6 +283,9 @@ def mint(encrypted_database: Database) -> Mint:
     """Return what issues tokens for a role that may make its own tables."""
     role = encrypted_database.role("identity")
     encrypted_database.execute(f"GRANT ALL ON SCHEMA public TO {role.user}")
+    encrypted_database.execute(
+        f"GRANT CREATE ON DATABASE {encrypted_database.name} TO {role.user}"
+    )
     return Mint(role=role)
 
 

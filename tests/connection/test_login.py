@@ -321,6 +321,20 @@ def test_a_token_that_expires_while_a_lock_is_waited_for_is_replaced(
     assert len(mint.issued) == before + 1
 
 
+def test_a_fleet_asks_for_one_token(
+    gate: Gate, mint: Mint, endpoints: Endpoints
+) -> None:
+    """Its targets are beside each other, and all of them are on one server."""
+    names = [f"tenant_{number}" for number in range(8)]
+    for name in names:
+        mint.role.execute(f"CREATE SCHEMA {name}")
+    listed = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenant%'"
+    environ = container_app(mint, endpoints(app_service(mint)))
+    run = gate(env={**environ, "GATE_TARGETS": f"schemas:{listed}"}, migrations=FILES)
+    assert (run.exit_code, run.verdict["done_count"]) == (0, len(names)), run.output
+    assert len(mint.issued) == 1
+
+
 def test_a_connection_that_is_lost_in_the_middle_of_a_run_gets_a_new_token(
     gate: Gate, mint: Mint, endpoints: Endpoints, encrypted_database: Database
 ) -> None:

@@ -13,9 +13,11 @@ import os
 import threading
 import time
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from migration_gate.connection.login.answers import (
     NoTokenError,
@@ -68,10 +70,12 @@ PROVIDERS: Final[Mapping[Login, Provider]] = MappingProxyType(
 
 Key = tuple[Login, str, str, str]
 _tokens: dict[Key, Token] = {}
+_asking: Final = threading.Lock()
 
 
+@cache
 def require_sdk(login: Login) -> None:
-    """Load what asks for tokens. Raises SettingsError where the image lacks it."""
+    """Load what asks for tokens, once. Raises SettingsError where it is not here."""
     if login == "password":
         return
     provider = PROVIDERS[login]
@@ -106,13 +110,25 @@ def add_token(
     """
     if login == "password":
         return dict(server)
-    key, now = _key(login, server), time.monotonic()
-    token = _tokens.get(key)
-    if token is None or token.expires_s - now < GOOD_FOR_S:
-        left_s = ANSWER_TIMEOUT_S if until_s is None else until_s - now
-        timeout_s = max(min(left_s, ANSWER_TIMEOUT_S), ANSWER_TIMEOUT_MIN_S)
-        token = _tokens[key] = _ask(login, server, timeout_s)
+    left_s = ANSWER_TIMEOUT_S if until_s is None else until_s - time.monotonic()
+    timeout_s = max(min(left_s, ANSWER_TIMEOUT_S), ANSWER_TIMEOUT_MIN_S)
+    key = _key(login, server)
+    with _alone(login, timeout_s):
+        token = _tokens.get(key)
+        if token is None or token.expires_s - time.monotonic() < GOOD_FOR_S:
+            token = _tokens[key] = _ask(login, server, timeout_s)
     return {**server, "password": token.text}
+
+
+@contextmanager
+def _alone(login: Login, timeout_s: float) -> Iterator[None]:
+    """Let targets of a fleet ask one after the other: what one gets serves the next."""
+    if not _asking.acquire(timeout=timeout_s):
+        raise not_answered(_load(login).asked(), "others wait for it too")
+    try:
+        yield
+    finally:
+        _asking.release()
 
 
 def forget_token(login: Login, server: Mapping[str, str]) -> None:
@@ -130,10 +146,14 @@ def _key(login: Login, server: Mapping[str, str]) -> Key:
     )
 
 
+def _load(login: Login) -> Any:  # noqa: ANN401  # one of the three beside this
+    name = f"migration_gate.connection.login.{PROVIDERS[login].module}"
+    return importlib.import_module(name)
+
+
 def _ask(login: Login, server: Mapping[str, str], timeout_s: float) -> Token:
     require_sdk(login)
-    name = f"migration_gate.connection.login.{PROVIDERS[login].module}"
-    provider = importlib.import_module(name)
+    provider = _load(login)
     with awaiting(lambda: f"get a token of {login}"):
         token = _ask_apart(lambda: provider.fetch(server, timeout_s), timeout_s)
     if token is None:
