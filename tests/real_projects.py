@@ -3,12 +3,17 @@ Run real projects' folders by the gate and by psql, and compare what they leave.
 
 `python -m tests.real_projects FOLDER...` takes folders of migrations, each as its
 project ships it. Each folder goes through parsing, through the gate, and file by file
-through psql, on an embedded server, and pg_dump says whether the two schemas are equal.
-Of a file with both directions psql gets what the gate takes for the part that goes up.
+through psql, and pg_dump says whether the two schemas are equal. Of a file with both
+directions psql gets what the gate takes for the part that goes up.
+
+The server is an embedded one, unless `--server DSN` names one that has the extensions
+which a project asks for; `--before FILE` is SQL that stands in for what is not there at
+all, such as the roles and schemas of a provider.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -17,6 +22,7 @@ import sys
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,6 +30,7 @@ from typing import Final
 import psycopg
 
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from dev.postgres import Server, tool, tools_environ
 from migration_gate.files.folder import read_folder, read_scripts
@@ -36,6 +43,16 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HISTORY: Final = HistoryTableName(schema="public", table="schema_migrations")
 SHOWN: Final = 8
 TIMEOUT_S: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A server, and how a superuser of it logs in."""
+
+    host: str
+    port: str
+    user: str
+    password: str
 
 
 @dataclass(slots=True)
@@ -83,7 +100,7 @@ def up_parts(folder: Path, migrations: tuple[Migration, ...]) -> Iterator[bytes]
         yield script.content[:]
 
 
-def run_psql(server: Server, database: str, texts: Iterator[bytes]) -> str:
+def run_psql(server: Place, database: str, texts: Iterator[bytes]) -> str:
     """Run each text by a psql of its own, which stops at its first error."""
     for number, text in enumerate(texts, start=1):
         done = subprocess.run(
@@ -99,7 +116,7 @@ def run_psql(server: Server, database: str, texts: Iterator[bytes]) -> str:
     return "opened"
 
 
-def run_gate(server: Server, database: str, folder: Path) -> str:
+def run_gate(server: Place, database: str, folder: Path) -> str:
     """Run the gate as a process, and return what its last line says."""
     environ = environ_of(server)
     done = subprocess.run(
@@ -125,7 +142,7 @@ def run_gate(server: Server, database: str, folder: Path) -> str:
     return f"closed: {verdict['error_message'][:300]}"
 
 
-def dump(server: Server, database: str) -> str:
+def dump(server: Place, database: str) -> str:
     """Return the schema of a database, without the key that each dump makes anew."""
     done = subprocess.run(
         [
@@ -140,7 +157,7 @@ def dump(server: Server, database: str) -> str:
     return re.sub(r"^\\(un)?restrict \w+$", "", done.stdout, flags=re.MULTILINE)
 
 
-def environ_of(server: Server) -> dict[str, str]:
+def environ_of(server: Place) -> dict[str, str]:
     """Return the environment by which programs reach the server."""
     return {
         **tools_environ(),
@@ -151,8 +168,8 @@ def environ_of(server: Server) -> dict[str, str]:
     }
 
 
-def make_database(server: Server, name: str) -> str:
-    """Make an empty database."""
+def make_database(server: Place, name: str, before: str) -> str:
+    """Make a database, empty but for what is run before."""
     with psycopg.connect(
         host=server.host,
         port=server.port,
@@ -163,17 +180,20 @@ def make_database(server: Server, name: str) -> str:
     ) as conn:
         made = sql.SQL("CREATE DATABASE {} TEMPLATE template0")
         conn.execute(made.format(sql.Identifier(name)))
+    if before:
+        said = run_psql(server, name, iter([before.encode()]))
+        assert said == "opened", said
     return name
 
 
-def compare(server: Server, folder: Path) -> Outcome:
+def compare(server: Place, folder: Path, before: str = "") -> Outcome:
     """Take one folder through parsing, the gate and psql."""
     outcome = Outcome(folder.name)
     migrations = parse(folder, outcome)
     if outcome.faults or not migrations:
         return outcome
-    by_gate = make_database(server, f"gate_{folder.name}")
-    by_psql = make_database(server, f"psql_{folder.name}")
+    by_gate = make_database(server, f"gate_{folder.name}", before)
+    by_psql = make_database(server, f"psql_{folder.name}", before)
     outcome.gate = run_gate(server, by_gate, folder)
     outcome.psql = run_psql(server, by_psql, up_parts(folder, migrations))
     if outcome.gate == outcome.psql == "opened":
@@ -181,11 +201,38 @@ def compare(server: Server, folder: Path) -> Outcome:
     return outcome
 
 
-def main(folders: list[Path]) -> None:
-    """Print a line for each folder, and what was refused."""
+@contextmanager
+def reached(dsn: str | None) -> Iterator[Place]:
+    """Reach the server that is named, or start one."""
+    if dsn is not None:
+        said = conninfo_to_dict(dsn)
+        yield Place(
+            host=str(said["host"]),
+            port=str(said.get("port") or "5432"),
+            user=str(said["user"]),
+            password=str(said.get("password") or ""),
+        )
+        return
     with Server("real-projects") as server:
-        for folder in folders:
-            outcome = compare(server, folder)
+        yield Place(
+            host=server.host,
+            port=str(server.port),
+            user=server.user,
+            password=server.password,
+        )
+
+
+def main() -> None:
+    """Print a line for each folder, and what was refused."""
+    parser = argparse.ArgumentParser(prog="real_projects", description=__doc__)
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
+    parser.add_argument("--server", metavar="DSN", help="a superuser's")
+    parser.add_argument("--before", metavar="FILE", type=Path, help="SQL to run first")
+    asked = parser.parse_args()
+    before = asked.before.read_text("utf-8") if asked.before else ""
+    with reached(asked.server) as server:
+        for folder in asked.folders:
+            outcome = compare(server, folder, before)
             print(outcome)  # noqa: T201 - a report for a person
             problems = Counter(fault.problem for fault in outcome.faults)
             first = {f.problem: f for f in reversed(outcome.faults)}
@@ -194,4 +241,4 @@ def main(folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    main()
