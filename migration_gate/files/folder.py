@@ -14,7 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from migration_gate.files.listing import list_entries, read_entries
+from migration_gate.files.listing import (
+    JOURNAL,
+    Entries,
+    list_entries,
+    read_entries,
+)
 from migration_gate.files.migration import (
     AFTER_DEPLOY,
     Migration,
@@ -44,7 +49,8 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
     """
     Read the name and checksum of every migration in a folder, or in several.
 
-    Returns them sorted by number, then by name in byte order. Reads only.
+    Returns them sorted by number, then by name in byte order; Drizzle's as its journal
+    has them. Reads only.
 
     Raises:
         MigrationFilesError: The folder does not exist, is empty, or has something
@@ -53,6 +59,7 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
     entries = list_entries(folder)
     faults = read_entries(entries, folder, allow_empty=allow_empty)
     migrations = []
+    ranks = _find_ranks(entries)
     for path, (version, said, is_outside) in entries.files.items():
         if said.kind != "up":
             continue
@@ -80,12 +87,21 @@ def read_folder(folder: str | Path, *, allow_empty: bool) -> tuple[Migration, ..
                 is_outside=is_outside,
                 replaces=replaces,
                 is_after=is_after,
+                rank=ranks.get(path, ()),
             )
         )
     faults += _find_misplaced(migrations)
     if faults:
         raise MigrationFilesError(faults)
     return tuple(sorted(migrations, key=lambda migration: migration.order))
+
+
+def _find_ranks(entries: Entries) -> Mapping[str, Number]:
+    if not any(path.endswith(JOURNAL) for path in entries.files):
+        return {}
+    from migration_gate.files.journal import find_ranks
+
+    return find_ranks(entries)
 
 
 def _is_after(content: Content) -> bool:

@@ -243,13 +243,15 @@ def read_entries(
     faults += _find_duplicates(ups)
     for path in entries.files:
         if path.endswith(JOURNAL):
-            faults += _require_journal(entries, path, ups)
+            from migration_gate.files.journal import require_files
+
+            faults += require_files(entries, path, ups)
     return faults
 
 
 def _find_kind(entries: Entries, kind: str) -> list[FileFault]:
     return [
-        FileFault(file=_shown(path), problem=said.problem, remedy=said.remedy)
+        FileFault(file=shown(path), problem=said.problem, remedy=said.remedy)
         for path, (_, said, _) in entries.files.items()
         if said.kind == kind
     ]
@@ -280,56 +282,11 @@ def _find_duplicates(ups: Mapping[str, Entry]) -> Iterator[FileFault]:
             is_same = ups[other].version == version
             where = "in another folder" if is_same else "in another spelling"
             yield FileFault(
-                file=_shown(path),
+                file=shown(path),
                 problem=f'the same migration as "{other}" {where}',
                 remedy="Keep the one whose text was applied; where both are needed, "
                 "give the newer one the next free number.",
             )
-
-
-def _require_journal(
-    entries: Entries, path: str, ups: Mapping[str, Entry]
-) -> list[FileFault]:
-    """
-    Hold a folder's files to Drizzle's journal, by which Drizzle goes.
-
-    drizzle-orm/src/migrator.ts: readMigrationFiles.
-    """
-    import json
-
-    start = path.removesuffix(JOURNAL)
-    here = [p for p in ups if p.startswith(start) and "/" not in p.removeprefix(start)]
-    here.sort(key=lambda each: (ups[each].said.number, each.encode()))
-    try:
-        journal = json.loads(Path(entries.folder, path).read_text("utf-8"))
-        named = [f"{start}{entry['tag']}.sql" for entry in journal["entries"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        problem = "cannot be read as Drizzle's journal"
-        return [FileFault(file=path, problem=problem, remedy="Restore it.")]
-    faults = [
-        FileFault(
-            file=_shown(each),
-            problem="not in Drizzle's journal, so Drizzle leaves it out",
-            remedy=f"Add it to {path}, or take it away. {IGNORE}",
-        )
-        for each in here
-        if each not in named
-    ]
-    faults += [
-        FileFault(
-            file=_shown(each),
-            problem="in Drizzle's journal, and not in the folder",
-            remedy=f"Restore the file, or take it out of {path}.",
-        )
-        for each in named
-        if each not in here
-    ]
-    for each, other in zip(here, named, strict=False):
-        if not faults and each != other:
-            problem = f'before "{other}" by name, and after it in Drizzle\'s journal'
-            remedy = "Rename the files, in the journal too, so that both agree."
-            faults.append(FileFault(file=_shown(each), problem=problem, remedy=remedy))
-    return faults
 
 
 def _find_lone_ways_back(
@@ -344,14 +301,15 @@ def _find_lone_ways_back(
             continue
         if said.number not in bases or said.base not in {"", *bases[said.number]}:
             yield FileFault(
-                file=_shown(path),
+                file=shown(path),
                 problem="way back of a migration that is not there, by its name",
                 remedy="Give it the number and the words of its migration; if it is a "
                 f"migration, let its name end otherwise. {IGNORE}",
             )
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """Return a name as a fault has it."""
     return name.encode("utf-8", "replace").decode()[:NAME_MAX_CHARACTERS]
 
 

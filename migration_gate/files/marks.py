@@ -68,6 +68,10 @@ YOYO: Final = re.compile(rb"--[ \t]*transactional:[ \t]*false[ \t]*")
 GRAPHILE: Final = re.compile(rb"--![ \t]*no-transaction\b.*", re.DOTALL)
 ATLAS: Final = re.compile(rb"--[ \t]*atlas:txmode[ \t]+none[ \t]*")
 OUTSIDE: Final = (ATLAS, TERN_DISABLE_TX, YOYO, GRAPHILE)
+# drizzle-orm/src/migrator.ts splits there, whatever stands before it.
+BREAKPOINT: Final = b"--> statement-breakpoint"
+ENDS: Final = re.compile(BREAKPOINT)
+UNENDED: Final = re.compile(rb"[^;\s]\s*" + BREAKPOINT)
 HASH_LINE: Final = re.compile(rb"^[ \t]*#[^\r\n]*", re.MULTILINE)
 DOLLAR: Final = ord("$")
 
@@ -115,6 +119,8 @@ def cut_up_part(content: Content, *, is_one_way: bool = False) -> Part:
     """
     if is_liquibase(content):
         return read_liquibase(content)
+    if has_any(content, BREAKPOINT):
+        content = _end_at_breakpoints(content)
     marks, separator = _read_marks(content, is_one_way=is_one_way)
     if separator:
         return _cut_tern(content, separator)
@@ -124,6 +130,19 @@ def cut_up_part(content: Content, *, is_one_way: bool = False) -> Part:
         # MigrationReader.java: everything up to the first of them.
         return Part(content=content[: marks[0].start])
     return _cut(content, marks)
+
+
+def _end_at_breakpoints(content: Content) -> Content:
+    """Put a semicolon in place of Drizzle's marks where statements go without."""
+    if not any(iter_matches(content, UNENDED, lambda text: BREAKPOINT in text)):
+        return content
+    kept, start = [], 0
+    for at, _ in iter_matches(content, ENDS, lambda text: BREAKPOINT in text):
+        kept.append((start, at))
+        start = at + len(BREAKPOINT)
+    kept.append((start, len(content)))
+    require_whole(content, kept)
+    return keep_only(content, kept)
 
 
 def cut_back_part(content: Content) -> Part | None:

@@ -62,7 +62,8 @@ class Migration(NamedTuple):
     ``sha256:`` and a hex digest. ``path`` is empty where it is the version;
     ``is_outside`` tells that what stands beside the file wants no transaction;
     ``replaces`` is what it stands for in a new database. ``is_after`` tells that it
-    waits for the deployment of the application. One that is to be undone has in
+    waits for the deployment of the application. ``rank`` comes before the number where
+    something else than the name says the order. One that is to be undone has in
     ``path``, ``checksum`` and ``way`` what leads back.
     """
 
@@ -75,6 +76,7 @@ class Migration(NamedTuple):
     replaces: Replaced | None = None
     way: Way = "up"
     is_after: bool = False
+    rank: Number = ()
 
     @property
     def file(self) -> str:
@@ -89,7 +91,7 @@ class Migration(NamedTuple):
     @property
     def order(self) -> Order:
         """Return what migrations are sorted by: number, then name in byte order."""
-        return self.is_repeatable, self.number, self.version.encode()
+        return self.is_repeatable, self.rank or self.number, self.version.encode()
 
 
 class AppliedMigration(NamedTuple):

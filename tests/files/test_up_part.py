@@ -48,6 +48,16 @@ UP = b"CREATE TABLE t ();\n"
         (b"-- no-transaction\nA;\n", b"-- no-transaction\nA;\n", "outside"),
         (b"A;\n-- no-transaction\n", b"A;\n-- no-transaction\n", None),
         (b"-- atlas:txmode none\n\nA;", b"-- atlas:txmode none\n\nA;", "outside"),
+        (
+            b"A\n--> statement-breakpoint\nB;--> statement-breakpoint\nC",
+            b"A\n;                       \nB;;                       \nC",
+            None,
+        ),
+        (
+            b"A;\n--> statement-breakpoint\nB;",
+            b"A;\n--> statement-breakpoint\nB;",
+            None,
+        ),
         (b"SELECT 'migrate:down';", b"SELECT 'migrate:down';", None),
         (b"-- about +goose Down\nA;", b"-- about +goose Down\nA;", None),
     ],
