@@ -43,6 +43,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HISTORY: Final = HistoryTableName(schema="public", table="schema_migrations")
 SHOWN: Final = 8
 TIMEOUT_S: Final = 300
+# A key; and what the bundled pg_dump takes for options of another server's columns.
+ANEW: Final = r"^\\(un)?restrict \w+$|^ALTER TABLE .* SET \(pg_attver=\d+\);$"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,7 @@ def run_gate(server: Place, database: str, folder: Path) -> str:
 
 
 def dump(server: Place, database: str) -> str:
-    """Return the schema of a database, without the key that each dump makes anew."""
+    """Return the schema of a database, without what each dump makes anew."""
     done = subprocess.run(
         [
             *(tool("pg_dump"), "--schema-only"),
@@ -154,7 +156,7 @@ def dump(server: Place, database: str) -> str:
         text=True,
         check=True,
     )
-    return re.sub(r"^\\(un)?restrict \w+$", "", done.stdout, flags=re.MULTILINE)
+    return re.sub(ANEW, "", done.stdout, flags=re.MULTILINE)
 
 
 def environ_of(server: Place) -> dict[str, str]:
