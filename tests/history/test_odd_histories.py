@@ -39,6 +39,19 @@ GOOSE = {"GATE_ADOPT": "goose"}
             "GATE_ADOPT=goose:schema.table",
         ),
         (
+            (
+                "ALTER TABLE goose_db_version RENAME TO g; DELETE FROM g;"
+                "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s"
+                " FOREIGN DATA WRAPPER w;"
+                "CREATE FOREIGN TABLE goose_db_version (version_id bigint) SERVER s"
+            ),
+            (
+                '"public.goose_db_version" has the name of the history of goose, and '
+                "is a foreign table"
+            ),
+            "GATE_ADOPT=goose:schema.table",
+        ),
+        (
             "ALTER TABLE goose_db_version RENAME is_applied TO done",
             (
                 '"public.goose_db_version" has the name of the history of goose, and '

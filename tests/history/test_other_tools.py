@@ -148,6 +148,10 @@ def test_a_history_that_cannot_be_read_closes_the_gate(
     run = gate(database=role, migrations=TWO)
     assert why(run)[:2] == (1, "history")
     assert "rows that the role may not read" in run.verdict["error_message"]
+    adopting = gate(database=role, migrations=TWO, env={"GATE_ADOPT": "goose"})
+    assert why(adopting)[:2] == (1, "history")
+    grant = f"GRANT SELECT ON public.goose_db_version TO {role.user};"
+    assert grant in adopting.verdict["hint"]
 
 
 def test_row_security_does_not_hide_a_history(gate: Gate, database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migration_gate.files.migration import (
@@ -110,6 +110,17 @@ def test_the_number_of_the_last_one_is_no_shared_one() -> None:
 NUMBERS = st.integers(1, 6)
 
 
+def is_misplaced(files: list[str]) -> bool:
+    """Tell whether one comes after what it does not stand for, which no folder may."""
+    ordered = sorted(map(file, files), key=lambda each: each.order)
+    return any(
+        not each.replaces.covers(before.number, before.key)
+        for place, each in enumerate(ordered)
+        if each.replaces is not None
+        for before in ordered[:place]
+    )
+
+
 @given(
     st.sets(NUMBERS),
     st.lists(st.tuples(NUMBERS, NUMBERS), max_size=2, unique_by=lambda s: s[0]),
@@ -121,6 +132,7 @@ def test_what_was_run_is_not_run_again(
     """Nothing is pending after the plan was carried out, and nothing is half."""
     files = [f"{n}_x" for n in folder]
     files += [f"{at}_s<{to}" for at, to in squashes]
+    assume(not is_misplaced(files))
     rows = [f"{n}_x" for n in history]
     made = plan(" ".join(files), " ".join(rows))
     assert sorted(names((*made.pending, *made.applied, *made.replaced)).split()) == (
