@@ -7,7 +7,6 @@ gives less, a disk that is shared more. What is meant is a second, a minute or a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from migration_gate.rehearsal.facts import Size, Sizes, Touched
@@ -16,18 +15,6 @@ from migration_gate.rehearsal.facts import Size, Sizes, Touched
 SCANNED_BYTES_PER_MS: Final = 200_000
 WRITTEN_BYTES_PER_MS: Final = 40_000
 BUILT_ROWS_PER_MS: Final = 500
-
-Weigh = Callable[[Touched], float | None]
-
-
-def weigh_by(sizes: Sizes | None) -> Weigh:
-    """Return what tells how many milliseconds a statement needs for a relation."""
-
-    def weigh(touched: Touched) -> float | None:
-        size = size_of(touched, sizes)
-        return None if size is None else rough_ms(touched, size)
-
-    return weigh
 
 
 def size_of(touched: Touched, sizes: Sizes | None) -> Size | None:
@@ -45,3 +32,9 @@ def rough_ms(touched: Touched, size: Size) -> float:
     if touched.built:
         return scanned + size.rows / BUILT_ROWS_PER_MS
     return scanned if touched.is_scanned else 0.0
+
+
+def weigh(touched: Touched, sizes: Sizes | None) -> float | None:
+    """Return for how many milliseconds it keeps a statement busy; None: not known."""
+    size = size_of(touched, sizes)
+    return None if size is None else rough_ms(touched, size)

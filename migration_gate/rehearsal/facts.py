@@ -26,6 +26,8 @@ READS_WAIT: Final = MODES.index("AccessExclusive")
 WRITES_WAIT: Final = MODES.index("Share")
 TABLES: Final = frozenset("rpmf")
 TYPE: Final = "T"
+SEQUENCE: Final = "S"
+MATERIALIZED: Final = "m"
 KINDS: Final = {
     "r": "table",
     "p": "partitioned table",
@@ -83,6 +85,8 @@ class Touched(NamedTuple):
         """Return which queries of it wait for the lock that was added."""
         if self.mode is None or self.mode < WRITES_WAIT:
             return ()
+        if self.relation.kind == MATERIALIZED and self.mode != READS_WAIT:
+            return ()  # what writes it is only what refreshes it
         return ("reads", "writes") if self.mode == READS_WAIT else ("writes",)
 
     @property

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from migration_gate.rehearsal.estimate import Weigh
+from migration_gate.rehearsal.estimate import size_of, weigh
 from migration_gate.rehearsal.facts import (
+    MATERIALIZED,
+    MODES,
     READS_WAIT,
     Done,
     Finding,
+    Sizes,
     Touched,
     Transaction,
 )
@@ -26,6 +29,10 @@ MOMENT_MS: Final = 100.0
 READING: Final = frozenset(
     {"INSERT", "UPDATE", "DELETE", "MERGE", "SELECT", "COPY", "SELECT INTO"}
 )
+CHANGING: Final = frozenset({"UPDATE", "DELETE", "MERGE"})
+WRITTEN: Final = MODES.index("RowExclusive")
+MANY: Final = "changes-many-rows"
+MANY_ROWS: Final = 10_000
 # What the words say, and only what was seen can confirm.
 CONFIRMED: Final = frozenset(
     {
@@ -33,6 +40,8 @@ CONFIRMED: Final = frozenset(
         "not-null-without-check",
         "constraint-validated-at-once",
         "volatile-default",
+        "changes-type",
+        "changes-many-rows",
     }
 )
 
@@ -45,17 +54,17 @@ BY_DEPTH: Final = (
 
 
 def judge(
-    transaction: Transaction, weigh: Weigh
+    transaction: Transaction, sizes: Sizes | None
 ) -> Iterator[tuple[Done, tuple[Finding, ...]]]:
     """
     Yield each statement with its findings, those that the file accepts marked.
 
     Args:
-        weigh: Tells how long a relation keeps a statement busy where it is large.
+        sizes: Those of the real database, where they are known.
     """
     for index, done in enumerate(transaction.done):
         later = transaction.done[index + 1 :]
-        found = tuple(dict.fromkeys(_find(done, later, transaction.ended_s, weigh)))
+        found = tuple(dict.fromkeys(_find(done, later, transaction.ended_s, sizes)))
         yield done, tuple(_accept(found, dict(transaction.accepted)))
 
 
@@ -85,20 +94,21 @@ def window_ms(done: Done, ended_s: float | None) -> float:
 
 
 def _find(
-    done: Done, later: Sequence[Done], ended_s: float | None, weigh: Weigh
+    done: Done, later: Sequence[Done], ended_s: float | None, sizes: Sizes | None
 ) -> Iterator[Finding]:
-    yield from _find_locks(done, later, ended_s, weigh)
+    yield from _find_locks(done, later, ended_s, sizes)
     for touched in done.touched:
-        if takes_long(touched, weigh):
+        if takes_long(touched, sizes):
             yield from _find_work(done, touched)
     yield from _find_said(done)
+    yield from _find_changes(done, sizes)
 
 
 def _find_locks(
-    done: Done, later: Sequence[Done], ended_s: float | None, weigh: Weigh
+    done: Done, later: Sequence[Done], ended_s: float | None, sizes: Sizes | None
 ) -> Iterator[Finding]:
     window = window_ms(done, ended_s)
-    works = is_long(done, weigh)
+    works = is_long(done, sizes)
     for touched in done.touched:
         if not touched.waits:
             continue
@@ -107,7 +117,7 @@ def _find_locks(
             what = "reads" if touched.mode == READS_WAIT else "writes"
             yield Finding(f"blocks-{what}", name)
             continue
-        slow = next((other for other in later if is_long(other, weigh)), None)
+        slow = next((other for other in later if is_long(other, sizes)), None)
         if slow is not None:
             detail = f"line {slow.line} works while it is locked"
             yield Finding("long-transaction", name, detail)
@@ -115,26 +125,28 @@ def _find_locks(
             yield Finding("long-transaction", name)
 
 
-def is_long(done: Done, weigh: Weigh) -> bool:
+def is_long(done: Done, sizes: Sizes | None) -> bool:
     """Tell whether a statement takes its time, here or where tables are large."""
-    works = any(takes_long(touched, weigh) for touched in done.touched)
+    works = any(takes_long(touched, sizes) for touched in done.touched)
     return works or done.duration_ms >= MOMENT_MS
 
 
-def takes_long(touched: Touched, weigh: Weigh) -> bool:
+def takes_long(touched: Touched, sizes: Sizes | None) -> bool:
     """Tell whether a relation keeps a statement busy; one of unknown size may."""
-    weight_ms = weigh(touched)
+    weight_ms = weigh(touched, sizes)
     return touched.works and (weight_ms is None or weight_ms >= MOMENT_MS)
 
 
 def _find_work(done: Done, touched: Touched) -> Iterator[Finding]:
     name = touched.relation.full_name
     says = {said.name for said in done.says}
-    is_table = touched.relation.kind != "m"
-    if touched.is_rewritten and is_table and "truncates-table" not in says:
+    if touched.relation.kind == MATERIALIZED:
+        return
+    if touched.is_rewritten:
         yield Finding("rewrites-table", name)
-        if "volatile-default" in says:
-            yield Finding("volatile-default", name)
+        for cause in ("volatile-default", "changes-type"):
+            if cause in says:
+                yield Finding(cause, name)
     elif touched.built and touched.is_locked:
         yield Finding("index-not-concurrent", name)
     elif touched.is_scanned and touched.is_locked and done.command not in READING:
@@ -153,6 +165,22 @@ def _find_said(done: Done) -> Iterator[Finding]:
         relation = _relation_of(done, said.table)
         if relation is not None:
             yield Finding(said.name, relation)
+
+
+def _find_changes(done: Done, sizes: Sizes | None) -> Iterator[Finding]:
+    """Find rows that stay locked to the end: all of a table, or many."""
+    if done.command not in CHANGING:
+        return
+    says = [said.table for said in done.says if said.name == MANY]
+    for touched in done.touched:
+        size = size_of(touched, sizes)
+        is_written = touched.held is not None and touched.held >= WRITTEN
+        count = done.rows or 0
+        if says and size is not None:
+            count = max(count, size.rows)
+        is_all = bool(says) and size is None
+        if is_written and (is_all or count >= MANY_ROWS):
+            yield Finding(MANY, touched.relation.full_name)
 
 
 def _relation_of(done: Done, table: tuple[str | None, str] | None) -> str | None:

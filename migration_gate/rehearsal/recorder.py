@@ -10,10 +10,12 @@ import json
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from migration_gate.connection.simple_query import Answer
 from migration_gate.execution.message import Part, Task
 from migration_gate.rehearsal.facts import (
+    SEQUENCE,
     TABLES,
     TYPE,
     WRITES_WAIT,
@@ -26,6 +28,9 @@ from migration_gate.rehearsal.facts import (
 from migration_gate.rehearsal.questions import Reply, read_reply
 from migration_gate.rehearsal.wording import read_statement
 from migration_gate.statements import Statement
+
+
+EMPTIES: Final = "TRUNCATE TABLE"
 
 
 @dataclass(slots=True)
@@ -115,6 +120,7 @@ class Recorder:
         (first, answer), *more = self._unasked
         line, column = task.script.place(first.first)
         answers = [answer, *(other for _, other in more)]
+        command = command_of(answer)
         says = tuple(read_statement(task.script.content, first))
         counts = [c for a in answers if (c := _count_rows(a)) is not None]
         return Done(
@@ -122,13 +128,18 @@ class Recorder:
             count=len(answers),
             line=line,
             column=column,
-            command=command_of(answer),
+            command=command,
             started_s=before.left_s,
             duration_ms=round((after.asked_s - before.left_s) * 1000, 3),
             rows=sum(counts) if counts else None,
             wal_bytes=after.wal_bytes - before.wal_bytes,
             touched=(
-                *self.find_touched(before.modes, after.modes, self._scans, after),
+                *self.find_touched(
+                    before.modes,
+                    self._scans,
+                    after,
+                    is_emptied=command == EMPTIES,
+                ),
                 *self._find_types(says),
             ),
             says=says,
@@ -144,11 +155,11 @@ class Recorder:
     def find_touched(
         self,
         before: Mapping[int, int],
-        modes: Mapping[int, int],
         scans: Mapping[int, int],
         after: Reply,
         *,
         is_alone: bool = False,
+        is_emptied: bool = False,
     ) -> tuple[Touched, ...]:
         """
         Compare two answers; an index counts as its table, of which it is a part.
@@ -157,11 +168,13 @@ class Recorder:
         statement that runs alone locks an index that nobody uses yet, or any more.
         """
         touched: dict[int, Touched] = {}
-        for oid, mode in modes.items():
+        for oid, mode in after.modes.items():
             was = self.relations.get(oid)
             relation = was or after.relations.get(oid)
             if relation is None:
                 continue
+            if was is None:
+                relation = relation._replace(is_known=False)
             is_index = relation.kind in {"i", "I"}
             table = self.known(
                 self.relations.get(relation.of or 0) if is_index else relation
@@ -171,6 +184,7 @@ class Recorder:
             now = after.relations.get(oid)
             is_new = was is None or (is_index and not was.is_known)
             is_changed = not is_new and now is not None and now.file != relation.file
+            is_changed = is_changed and relation.kind != SEQUENCE
             was_read = after.scans.get(oid, 0) > scans.get(oid, 0) and not is_index
             seen = touched.get(table.oid, Touched(table))
             # What reads or changes rows opens every index of the table.
@@ -185,6 +199,8 @@ class Recorder:
                 is_scanned=seen.is_scanned or was_read,
                 built=seen.built or (is_index and (was is None or is_changed)),
             )
+        if is_emptied:  # by TRUNCATE: new files, with nothing in them
+            return tuple(Touched(e.relation, e.mode, e.held) for e in touched.values())
         return tuple(
             _settle_built(each, is_alone=is_alone)
             for each in touched.values()

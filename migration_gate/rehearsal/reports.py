@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from migration_gate import __version__
-from migration_gate.rehearsal.estimate import rough_ms, size_of, weigh_by
+from migration_gate.rehearsal.estimate import rough_ms, size_of
 from migration_gate.rehearsal.facts import (
     KINDS,
     MODES,
@@ -158,7 +158,7 @@ def report_to_json(report: Report) -> str:
 def _lines(
     transaction: Transaction, sizes: Sizes | None, refuse: Sequence[str]
 ) -> Iterator[StatementLine]:
-    for done, found in judge(transaction, weigh_by(sizes)):
+    for done, found in judge(transaction, sizes):
         window = window_ms(done, transaction.ended_s)
         yield StatementLine(
             line=done.line,

@@ -184,7 +184,9 @@ class _Watch:
             was = self.recorder.relations.get(oid)
             if was is None or was.file != relation.file:
                 modes.setdefault(oid, -1)
-        touched = self.recorder.find_touched({}, modes, {}, after, is_alone=True)
+        touched = self.recorder.find_touched(
+            {}, {}, after._replace(modes=modes), is_alone=True
+        )
         self.recorder.learn(after.relations.values())
         return touched
 

@@ -150,7 +150,7 @@ def _read_change(reader: TokenReader) -> Iterator[Said]:
         depth += (token == b"(") - (token == b")")
         if depth == 0 and token == b"where":
             return
-    yield Said("changes-all-rows", table)
+    yield Said("changes-many-rows", table)
 
 
 def _read_alter(reader: TokenReader) -> Iterator[Said]:

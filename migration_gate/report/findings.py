@@ -85,8 +85,8 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
             "Add the new one beside it (a column, or a view of the old name), and take "
             "the old one away in a later deployment.",
         ),
-        "changes-all-rows": Kind(
-            "every row is changed in one transaction, and stays locked to its end",
+        "changes-many-rows": Kind(
+            "every row, or 10,000 and more, stay locked to the end of the transaction",
             "Do it in batches, in a file with the directive no-transaction.",
         ),
     }
