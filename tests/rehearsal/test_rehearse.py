@@ -166,9 +166,9 @@ def test_a_signal_leaves_what_was_found(gate: Gate, database: Database) -> None:
         "004_slow.sql": "ALTER TABLE public.orders DROP COLUMN note;\n"
         "SELECT pg_sleep(60);",
     }
-    process = gate.start(
-        "rehearse", "--json", *FROM, database=database, migrations=files
-    )
+    # Who looks whether it sleeps is another client.
+    options = ("rehearse", "--json", "--yes-it-is-disposable", *FROM)
+    process = gate.start(*options, database=database, migrations=files)
     until(lambda: is_sleeping(database), timeout_s=15)
     process.signal(signal.SIGTERM)
     run = process.wait()
