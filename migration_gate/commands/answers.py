@@ -47,11 +47,22 @@ class StatusLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextFinding:
+    """A finding of a rehearsal's, as far as the text of a file tells it."""
+
+    line: int
+    name: str
+    table: str | None
+    accepted: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLine:
     """
     One migration in the answer to plan.
 
-    ``refused`` says why migrate would not run it; None where it would.
+    ``refused`` says why migrate would not run it; None where it would. ``findings`` are
+    what its text alone tells.
     """
 
     version: str
@@ -59,6 +70,7 @@ class PlanLine:
     in_transaction: bool | None
     why: str
     refused: str | None
+    findings: tuple[TextFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,20 +210,34 @@ def describe_status(lines: Sequence[StatusLine]) -> str:
 
 
 def describe_plan(lines: Sequence[PlanLine]) -> str:
-    """Return the table that a person reads."""
+    """Return the table that a person reads; a column for findings where some are."""
     if not lines:
         return "nothing pending"
-    rows = [("MIGRATION", "STATEMENTS", "TRANSACTION", "REFUSED")]
+    found = [_findings(line) for line in lines]
+    width = 1 if any(found) else 0
+    rows = [
+        ("MIGRATION", "STATEMENTS", "TRANSACTION", *["FINDINGS"][:width], "REFUSED")
+    ]
     rows += [
         (
             line.version,
             "" if line.statement_count is None else str(line.statement_count),
             _transaction(line),
+            *[said][:width],
             line.refused or "",
         )
-        for line in lines
+        for line, said in zip(lines, found, strict=True)
     ]
     return _table(rows)
+
+
+def _findings(line: PlanLine) -> str:
+    """Return each finding once, with the lines; what the file accepts is left out."""
+    lines: dict[str, list[int]] = {}
+    for finding in line.findings:
+        if finding.accepted is None:
+            lines.setdefault(finding.name, []).append(finding.line)
+    return ", ".join(f"{name}:{min(numbers)}" for name, numbers in lines.items())
 
 
 def describe_undoing(lines: Sequence[UndoLine], *, is_done: bool) -> str:

@@ -13,6 +13,7 @@ from migration_gate.commands.answers import (
     PlanLine,
     RecordedLine,
     StatusLine,
+    TextFinding,
     describe_plan,
     describe_recorded,
     describe_status,
@@ -244,7 +245,9 @@ def _describe_pending(
     history: HistoryTableName,
     variables: Mapping[str, str],
 ) -> tuple[list[PlanLine], list[MigrationFilesError]]:
-    lines, errors = [], []
+    from migration_gate.rehearsal.wording import Reader
+
+    lines, errors, reader = [], [], Reader()
     for migration in pending:
         try:
             (script,) = read_scripts(
@@ -261,6 +264,9 @@ def _describe_pending(
                     in_transaction=script.in_transaction,
                     why=script.why,
                     refused=None,
+                    findings=tuple(
+                        TextFinding(**told._asdict()) for told in reader.read(script)
+                    ),
                 )
             )
     return lines, errors

@@ -21,6 +21,7 @@ from migration_gate.rehearsal.facts import (
     Touched,
     Transaction,
 )
+from migration_gate.rehearsal.wording import VALIDATED
 
 
 # Shorter than that, a lock is taken for one of a moment.
@@ -160,7 +161,7 @@ def _find_work(done: Done, touched: Touched) -> Iterator[Finding]:
 def _find_said(done: Done) -> Iterator[Finding]:
     """Find what the words say, where they are about a table that somebody uses."""
     for said in done.says:
-        if said.name in CONFIRMED or said.name == "validates":
+        if said.name in CONFIRMED or said.name == VALIDATED:
             continue
         relation = _relation_of(done, said.table)
         if relation is not None:

@@ -7,10 +7,11 @@ rewrites) is told as far as the words go; a rehearsal knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from migration_gate.files.script import Script
 from migration_gate.rehearsal.facts import Said
@@ -25,6 +26,7 @@ from migration_gate.statements import (
 from migration_gate.statements.names import TokenReader
 
 
+VALIDATED: Final = "validates"  # no finding: what makes others none
 FORMS_READ: Final = 2000  # of a statement: ALTER TABLE with hundreds of actions
 STARTS: Final = frozenset(
     {b"alter", b"create", b"drop", b"truncate", b"update", b"delete"}
@@ -58,33 +60,50 @@ def read_statement(content: Content, statement: Statement) -> Iterator[Said]:
         yield from _read(TokenReader(tokens), statement)
 
 
-def read_scripts(scripts: Iterable[Script]) -> Iterator[tuple[Script, Statement, Said]]:
-    """
-    Yield what the texts of pending files tell of tables that none of them makes.
+class Told(NamedTuple):
+    """What a statement of a file tells, and the reason why it may be, if any."""
 
-    Yields also nothing of SET NOT NULL where a constraint of that table is validated
-    before it: a CHECK may prove it.
+    line: int
+    name: str
+    table: str | None
+    accepted: str | None
+
+
+@dataclass(slots=True)
+class Reader:
     """
-    made: set[str] = set()
-    validated: set[str] = set()
-    for script in scripts:
+    Reads the texts of what is pending, in their order.
+
+    What they say of a table that one of them makes is about nobody's. SET NOT NULL is
+    passed over where a constraint of the table was validated before it, since a CHECK
+    may prove it.
+    """
+
+    _made: set[str] = field(default_factory=set)
+    _validated: set[str] = field(default_factory=set)
+
+    def read(self, script: Script) -> Iterator[Told]:
+        """Yield what one file's text tells."""
+        accepted = dict(script.directives.accept)
         for unit in script.units:
             for statement in unit.statements:
                 for said in read_statement(script.content, statement):
-                    if said.name == VALIDATED:
-                        validated.add(_name(said.table))
-                    elif _name(said.table) not in made and not (
-                        said.name == "not-null-without-check"
-                        and _name(said.table) in validated
-                    ):
-                        yield script, statement, said
-                made |= {name for _, name in tables_written_anew(statement)}
+                    if self._is_told(said):
+                        line, _ = script.place(statement.first)
+                        table = _name(said.table) or None
+                        yield Told(line, said.name, table, accepted.get(said.name))
+                self._made |= {name for _, name in tables_made(statement)}
+
+    def _is_told(self, said: Said) -> bool:
+        name = _name(said.table)
+        if said.name == VALIDATED:
+            self._validated.add(name)
+            return False
+        is_proved = said.name == "not-null-without-check" and name in self._validated
+        return name not in self._made and not is_proved
 
 
-VALIDATED: Final = "validates"  # no finding: what makes others none
-
-
-def tables_written_anew(statement: Statement) -> tuple[Table, ...]:
+def tables_made(statement: Statement) -> tuple[Table, ...]:
     """Return the table that CREATE TABLE or CREATE MATERIALIZED VIEW makes."""
     reader = TokenReader(statement.tokens)
     if reader.take_words("create materialized view"):
@@ -129,7 +148,8 @@ def _read(reader: TokenReader, statement: Statement) -> Iterator[Said]:
         yield from _read_alter(reader)
     else:
         created = created_index(statement)
-        if created is not None and b"concurrently" not in statement.tokens[:4]:
+        builds = not {b"concurrently", b"only"}.intersection(statement.tokens[:7])
+        if created is not None and builds:
             table = (created.schema, created.table) if created.table else None
             yield Said("index-not-concurrent", table)
 
