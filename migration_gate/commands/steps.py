@@ -240,6 +240,11 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
     if plan.held_back:
         held_back = [migration.version for migration in plan.held_back]
         log.emit(PLAN_HELD_BACK, versions=held_back)
+    log_disagreements(plan, log, tally)
+
+
+def log_disagreements(plan: Plan, log: Log, tally: Tally) -> None:
+    """Warn of what the settings allow, files and history not being as they should."""
     disagreements = {
         CHANGED_MIGRATIONS: plan.changed,
         UNKNOWN_VERSIONS: plan.unknown,

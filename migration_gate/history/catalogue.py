@@ -4,7 +4,7 @@ Ask the catalogue about the history table, and the server about itself. Reads on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -46,47 +46,10 @@ OWNER_IS_TRUSTED: Final = TRUSTED_OWNER.format(
     roles=qualified("ARRAY(SELECT rolname FROM login)"),
     groups=qualified("ARRAY(SELECT rolname FROM trusted)"),
 )
+# What ``recognise_table`` takes of the row ``c``, a table with what is asked of it.
 # Types are told by their names in pg_type: format_type() quotes as parameters say.
-CATALOGUE: Final = qualified(
+TABLE_FACTS: Final = qualified(
     """
-WITH RECURSIVE {roles}, candidate AS (
-    SELECT c.*, n.nspname, owner.rolname AS owner,
-           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
-           pg_catalog.array_position(path.names, n.nspname) AS place,
-           n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
-               pg_catalog.current_setting('search_path'), '" ', ''), ',')
-               ::pg_catalog.name[]) AS is_named,
-           {owner_is_trusted}
-               AS owner_is_trusted
-    FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
-         (SELECT CASE WHEN {schema} IS NULL THEN pg_catalog.current_schemas(false)
-                      ELSE ARRAY[{schema}] END AS names) AS path
-    WHERE c.relname = ANY ({tables})
-      AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
-      AND ({schema} IS NULL OR n.nspname = {schema})
-), target AS (
-    SELECT c.* FROM candidate c
-    WHERE c.place IS NOT NULL OR c.is_named
-       OR (c.owner_is_trusted AND c.relkind = 'r' AND c.relpersistence <> 't'
-           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                       WHERE a.attrelid = c.oid AND a.attname = 'applied_at'))
-    ORDER BY c.place, c.is_named DESC, c.nspname LIMIT {limit}
-)
-SELECT pg_catalog.json_build_object(
-    'backend_pid', pg_catalog.pg_backend_pid(),
-    'is_standby', pg_catalog.pg_is_in_recovery(),
-    'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
-    'acting_role', current_user,
-    'schema', coalesce({schema}, pg_catalog.current_schema()),
-    'schema_exists', {schema} IS NULL OR EXISTS (
-        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
-    'owners', pg_catalog.json_build_object(
-        'roles', ARRAY(SELECT rolname FROM login),
-        'groups', ARRAY(SELECT rolname FROM trusted))
-), (
-    SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'oid', c.oid::pg_catalog.int8, 'schema', c.nspname, 'name', c.relname,
         'is_usable', c.is_usable, 'is_in_path', c.place IS NOT NULL,
         'is_named', c.is_named,
@@ -122,8 +85,10 @@ SELECT pg_catalog.json_build_object(
               AND f.relname = pg_catalog.concat(c.relname, '_progress')),
         'can_read_all', pg_catalog.has_table_privilege(c.oid, 'SELECT'),
         'columns', rights.columns
-    ) ORDER BY c.place, c.is_named DESC, c.nspname)
-    FROM target c, LATERAL (
+"""
+)
+RIGHTS: Final = qualified(
+    """
         SELECT pg_catalog.bool_and(
                    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
                ) FILTER (WHERE a.attname = ANY (ARRAY[
@@ -150,8 +115,80 @@ SELECT pg_catalog.json_build_object(
         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
         JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+)
+CATALOGUE: Final = qualified(
+    """
+WITH RECURSIVE {roles}, candidate AS (
+    SELECT c.*, n.nspname, owner.rolname AS owner,
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
+           pg_catalog.array_position(path.names, n.nspname) AS place,
+           n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
+               pg_catalog.current_setting('search_path'), '" ', ''), ',')
+               ::pg_catalog.name[]) AS is_named,
+           {owner_is_trusted}
+               AS owner_is_trusted
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner,
+         (SELECT CASE WHEN {schema} IS NULL THEN pg_catalog.current_schemas(false)
+                      ELSE ARRAY[{schema}] END AS names) AS path
+    WHERE c.relname = ANY ({tables})
+      AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+      {in_schema}
+), target AS (
+    SELECT c.* FROM candidate c
+    WHERE c.place IS NOT NULL OR c.is_named
+       OR (c.owner_is_trusted AND c.relkind = 'r' AND c.relpersistence <> 't'
+           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                       WHERE a.attrelid = c.oid AND a.attname = 'applied_at'))
+    ORDER BY c.place, c.is_named DESC, c.nspname LIMIT {limit}
+)
+SELECT pg_catalog.json_build_object(
+    'backend_pid', pg_catalog.pg_backend_pid(),
+    'is_standby', pg_catalog.pg_is_in_recovery(),
+    'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
+    'acting_role', current_user,
+    'schema', coalesce({schema}, pg_catalog.current_schema()),
+    'schema_exists', {schema} IS NULL OR EXISTS (
+        SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
+    'owners', pg_catalog.json_build_object(
+        'roles', ARRAY(SELECT rolname FROM login),
+        'groups', ARRAY(SELECT rolname FROM trusted))
+), (
+    SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+        {table_facts}
+    ) ORDER BY c.place, c.is_named DESC, c.nspname)
+    FROM target c, LATERAL (
+        {rights}
     ) AS rights
 )
+"""
+)
+
+
+# The same of the tables of many schemas at once, each of which is all there is. OFFSET
+# keeps the server from looking through all tables of the name for each lot of schemas.
+MANY: Final = qualified(
+    """
+WITH RECURSIVE {roles}, candidate AS (
+    SELECT c.*, n.nspname, owner.rolname AS owner,
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
+           1 AS place, true AS is_named,
+           {owner_is_trusted}
+               AS owner_is_trusted
+    FROM (SELECT oid, nspname FROM pg_catalog.pg_namespace
+          WHERE nspname = ANY ({schemas}) OFFSET 0) n,
+         LATERAL (SELECT k.* FROM pg_catalog.pg_class k
+                  WHERE k.relnamespace = n.oid AND k.relname = ANY ({tables})
+                  OFFSET 0) c
+    JOIN pg_catalog.pg_roles owner ON owner.oid = c.relowner
+    WHERE c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+)
+SELECT pg_catalog.json_build_object(
+        {table_facts})
+FROM candidate c, LATERAL (
+        {rights}) AS rights
 """
 )
 
@@ -177,6 +214,33 @@ class Facts(NamedTuple):
     tables: tuple[Mapping[str, Any], ...]
 
 
+# The row ``c`` of pg_class, found without a look at each table of its name.
+IN_SCHEMA: Final = qualified(
+    "AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {})"
+)
+# The same of each table in it: there is no index of the tables of a schema.
+TABLES_OF: Final = qualified(
+    """
+AND c.oid = ANY (ARRAY(
+    SELECT d.objid FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+      AND d.refobjid = (
+          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {})))
+"""
+)
+
+
+def in_schema(schema: str) -> sql.Composed:
+    """Return the condition that a table, of a known name, is in a schema."""
+    return IN_SCHEMA.format(schema)
+
+
+def tables_of(schema: str | None) -> sql.Composable:
+    """Return the condition that a table is one of a schema's; None is for any."""
+    return sql.SQL("") if schema is None else TABLES_OF.format(schema)
+
+
 def ask_catalogue(
     conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
 ) -> Facts:
@@ -185,8 +249,10 @@ def ask_catalogue(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
+        in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
         tables=names(name.tables),
-        role=role,
+        table_facts=TABLE_FACTS.format(role=role),
+        rights=RIGHTS,
         limit=TABLES_MAX,
     )
     server, tables = conn.execute(query).fetchall()[0]
@@ -195,6 +261,37 @@ def ask_catalogue(
         **{**server, "owners": owners},
         tables=tuple({**table, "owners": owners} for table in tables or ()),
     )
+
+
+def ask_many(
+    conn: psycopg.Connection[Any],
+    facts: Facts,
+    name: HistoryTableName,
+    schemas: Sequence[str],
+    role: str | None,
+) -> dict[str, Facts]:
+    """
+    Ask for the facts of many schemas, each as if it alone were asked for.
+
+    Args:
+        facts: What the server has said of itself.
+        name: The history table; its schema is not looked at.
+    """
+    query = MANY.format(
+        roles=ROLES.format(role=role),
+        owner_is_trusted=OWNER_IS_TRUSTED,
+        schemas=names(schemas),
+        tables=names(name.tables),
+        table_facts=TABLE_FACTS.format(role=role),
+        rights=RIGHTS,
+    )
+    found: dict[str, list[Mapping[str, Any]]] = {schema: [] for schema in schemas}
+    for (table,) in conn.execute(query).fetchall():
+        found[table["schema"]].append({**table, "owners": facts.owners})
+    return {
+        schema: facts._replace(schema=schema, schema_exists=True, tables=tuple(tables))
+        for schema, tables in found.items()
+    }
 
 
 # What follows a file, or the making of a table, asks only for a word: the session has

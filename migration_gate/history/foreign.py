@@ -21,7 +21,7 @@ from migration_gate.connection.connect import (
 )
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.waits import NoAnswerError
-from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
+from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES, tables_of
 from migration_gate.history.readers import READERS
 from migration_gate.history.tools import TOOLS, Tool, find_owner, find_tool
 from migration_gate.report.errors import HistoryError
@@ -81,11 +81,12 @@ WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND (c.relname = ANY (ARRAY[{tables}]) OR EXISTS (
       SELECT FROM pg_catalog.pg_attribute m
       WHERE m.attrelid = c.oid AND m.attname = ANY (ARRAY[{marks}])))
+  {within}
 GROUP BY n.nspname, c.relname, c.oid, c.relowner, n.oid
 ORDER BY n.nspname, c.relname
 """
 )
-SEARCH_PATH: Final = sql.SQL("pg_catalog.current_schemas(false) || ")
+SEARCH_PATH: Final = qualified("pg_catalog.current_schemas(false) || ")
 ROWS: Final = sql.SQL(
     "SELECT pg_catalog.count(*), "
     "(pg_catalog.array_agg({newest} ORDER BY {order}))[pg_catalog.count(*)]"
@@ -162,6 +163,7 @@ def iter_foreign(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
         path=SEARCH_PATH if only is None else sql.SQL(""),
+        within=tables_of(only),
         schemas=_listed(sorted(schemas) if only is None else [only]),
         tables=_listed(sorted(tables)),
         marks=_listed(MARKS),

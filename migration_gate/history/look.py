@@ -157,8 +157,12 @@ def ask_rows(
         return None
     if found != oid:
         return None
-    tool = origin and origin.removeprefix(ADOPTED_FROM).partition(" ")[0]
-    return _to_history(rows or ()), tool
+    return to_history(rows or ()), to_tool(origin)
+
+
+def to_tool(origin: str | None) -> str | None:
+    """Return the tool whose rows were taken over, by how their origin is recorded."""
+    return origin and origin.removeprefix(ADOPTED_FROM).partition(" ")[0]
 
 
 def require_readable(seen: Look) -> None:
@@ -177,7 +181,7 @@ def require_readable(seen: Look) -> None:
         )
 
 
-def _to_history(rows: Iterable[Sequence[Any]]) -> tuple[AppliedMigration, ...]:
+def to_history(rows: Iterable[Sequence[Any]]) -> tuple[AppliedMigration, ...]:
     """Make records of rows in any order; the oldest comes first."""
     history = [
         AppliedMigration(

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import names, qualified
-from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES
+from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES, tables_of
 from migration_gate.settings.settings import HistoryTableName
 
 
@@ -35,7 +35,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = ANY (ARRAY['r', 'p', 'f']::pg_catalog."char"[])
   AND c.relpersistence <> 't' AND c.oid::pg_catalog.int8 >= {first_own}
   AND n.nspname <> ALL ({platform}) AND c.relname <> ALL ({own})
-  AND (n.nspname = {schema} OR NOT {is_target})
+  {within}
   AND NOT EXISTS (
       SELECT FROM pg_catalog.pg_depend d
       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -76,7 +76,7 @@ def find_user_tables(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
         schema=sql.SQL("{}::pg_catalog.name").format(schema),
-        is_target=sql.Literal(name.is_target),
+        within=tables_of(schema if name.is_target else None),
         first_own=sql.Literal(FIRST_OWN_OID),
         platform=names(PLATFORM_SCHEMAS),
         own=names(own),

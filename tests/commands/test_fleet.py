@@ -75,6 +75,30 @@ def test_each_schema_gets_every_file_and_a_history_of_its_own(
         assert history(database, name) == ["001_orders.sql", "002_more.sql"]
     again = gate(database=database, migrations=FILES, env=env)
     assert (again.exit_code, again.verdict["applied_count"]) == (0, 0)
+    assert again.one("fleet.looked")["up_to_date_count"] == len(ODD_NAMES)
+    assert "target.opened" not in again.names
+
+
+def test_the_quick_look_passes_over_what_is_not_plain(
+    gate: Gate, database: Database
+) -> None:
+    """A history that differs, is locked, planted or gone is looked at by itself."""
+    names = [f"t{number}" for number in range(8)]
+    env = schemas(database, names)
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    database.execute("DELETE FROM t1.schema_migrations WHERE version LIKE '002%'")
+    database.execute("ALTER TABLE t1.orders DROP COLUMN note")
+    database.execute("DROP TABLE t2.schema_migrations, t2.orders")
+    database.execute("UPDATE t3.schema_migrations SET checksum = 'other'")
+    database.execute("CREATE RULE r AS ON INSERT TO t4.schema_migrations DO NOTHING")
+    database.execute("UPDATE t5.schema_migrations SET version = '003_x' WHERE id = 2")
+    database.execute("ALTER TABLE t5.orders DROP COLUMN note")
+    run = gate(database=database, migrations=FILES, env=env)
+    assert run.one("fleet.looked")["up_to_date_count"] == 3
+    assert (run.exit_code, counts(run)) == (1, [8, 6, 2, 0, 0])
+    assert sorted(run.verdict["failed"]) == ["t3: history", "t4: history"]
+    assert run.verdict["applied_count"] == 1 + 2 + 1
+    assert "history.unknown_versions" in run.names
 
 
 def test_each_database_gets_every_file(gate: Gate, databases: Databases) -> None:

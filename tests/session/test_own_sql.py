@@ -258,3 +258,22 @@ def test_what_takes_over_has_its_schemas_too(
     texts = {text for link in proxy.settled() for text in sent(link)}
     assert {text: faults for text in texts if (faults := unqualified(text))} == {}
     assert not was_called(database)
+
+
+def test_what_looks_over_a_fleet_has_its_schemas_too(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """Many histories are read together, and each is looked for in its schema alone."""
+    plant(database)
+    listed = "SELECT n FROM unnest(ARRAY['a', 'b']) n"
+    database.execute("CREATE SCHEMA a; CREATE SCHEMA b;")
+    env = {"GATE_TARGETS": f"schemas:{listed}", "GATE_BASELINE": "1"}
+    files = {"1_a.sql": "SELECT 1;", "2_b.sql": "SELECT 2;"}
+    runs = [
+        gate(database=proxy.through(database), migrations=files, env=env)
+        for _ in range(2)
+    ]
+    assert runs[1].one("fleet.looked")["up_to_date_count"] == 2
+    texts = {text for link in proxy.settled() for text in sent(link)} - {listed}
+    assert {text: faults for text in texts if (faults := unqualified(text))} == {}
+    assert not was_called(database)

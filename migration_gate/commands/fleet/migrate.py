@@ -4,9 +4,15 @@ The command migrate over a fleet.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
+from migration_gate.commands.fleet.overview import look_over
 from migration_gate.commands.fleet.run import Fleet
 from migration_gate.commands.migrate import apply_all
-from migration_gate.commands.steps import load
+from migration_gate.commands.steps import load, log_disagreements
+from migration_gate.files.migration import Migration
+from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.report.errors import HistoryError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import Settings
@@ -24,4 +30,44 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
     def step(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
-    Fleet(settings, log, tally, step).run()
+    def find_done(names: Sequence[str]) -> Collection[str]:
+        return _find_done(settings, names, migrations, log, tally)
+
+    Fleet(settings, log, tally, step, find_done).run()
+
+
+def _find_done(
+    settings: Settings,
+    names: Sequence[str],
+    migrations: Sequence[Migration],
+    log: Log,
+    tally: Tally,
+) -> Collection[str]:
+    """Return the targets that have nothing pending, and no reason to be refused."""
+    judged: dict[int, bool] = {}
+    done = []
+    for name, plan in look_over(
+        settings, names, migrations, log, settings.phase
+    ).items():
+        if id(plan) not in judged:
+            judged[id(plan)] = _is_done(plan, settings)
+            if judged[id(plan)]:
+                own = Tally()
+                log_disagreements(plan, log, own)
+                tally.warnings = list(dict.fromkeys([*tally.warnings, *own.warnings]))
+        if judged[id(plan)]:
+            done.append(name)
+    return done
+
+
+def _is_done(plan: Plan, settings: Settings) -> bool:
+    try:
+        require_agreement(
+            plan,
+            changed=settings.changed,
+            out_of_order=settings.out_of_order,
+            ahead=settings.ahead,
+        )
+    except HistoryError:
+        return False
+    return not plan.pending and not plan.overdue

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
 from migration_gate.commands.fleet.crew import Crew
 from migration_gate.commands.fleet.outcomes import (
+    Outcome,
     Score,
     Step,
     to_error,
@@ -28,6 +29,7 @@ from migration_gate.commands.fleet.targets import (
 from migration_gate.connection.waits import Halt, halting
 from migration_gate.report.events import (
     FLEET_EMPTY,
+    FLEET_LOOKED,
     FLEET_PROGRESS,
     FLEET_STARTED,
     TARGET_GONE,
@@ -55,8 +57,24 @@ class Fleet:
     listed at the end has come to its own end well.
     """
 
-    def __init__(self, settings: Settings, log: Log, tally: Tally, step: Step) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        tally: Tally,
+        step: Step,
+        find_done: Callable[[Sequence[str]], Collection[str]],
+    ) -> None:
+        """
+        Make ready for a run.
+
+        Args:
+            step: What is done for each target.
+            find_done: Returns those targets for which it has nothing to do, as far as
+                that is plainly to be seen.
+        """
         self.score = Score()
+        self._find_done = find_done
         self._settings = settings
         self._log = log
         self._tally = tally
@@ -104,7 +122,8 @@ class Fleet:
         error = to_error(self.score, self._why_left())
         if error is not None:
             raise error
-        self._tally.warnings += self.score.warnings
+        warnings = [*self._tally.warnings, *self.score.warnings]
+        self._tally.warnings = list(dict.fromkeys(warnings))
         self._tally.outcome = (
             f"{self.score.describe()}, {self.score.applied_count} applied"
         )
@@ -136,13 +155,30 @@ class Fleet:
         )
 
     def _work(self, crew: Crew, names: Sequence[str], *, waits: bool = False) -> None:
-        targets = (self._to_target(name, waits=waits) for name in names)
+        targets = [self._to_target(name, waits=waits) for name in self._sift(names)]
         crew.run(
             targets,
             self.score.take,
             may_begin=self._may_begin,
             every=partial(self._report, crew),
         )
+
+    def _sift(self, names: Sequence[str]) -> list[str]:
+        """Leave out those targets that are plainly done."""
+        if not names or not self._may_begin():
+            return []
+        started_s = time.monotonic()
+        done = self._find_done(names)
+        if done:
+            self._log.emit(
+                FLEET_LOOKED,
+                target_count=len(names),
+                up_to_date_count=len(done),
+                duration_ms=round((time.monotonic() - started_s) * 1000),
+            )
+        for name in done:
+            self.score.take(Outcome(name, "done"))
+        return [name for name in names if name not in self.score.done]
 
     def _to_target(self, name: str, *, waits: bool) -> Target:
         target = to_target(self._settings, name, self._listing)
