@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -139,13 +140,45 @@ def install_script(name: str, script: str, *packages: str) -> Path:
     return home
 
 
+def install_crate(program: str, crate: str, *features: str) -> Callable[[], Installed]:
+    """Return what builds a program of Rust's, if not as its makers build it."""
+
+    def build() -> Installed:
+        root = CACHE / "cargo"
+        path = root / "bin" / program
+        if not path.exists():
+            quick = {"CARGO_PROFILE_RELEASE_OPT_LEVEL": "0"}
+            wanted = ("--no-default-features", "--features", ",".join(features))
+            options = ("--quiet", "--root", str(root), *(wanted if features else ()))
+            call("cargo", "install", *options, crate, environ=quick)
+        shown = call("cargo", "install", "--list", "--root", str(root))
+        version = re.search(rf"^{crate} v(\S+):", shown, re.MULTILINE)
+        return Installed(program=path, version=version[1] if version else "unknown")
+
+    return build
+
+
+def install_sql_migrate() -> Installed:
+    """Build sql-migrate."""
+    program = CACHE / "go" / "sql-migrate"
+    if not program.exists():
+        module = "github.com/rubenv/sql-migrate/sql-migrate@latest"
+        environ = {"GOBIN": str(program.parent), "GOFLAGS": "-modcacherw"}
+        call("go", "install", module, environ=environ)
+    details = call("go", "version", "-m", str(program))
+    version = re.search(r"^\tmod\t\S+\tv(\S+)", details, re.MULTILINE)
+    return Installed(program=program, version=version[1] if version else "unknown")
+
+
 def write_pairs(up: str, down: str) -> Writer:
     """Return what writes two files for each."""
 
     def write(folder: Path, texts: Sequence[str]) -> None:
         for number, text, undo in numbered(texts):
-            (folder / up.format(number)).write_text(text + "\n", "utf-8")
-            (folder / down.format(number)).write_text(undo + "\n", "utf-8")
+            for name, content in ((up, text), (down, undo)):
+                path = folder / name.format(number)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(content + "\n", "utf-8")
 
     return write
 
@@ -228,6 +261,39 @@ def call_liquibase(tool: Installed, folder: Path, place: Place, way: str) -> lis
         f"--username={place.conninfo['user']}",
         f"--password={place.conninfo['password']}",
     ]
+
+
+def write_sql_migrate(folder: Path, texts: Sequence[str]) -> None:
+    """Write sql-migrate's files, and where they are to go."""
+    source = "dialect: postgres\n  datasource: ${DATABASE_URL}\n  dir: migrations\n"
+    (folder / "dbconfig.yml").write_text(f"development:\n  {source}", "utf-8")
+    (folder / "migrations").mkdir(exist_ok=True)
+    form = "-- +migrate Up\n{up}\n-- +migrate Down\n{down}\n"
+    write_whole("{:03d}_x.sql", form)(folder / "migrations", texts)
+
+
+def call_sql_migrate(tool: Installed, _folder: Path, _: Place, way: str) -> list[str]:
+    """Return sql-migrate's command."""
+    return [str(tool.program), way, *(["-limit=1"] if way == "down" else [])]
+
+
+def call_sqlx(tool: Installed, folder: Path, place: Place, way: str) -> list[str]:
+    """Return sqlx' command."""
+    word = {"up": "run", "down": "revert"}[way]
+    options = ["--source", str(folder), "--database-url", place.url()]
+    return [str(tool.program), "migrate", word, *options]
+
+
+def call_diesel(tool: Installed, folder: Path, place: Place, way: str) -> list[str]:
+    """Return diesel's command."""
+    word = {"up": "run", "down": "revert"}[way]
+    options = ["--migration-dir", str(folder), "--database-url", place.url()]
+    return [str(tool.program), "migration", word, *options]
+
+
+def call_refinery(tool: Installed, folder: Path, _: Place, _way: str) -> list[str]:
+    """Return refinery's command."""
+    return [str(tool.program), "migrate", "-e", "DATABASE_URL", "-p", str(folder)]
 
 
 def write_drizzle(folder: Path, texts: Sequence[str]) -> None:
@@ -331,6 +397,32 @@ TOOLS: Final = (
         program=install_drizzle,
         write=write_drizzle,
         call=call_drizzle,
+        goes_down=False,
+    ),
+    Tool(
+        adopt="sql-migrate",
+        program=install_sql_migrate,
+        write=write_sql_migrate,
+        call=call_sql_migrate,
+        folder="migrations",
+    ),
+    Tool(
+        adopt="sqlx",
+        program=install_crate("sqlx", "sqlx-cli", "postgres", "rustls"),
+        write=write_pairs("{:03d}_x.up.sql", "{:03d}_x.down.sql"),
+        call=call_sqlx,
+    ),
+    Tool(
+        adopt="diesel",
+        program=install_crate("diesel", "diesel_cli", "postgres-bundled"),
+        write=write_pairs("{:03d}_x/up.sql", "{:03d}_x/down.sql"),
+        call=call_diesel,
+    ),
+    Tool(
+        adopt="refinery",
+        program=install_crate("refinery", "refinery_cli", "postgresql"),
+        write=write_whole("V{}__x.sql", "{up}\n"),
+        call=call_refinery,
         goes_down=False,
     ),
     Tool(
