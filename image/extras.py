@@ -58,6 +58,7 @@ EXTRAS: Final[Mapping[str, Extra]] = {
         modules=(
             *("botocore.session", "botocore.signers", "botocore.credentials"),
             *("botocore.config", "botocore.utils", "botocore.parsers", "queue"),
+            "_strptime",  # imported by datetime's machine code
         ),
         whole=("urllib3/*.py", "urllib3/util/*.py", "dateutil/**/*.py"),
         data=(
@@ -72,6 +73,7 @@ EXTRAS: Final[Mapping[str, Extra]] = {
             *("google.auth.compute_engine", "google.auth.identity_pool"),
             *("google.auth.aws", "google.oauth2.credentials"),
             "google.oauth2.service_account",
+            "_strptime",  # imported by datetime's machine code
         ),
         whole=REQUESTS,
         data=("certifi/cacert.pem",),

@@ -298,12 +298,18 @@ def late(stage: Stage, way: Way) -> Run | None:
 def refused(stage: Stage, way: Way) -> Run:
     """Run one that the provider gives no token, or the server no login."""
     environ, endpoint = way.prepare(stage)
-    environ |= {"GATE_AUTH_GRACE": "0", "GATE_WAIT_TIMEOUT": "3s"}
-    if endpoint is not None and isinstance(way.refusal, Reply):
-        endpoint.answer = but_discovery(endpoint.answer, way.refusal)
-    elif not isinstance(way.refusal, Reply):
-        environ |= way.refusal
+    environ |= refuse(way, endpoint)
     return stage.gate(env=environ, migrations=FILES, timeout=TIMEOUT_S)
+
+
+def refuse(way: Way, endpoint: Endpoint | None) -> dict[str, str]:
+    """Let no token be given from now on; return what settings that needs."""
+    now = {"GATE_AUTH_GRACE": "0", "GATE_WAIT_TIMEOUT": "3s"}
+    if not isinstance(way.refusal, Reply):
+        return {**now, **way.refusal}
+    assert endpoint is not None
+    endpoint.answer = but_discovery(endpoint.answer, way.refusal)
+    return now
 
 
 def but_discovery(answer: Answer, refusal: Reply) -> Answer:

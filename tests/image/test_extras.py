@@ -11,23 +11,19 @@ import json
 import re
 import shutil
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from migration_gate.connection.login.google import FILE_VARIABLE
-from tests.connection import test_login_aws as aws
-from tests.connection import test_login_azure as azure
-from tests.connection import test_login_google as google
-from tests.fix_identity import Endpoints, Guard, Mint
 from tests.fix_image import BUILD_S, HARDENED, Ended, build, docker
-from tests.fix_postgres import NewServer, database_of
+from tests.identities import WAYS, Servers, refuse, servers, staged
 from tests.project.pages import read_table
 
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD_S)]
-EXTRAS = ("azure", "aws", "google")
+PROVIDERS = {"azure": "Azure,", "aws": "AWS,", "google": "Google,"}
+EXTRAS = tuple(PROVIDERS)
 SIZE_TOLERANCE_MB = 2
 # Looked at, and compatible with passing the image on.
 LICENCES = {
@@ -72,6 +68,13 @@ def extra(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="module")
+def both() -> Iterator[Servers]:
+    """Start a server that knows tokens, and one that trusts who stands before it."""
+    with servers() as started:
+        yield started
+
+
 def image_of(extra: str) -> str:
     """Return the name of an extra's image."""
     return f"migration-gate:{extra}"
@@ -101,30 +104,23 @@ def mount(path: str, folder: Path) -> str:
     return str(target)
 
 
-def test_an_image_with_an_extra_logs_in_with_it(
-    extra: str, mint: Mint, endpoints: Endpoints, new_server: NewServer, tmp_path: Path
+def test_an_image_with_an_extra_logs_in_in_each_of_its_ways(
+    extra: str, both: Servers
 ) -> None:
-    """By a file that is signed or handed on, as a pod does; nothing is written."""
-    tmp_path.chmod(0o755)
-    file = tmp_path / "token"
-    file.write_text("eyJ-right")
-    if extra == "azure":
-        endpoint, root = endpoints.encrypted(azure.entra(mint, file))
-        ended = run(extra, azure.pod(mint, endpoint, root, file), tmp_path)
-    elif extra == "google":
-        keys = endpoints(google.key_file(mint))
-        path = google.write_key(tmp_path, keys.url)
-        login = {**google.LOGIN, FILE_VARIABLE: str(path)}
-        ended = run(extra, {**mint.environ(), **login}, tmp_path)
-    else:
-        server = new_server(tls=True, hba=["host all all 127.0.0.1/32 trust"])
-        database_of(server).execute("CREATE ROLE app LOGIN")
-        with Guard(server, lambda _user, token: "X-Amz-Signature" in token) as guard:
-            way, _ = aws.ways(endpoints, tmp_path)["web identity"]
-            environ = {**aws.settings(server, guard), **way}
-            ended = run(extra, environ, tmp_path)
-    assert ended.exit_code == 0, ended.stdout
-    assert ended.stderr == ""
+    """What an SDK loads is there, for a refusal too, and it writes nothing."""
+    for name, way in WAYS.items():
+        if not name.startswith(PROVIDERS[extra]):
+            continue
+        with staged(both) as stage:
+            stage.folder.chmod(0o755)
+            environ, endpoint = way.prepare(stage)
+            ended = run(extra, environ, stage.folder)
+            closed = run(extra, {**environ, **refuse(way, endpoint)}, stage.folder)
+        assert ended.exit_code == 0, (name, ended.stdout)
+        assert ended.stderr == "", name
+        verdict = closed.events[-1]
+        assert (closed.exit_code, verdict["reason"]) == way.refused, (name, verdict)
+        assert "cannot be used as" not in verdict["error_message"], verdict
 
 
 def test_an_image_with_an_extra_is_as_large_as_the_page_says(extra: str) -> None:
