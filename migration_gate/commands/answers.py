@@ -206,7 +206,7 @@ def describe_status(lines: Sequence[StatusLine]) -> str:
         for line in lines
         if line.failure is not None
     ]
-    return "\n".join([_table(rows), *failures])
+    return "\n".join([table(rows), *failures])
 
 
 def describe_plan(lines: Sequence[PlanLine]) -> str:
@@ -228,7 +228,7 @@ def describe_plan(lines: Sequence[PlanLine]) -> str:
         )
         for line, said in zip(lines, found, strict=True)
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def _findings(line: PlanLine) -> str:
@@ -256,7 +256,7 @@ def describe_undoing(lines: Sequence[UndoLine], *, is_done: bool) -> str:
         )
         for line in lines
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
@@ -272,14 +272,14 @@ def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
                 line.version,
             )
         )
-    return _table(rows)
+    return table(rows)
 
 
 def describe_baseline(lines: Sequence[BaselineLine]) -> str:
     """Return the table that a person reads."""
     rows = [("RECORDED", "BASELINE", "MIGRATION")]
     rows += [("applied, not run", line.baseline, line.version) for line in lines]
-    return _table(rows)
+    return table(rows)
 
 
 def describe_recorded(lines: Sequence[RecordedLine]) -> str:
@@ -302,7 +302,8 @@ def _transaction(line: PlanLine | UndoLine) -> str:
     return f"{side}: {line.why}" if line.why else side
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as columns; the first one is their heads."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -92,7 +92,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     seen = _look_once(settings, log, tally, "plan", settings.phase)
     plan = seen.plan
     variables = wait_for_variables(settings._replace(auth_grace_s=0), log)
-    lines, errors = _describe_pending(plan.pending, settings, seen.name, variables)
+    lines, errors = describe_pending(plan.pending, settings, seen.name, variables)
     if seen.recorded and not as_json:
         write_line(STDOUT, describe_recorded(seen.recorded) + "\n")
     write_line(
@@ -239,12 +239,13 @@ def _require_agreement(plan: Plan, settings: Settings) -> None:
     )
 
 
-def _describe_pending(
+def describe_pending(
     pending: Sequence[Migration],
     settings: Settings,
     history: HistoryTableName,
     variables: Mapping[str, str],
 ) -> tuple[list[PlanLine], list[MigrationFilesError]]:
+    """Return a line for each migration, and why files would be refused."""
     from migration_gate.rehearsal.wording import Reader
 
     lines, errors, reader = [], [], Reader()

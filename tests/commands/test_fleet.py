@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 from collections.abc import Sequence
@@ -270,3 +271,57 @@ def test_one_target_is_a_run_of_its_own(gate: Gate, database: Database) -> None:
         "check", database=database, migrations=FILES, env=env | {"GATE_TARGET": "b"}
     )
     assert checked.exit_code == 0
+
+
+def test_check_waits_for_all_of_them(gate: Gate, database: Database) -> None:
+    """It only looks, and says how many are behind and which is the first."""
+    env = schemas(database, ["a", "b", "c"])
+    gate(database=database, migrations=FILES, env=env | {"GATE_TARGET": "b"})
+    soon = env | {"GATE_WAIT_TIMEOUT": "1s"}
+    run = gate("check", database=database, migrations=FILES, env=soon)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "incomplete")
+    assert counts(run) == [3, 1, 2, 0, 0]
+    assert "first a: not applied: " in run.verdict["message"]
+    waiting = gate.start("check", database=database, migrations=FILES, env=env)
+    waiting.wait_for("database.retry_scheduled")
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    run = waiting.wait()
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["schemas", "databases"])
+def test_status_and_plan_say_who_is_behind(
+    gate: Gate, databases: Databases, kind: str
+) -> None:
+    """And why, for people and for programs."""
+    home, *others = (databases.create() for _ in range(3))
+    names = [other.name for other in others]
+    if kind == "schemas":
+        schemas(home, names)
+        home.execute(f"CREATE TABLE {names[1]}.orders ()")
+    else:
+        others[1].execute("CREATE TABLE orders ()")
+    env = {"GATE_TARGETS": f"{kind}:{list_names(names)}"}
+    planned = gate("plan", "--json", database=home, migrations=FILES, env=env)
+    assert [(t["state"], t["pending"]) for t in json.loads(planned.stdout)] == [
+        ("behind", sorted(FILES))
+    ] * 2
+    gate(database=home, migrations=FILES, env=env)
+    run = gate("status", "--json", database=home, migrations=FILES, env=env)
+    done, behind = json.loads(run.stdout)
+    assert done == {
+        "target": names[0],
+        "state": "up to date",
+        "version": "002_more.sql",
+        "pending": [],
+        "reason": None,
+    }
+    assert (behind["target"], behind["state"]) == (names[1], "behind")
+    assert 'relation "orders" already exists' in behind["reason"]
+    assert run.exit_code == 1
+    told = gate("status", database=home, migrations=FILES, env=env)
+    assert "1        behind      (none)" in told.stdout
+    assert "1 of 2 targets done, 1 failed" in told.stderr
+    told = gate("plan", database=home, migrations=FILES, env=env)
+    assert "001_orders.sql, 002_more.sql" in told.stdout
+    assert told.exit_code == 0

@@ -6,8 +6,12 @@ whole targets, each in a thread of its own.
 
 calls      which command does what over a fleet
 targets    where the targets are listed, and the settings of each
-crew       threads that work at targets, and who waits for them
 outcomes   what came of each target, and the verdict over all
+crew       threads that work at targets, and who waits for them
+run        canaries, then all others, then what came or was left meanwhile
+overview   where each target stands, seen in few round trips where that is enough
+migrate    the command migrate
+looking    the commands check, status and plan
 
 Loaded only where GATE_TARGETS is set.
 """

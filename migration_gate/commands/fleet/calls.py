@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from migration_gate.commands.calls import Call, UsageError
+from migration_gate.commands.fleet.looking import (
+    check_fleet,
+    show_fleet_plan,
+    show_fleet_status,
+)
 from migration_gate.commands.fleet.migrate import migrate_fleet
 from migration_gate.commands.fleet.targets import find_target
 from migration_gate.report.log import Log
@@ -15,7 +20,12 @@ from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import Settings
 
 
-OVER_ALL: Final[dict[str, Callable[..., None]]] = {"migrate": migrate_fleet}
+OVER_ALL: Final[dict[str, Callable[..., None]]] = {
+    "migrate": migrate_fleet,
+    "check": check_fleet,
+    "status": show_fleet_status,
+    "plan": show_fleet_plan,
+}
 
 
 def perform(call: Call, settings: Settings, log: Log, tally: Tally) -> None:

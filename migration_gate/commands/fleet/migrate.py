@@ -46,9 +46,10 @@ def _find_done(
     """Return the targets that have nothing pending, and no reason to be refused."""
     judged: dict[int, bool] = {}
     done = []
-    for name, plan in look_over(
-        settings, names, migrations, log, settings.phase
-    ).items():
+    seen = look_over(settings, names, migrations, log, settings.phase)
+    for name, (plan, *_) in seen.items():
+        if plan is None:
+            continue
         if id(plan) not in judged:
             judged[id(plan)] = _is_done(plan, settings)
             if judged[id(plan)]:

@@ -127,6 +127,12 @@ class Score:
         ended = len(self.done) + len(self.failed) + len(self.gone)
         return self.target_count - ended
 
+    @property
+    def reasons(self) -> frozenset[str]:
+        """Return why targets failed."""
+        errors = [outcome.error for outcome in list(self.failed.values())]
+        return frozenset(error.reason for error in errors if error is not None)
+
     def take(self, outcome: Outcome) -> None:
         """Note what came of a target; what was noted of it before is out of date."""
         for noted in (self.failed, self.passed_over, self.stopped):

@@ -1,26 +1,138 @@
 """
-An overview of a fleet: which targets are plainly up to date, seen in few round trips.
+An overview of a fleet: where each target stands; reads only.
 
-What is not seen here is looked at by itself, on the path of one run.
+Schemas of one database are looked at together, in few round trips, where that is
+plainly enough; all other targets each by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Final, NamedTuple
 
-from migration_gate.commands.steps import new_patience
-from migration_gate.connection.connect import LimitedConnection, asking, use_first
+from migration_gate.commands.fleet.crew import Crew
+from migration_gate.commands.fleet.outcomes import Outcome
+from migration_gate.commands.fleet.run import at_once
+from migration_gate.commands.fleet.targets import Listing, Target, to_target
+from migration_gate.commands.last_failure import find_failures, incomplete
+from migration_gate.commands.main import internal_error
+from migration_gate.commands.steps import new_patience, plan_for
+from migration_gate.connection.connect import (
+    LimitedConnection,
+    asking,
+    use_first,
+)
 from migration_gate.connection.wait import wait_for
-from migration_gate.files.migration import Migration
+from migration_gate.connection.waits import Stopped
+from migration_gate.files.migration import AppliedMigration, Migration
+from migration_gate.history.creation import missing_schema
 from migration_gate.history.many import look_at_many
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.report.errors import DatabaseUnreachableError, GateError
 from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
+from migration_gate.session.session import start_session
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
-LOOK_TIMEOUT_S = 30.0
+LOOK_TIMEOUT_S: Final = 30.0
+# Each of them costs a connection, and most of many have the same reason.
+EXPLAINED_MAX: Final = 100
+
+
+class Sight(NamedTuple):
+    """
+    What one look at a target showed.
+
+    ``plan`` is None where it could not be made, and ``error`` says why then; it may
+    also say why the last attempt at what is pending failed. ``newest`` is the version
+    that was applied last.
+    """
+
+    plan: Plan | None
+    newest: str | None = None
+    error: GateError | None = None
+
+
+class Overview:
+    """Looks at targets as often as it is asked to."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listing: Listing,
+        migrations: Sequence[Migration],
+        log: Log,
+        phase: Phase,
+    ) -> None:
+        self._settings = settings
+        self._listing = listing
+        self._migrations = migrations
+        self._log = log
+        self._phase = phase
+        self._crew = Crew(at_once(settings, listing), self._look_at)
+        self._sights: dict[str, Sight] = {}
+
+    def look(
+        self, names: Sequence[str], *, explains: bool = False
+    ) -> Mapping[str, Sight]:
+        """
+        Look at targets, and return what each look showed.
+
+        Args:
+            names: The targets.
+            explains: Why the last attempt at what is pending failed is asked for too.
+        """
+        settings, migrations, phase = self._settings, self._migrations, self._phase
+        seen = look_over(settings, names, migrations, self._log, phase)
+        self._sights = dict(seen)
+        targets = [
+            to_target(settings, name, self._listing)
+            for name in names
+            if name not in seen
+        ]
+        if explains:
+            behind = [name for name, sight in seen.items() if _is_behind(sight)]
+            targets += [
+                to_target(settings, name, self._listing)
+                for name in behind[:EXPLAINED_MAX]
+            ]
+        self._crew.run(targets, lambda _: None, every=lambda: settings.heartbeat_s)
+        return self._sights
+
+    def _look_at(self, target: Target) -> Outcome:
+        log = self._log.for_target(target.name)
+        try:
+            self._sights[target.name] = self._see(target, log)
+        except Stopped:
+            return Outcome(target.name, "stopped")
+        except GateError as error:
+            self._sights[target.name] = Sight(None, error=error)
+        except (ConnectionLostError, RefusedForNowError) as lost:
+            away = DatabaseUnreachableError(f"the look was cut short: {lost}")
+            self._sights[target.name] = Sight(None, error=away)
+        except Exception as bug:  # noqa: BLE001  # one target's trouble is its own
+            self._sights[target.name] = Sight(None, error=internal_error(bug, log))
+        return Outcome(target.name, "done")
+
+    def _see(self, target: Target, log: Log) -> Sight:
+        settings = target.settings._replace(auth_grace_s=0.0)
+        patience = new_patience(settings, log, timeout_s=0)
+        session = wait_for(lambda: start_session(settings, must_write=False), patience)
+        with closing(session):
+            name = settings.history_table
+            if name.is_target and not session.seen.schema_exists:
+                raise missing_schema(name)
+            plan = in_phase(plan_for(self._migrations, session), self._phase)
+            failures = find_failures(session, plan)
+            error = incomplete(plan.pending, failures) if failures else None
+            return Sight(plan, _newest(session.seen.history), error)
+
+
+def _is_behind(sight: Sight) -> bool:
+    return sight.plan is not None and bool(sight.plan.pending)
 
 
 def look_over(
@@ -29,9 +141,9 @@ def look_over(
     migrations: Sequence[Migration],
     log: Log,
     phase: Phase,
-) -> Mapping[str, Plan]:
+) -> Mapping[str, Sight]:
     """
-    Return the plans of those targets whose histories are plainly to be seen.
+    Return what is to be seen of those targets whose histories are plainly to be seen.
 
     Targets whose histories are alike have the same plan.
     """
@@ -40,8 +152,8 @@ def look_over(
         return {}
     patience = new_patience(settings, log, settings.wait_timeout_s)
 
-    def look(conn: LimitedConnection) -> dict[str, Plan]:
-        plans: dict[str, Plan] = {}
+    def look(conn: LimitedConnection) -> dict[str, Sight]:
+        sights: dict[str, Sight] = {}
         found = {}
         is_full = settings.log_detail == "full"
         doing = "look at the histories of the targets"
@@ -49,12 +161,17 @@ def look_over(
             table, role = settings.history_table.table, settings.role
             name = HistoryTableName(None, table, is_target=True)
             for schema, history in look_at_many(conn, name, names, role):
-                if history.digest not in plans:
+                if history.digest not in sights:
                     plan = make_plan(migrations, history.rows, tool=history.tool)
-                    plans[history.digest] = in_phase(plan, phase)
-                found[schema] = plans[history.digest]
+                    plan = in_phase(plan, phase)
+                    sights[history.digest] = Sight(plan, _newest(history.rows))
+                found[schema] = sights[history.digest]
         return found
 
     return wait_for(
         lambda: use_first(settings.database, look, until_s=patience.until_s), patience
     )
+
+
+def _newest(history: Sequence[AppliedMigration]) -> str | None:
+    return history[-1].version if history else None

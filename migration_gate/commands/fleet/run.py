@@ -101,8 +101,10 @@ class Fleet:
         begins_at = _begins_at(self._settings, len(names))
         canaries = names[: self._settings.canaries]
         self._canaries = frozenset(canaries)
+        require_some(names, self._log, self._tally)
         crew = Crew(
-            self._at_once(listing), partial(work_at, step=self._step, log=self._log)
+            at_once(self._settings, listing),
+            partial(work_at, step=self._step, log=self._log),
         )
         self._report_start(crew, names, begins_at)
         others = [*names[begins_at:], *names[:begins_at]]
@@ -136,16 +138,7 @@ class Fleet:
         )
         return listing
 
-    def _at_once(self, listing: Listing) -> int:
-        wanted = self._settings.targets_at_once
-        if listing.room is None:
-            return wanted
-        return max(1, min(wanted, listing.room // CONNECTIONS_EACH))
-
     def _report_start(self, crew: Crew, names: Sequence[str], begins_at: int) -> None:
-        if not names:
-            self._tally.warnings.append(FLEET_EMPTY.name)
-            self._log.emit(FLEET_EMPTY)
         self._log.emit(
             FLEET_STARTED,
             target_count=len(names),
@@ -235,6 +228,21 @@ class Fleet:
                 ends_at=_ends_at(score.left_count, per_minute),
             )
         return self._reported_s + heartbeat_s - now
+
+
+def at_once(settings: Settings, listing: Listing) -> int:
+    """Return how many targets are worked at beside each other."""
+    wanted = settings.targets_at_once
+    if listing.room is None:
+        return wanted
+    return max(1, min(wanted, listing.room // CONNECTIONS_EACH))
+
+
+def require_some(names: Sequence[str], log: Log, tally: Tally) -> None:
+    """Warn of a list without a target."""
+    if not names and FLEET_EMPTY.name not in tally.warnings:
+        tally.warnings = [*tally.warnings, FLEET_EMPTY.name]
+        log.emit(FLEET_EMPTY)
 
 
 def _begins_at(settings: Settings, target_count: int) -> int:

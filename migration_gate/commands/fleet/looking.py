@@ -1,0 +1,308 @@
+"""
+The commands check, status and plan over a fleet: they look, and write nothing.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from migration_gate.commands.answers import describe_plan, table
+from migration_gate.commands.calls import UsageError
+from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
+from migration_gate.commands.fleet.overview import Overview, Sight
+from migration_gate.commands.fleet.run import LISTS_MAX, require_some
+from migration_gate.commands.fleet.targets import list_targets
+from migration_gate.commands.last_failure import incomplete
+from migration_gate.commands.status import describe_pending
+from migration_gate.commands.steps import (
+    load,
+    log_disagreements,
+    new_patience,
+    wait_for_variables,
+)
+from migration_gate.connection.causes import INCOMPLETE
+from migration_gate.connection.connect import NotReadyError
+from migration_gate.connection.wait import wait_for
+from migration_gate.files.migration import Migration
+from migration_gate.planning.phases import asked_of, require_first_phase
+from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.report.errors import GateError, MigrationFilesError
+from migration_gate.report.log import Log, write_line
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.settings import HistoryTableName, Phase, Settings
+
+
+STDOUT: Final = 1
+NONE: Final = "(none)"
+# What no wait changes.
+NEVER: Final = frozenset({"history", "settings", "files", "internal"})
+
+State = Literal["up to date", "behind", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetLine:
+    """
+    One target in the answer to status and plan.
+
+    ``version`` is what was applied there last; ``reason`` why it is refused, or why the
+    last attempt at what is pending failed.
+    """
+
+    target: str
+    state: State
+    version: str | None
+    pending: tuple[str, ...]
+    reason: str | None
+
+
+def check_fleet(settings: Settings, log: Log, tally: Tally) -> None:
+    """
+    Wait until every migration shipped here is applied in every target. Reads only.
+
+    Raises:
+        GateError: Not within GATE_WAIT_TIMEOUT.
+    """
+    migrations = load(settings, log, "check")
+    patience = new_patience(settings, log, settings.wait_timeout_s)
+    score = Score()
+    tally.fleet = score.fields
+
+    def look() -> None:
+        left_s = max(0.0, patience.timeout_s - patience.waited_s)
+        home = settings._replace(wait_timeout_s=left_s)
+        _look_for_all(home, migrations, log, tally, score)
+
+    try:
+        wait_for(look, patience)
+    finally:
+        tally.waited_s += patience.waited_s
+    tally.outcome = f"{score.describe()}, {len(migrations)} shipped here"
+
+
+def _look_for_all(
+    settings: Settings,
+    migrations: Sequence[Migration],
+    log: Log,
+    tally: Tally,
+    score: Score,
+) -> None:
+    """
+    Look once at each target that is not known to be done, those that are new included.
+
+    Raises:
+        NotReadyError: Something is missing that may still come.
+        GateError: Something is wrong that no wait changes.
+    """
+    once = settings._replace(wait_timeout_s=0.0, auth_grace_s=0.0)
+    for _ in range(LISTS_MAX):
+        listing = list_targets(settings, log, tally)
+        require_some(listing.names, log, tally)
+        score.target_count = len(listing.names)
+        left = [name for name in listing.names if name not in score.done]
+        if not left:
+            break
+        overview = Overview(once, listing, migrations, log, asked_of(settings.phase))
+        seen = overview.look(left)
+        sights = {name: seen[name] for name in left if name in seen}
+        _note(sights, score, log, tally)
+        error = to_error(score)
+        if error is not None and score.reasons <= NEVER:
+            raise error
+        if error is not None:
+            raise NotReadyError(INCOMPLETE, str(error), error)
+
+
+def _note(sights: Mapping[str, Sight], score: Score, log: Log, tally: Tally) -> None:
+    plans: dict[int, Plan] = {}
+    for name, sight in sights.items():
+        error = sight.error
+        if sight.plan is not None and sight.plan.pending:
+            error = error or incomplete(sight.plan.pending)
+        elif sight.plan is not None:
+            plans[id(sight.plan)] = sight.plan
+        state: Literal["done", "failed"] = "failed" if error else "done"
+        score.take(Outcome(name, state, error))
+    for plan in plans.values():
+        own = Tally()
+        log_disagreements(plan, log, own)
+        tally.warnings = list(dict.fromkeys([*tally.warnings, *own.warnings]))
+
+
+def show_fleet_status(
+    settings: Settings, log: Log, tally: Tally, *, as_json: bool, as_html: bool
+) -> None:
+    """
+    Print how many targets are at which version, and who is behind and why.
+
+    Raises:
+        UsageError: A page is asked for.
+        GateError: A target is behind, or is refused.
+    """
+    if as_html:
+        raise UsageError(
+            "there is no page of a whole fleet",
+            hint="Name one target in GATE_TARGET, or ask with --json.",
+        )
+    _, sights = _look_once(settings, log, tally, "status", asked_of(settings.phase))
+    lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
+    write_line(STDOUT, to_json(lines) if as_json else _describe_status(lines))
+    _close(sights, lines, tally)
+
+
+def show_fleet_plan(
+    settings: Settings, log: Log, tally: Tally, *, as_json: bool
+) -> None:
+    """
+    Print what migrate would do, and in which targets, and what it would refuse.
+
+    Raises:
+        MigrationFilesError: It would refuse a file.
+        GateError: It would refuse a target.
+    """
+    _, sights = _look_once(settings, log, tally, "plan", settings.phase)
+    lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
+    pending = {
+        migration.version: migration
+        for sight in sights.values()
+        if sight.plan is not None
+        for migration in sight.plan.pending
+    }
+    variables = wait_for_variables(settings._replace(auth_grace_s=0), log)
+    files, errors = describe_pending(
+        sorted(pending.values(), key=lambda migration: migration.order),
+        settings,
+        HistoryTableName(None, settings.history_table.table),
+        variables,
+    )
+    if as_json:
+        write_line(STDOUT, to_json(lines))
+    else:
+        write_line(STDOUT, f"{describe_plan(files)}\n\n{_describe_pending(lines)}")
+    faults = [fault for error in errors for fault in error.faults]
+    if faults:
+        raise MigrationFilesError(faults)
+    refused = [line for line in lines if line.state == "refused"]
+    if refused:
+        _close(sights, refused, tally)
+    behind = sum(line.state == "behind" for line in lines)
+    tally.outcome = (
+        f"{len(pending)} pending in {behind} of {len(lines)} targets, nothing was "
+        "applied"
+    )
+
+
+def _look_once(
+    settings: Settings, log: Log, tally: Tally, command: str, phase: Phase
+) -> tuple[Sequence[Migration], Mapping[str, Sight]]:
+    migrations = load(settings, log, command)
+    once = settings._replace(wait_timeout_s=0.0, auth_grace_s=0.0)
+    listing = list_targets(once, log, tally)
+    require_some(listing.names, log, tally)
+    overview = Overview(once, listing, migrations, log, phase)
+    seen = overview.look(listing.names, explains=True)
+    return migrations, {name: seen[name] for name in listing.names if name in seen}
+
+
+def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
+    error, plan = sight.error, sight.plan
+    pending = () if plan is None else tuple(m.version for m in plan.pending)
+    refusal = _refusal(plan, settings) if plan is not None else error
+    state: State = "behind" if pending else "up to date"
+    if refusal is not None:
+        state, error = "refused", refusal
+    return TargetLine(
+        target=name,
+        state=state,
+        version=sight.newest,
+        pending=pending,
+        reason=None if error is None else str(error),
+    )
+
+
+def _refusal(plan: Plan, settings: Settings) -> GateError | None:
+    """Return why migrate would refuse a target; None where it would not."""
+    try:
+        require_agreement(
+            plan,
+            changed=settings.changed,
+            out_of_order=settings.out_of_order,
+            ahead=settings.ahead,
+        )
+        require_first_phase(plan)
+    except GateError as error:
+        return error
+    return None
+
+
+def _close(
+    sights: Mapping[str, Sight], lines: Sequence[TargetLine], tally: Tally
+) -> None:
+    """Raise what says how many targets are not up to date; count them anyway."""
+    score = Score()
+    score.target_count = len(lines)
+    tally.fleet = score.fields
+    for line in lines:
+        if line.state == "up to date":
+            score.take(Outcome(line.target, "done"))
+            continue
+        sight = sights[line.target]
+        error = sight.error
+        if error is None and sight.plan is not None:
+            error = incomplete(sight.plan.pending)
+        if line.state == "refused" and line.reason is not None and sight.plan:
+            error = GateError(line.reason)
+        score.take(Outcome(line.target, "failed", error))
+    error = to_error(score)
+    if error is not None:
+        raise error
+    tally.outcome = score.describe()
+
+
+def to_json(lines: Sequence[TargetLine]) -> str:
+    """Return the lines as a JSON array."""
+    return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
+
+
+def _describe_status(lines: Sequence[TargetLine]) -> str:
+    """Return the tables that a person reads: of versions, then of who is behind."""
+    counts = Counter((line.version or NONE, line.state) for line in lines)
+    rows = [("TARGETS", "STATE", "LAST APPLIED")]
+    rows += [
+        (str(count), state, version)
+        for (version, state), count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    behind = [line for line in lines if line.state != "up to date"]
+    if not behind:
+        return table(rows)
+    others = [("TARGET", "STATE", "LAST APPLIED", "PENDING", "WHY")]
+    others += [
+        (
+            line.target,
+            line.state,
+            line.version or NONE,
+            str(len(line.pending)),
+            line.reason or "",
+        )
+        for line in behind
+    ]
+    return f"{table(rows)}\n\n{table(others)}"
+
+
+def _describe_pending(lines: Sequence[TargetLine]) -> str:
+    """Return the table that a person reads: which targets lack what."""
+    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for line in lines:
+        refused = line.reason or "" if line.state == "refused" else ""
+        alike.setdefault((line.pending, refused), []).append(line.target)
+    rows = [("TARGETS", "PENDING", "REFUSED", "FIRST OF THEM")]
+    rows += [
+        (str(len(targets)), ", ".join(pending) or NONE, refused, targets[0])
+        for (pending, refused), targets in alike.items()
+    ]
+    return table(rows)
