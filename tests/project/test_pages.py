@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import re
 import tomllib
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -206,30 +208,45 @@ def find_calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+class Names(NamedTuple):
+    """What a file's code calls, which attributes it mentions, and what it imports."""
+
+    calls: frozenset[str]
+    mentions: frozenset[str]
+    imports: frozenset[str]
+
+
+@functools.cache
+def names_in(path: Path) -> Names:
+    """Find the dotted names in a file's code, comments and docstrings apart."""
+    calls: set[str] = set()
+    mentions: set[str] = set()
+    imports: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            calls.add(ast.unparse(node.func))
+        elif isinstance(node, ast.Attribute):
+            mentions.add(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            imports.add(node.module or "")
+    return Names(frozenset(calls), frozenset(mentions), frozenset(imports))
+
+
 def files_that(*, call: str = "", mention: str = "", imports: str = "") -> set[str]:
-    """Return the files whose code, comments and docstrings apart, has a pattern."""
-    found = set()
-    for path in (ROOT / "entrypoint.py", *MODULES):
-        tree = ast.parse(path.read_text("utf-8"))
-        names = {name for name, _ in find_calls(path)}
-        nodes = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
-        modules = [
-            name
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Import | ast.ImportFrom)
-            for name in (
-                [alias.name for alias in n.names]
-                if isinstance(n, ast.Import)
-                else [n.module or ""]
-            )
-        ]
-        if (
-            (call and any(re.fullmatch(call, name) for name in names))
-            or (mention and any(re.fullmatch(mention, node) for node in nodes))
-            or (imports and any(re.fullmatch(imports, name) for name in modules))
-        ):
-            found.add(str(path.relative_to(ROOT)))
-    return found
+    """Return the files whose code has a name that a pattern matches whole."""
+    patterns = Names(*(frozenset(filter(None, [p])) for p in (call, mention, imports)))
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "entrypoint.py", *MODULES)
+        if any(
+            re.fullmatch(pattern, name)
+            for wanted, names in zip(patterns, names_in(path), strict=True)
+            for pattern in wanted
+            for name in names
+        )
+    }
 
 
 def test_only_the_entry_point_exits() -> None:
