@@ -2,13 +2,16 @@
 The gate as a process: what a container would run, in an environment that is clean.
 
 `gate(...)` runs it to its end; `gate.start(...)` returns it running, for signals and
-for many at once.
+for many at once. It is a fork of a process that has imported it already, unless what it
+is given acts on the interpreter's own start, or its command line is looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,14 +19,16 @@ import sys
 import threading
 import time
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Final, Protocol, TypeAlias, cast
 
 import pytest
 
 from tests.fix_postgres import Database
+from tests.forked import be_gate
 from tests.log_schema import find_faults
 
 
@@ -36,6 +41,10 @@ LOGGING_COMMANDS = {"migrate", "check", "wait", "resolve"}
 # Set by the coverage tool, for its subprocesses, while it measures.
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
 TIMEOUT_S = 20.0
+# What the interpreter or a library reads when it starts, not when the gate does.
+EARLY: Final = ("PYTHON", "COVERAGE", "LD_", "LC_", "LANG", "OPENSSL", "TZ")
+FORKS: Final = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([be_gate.__module__])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +111,100 @@ class Lines:
                     self._news.notify_all()
 
 
+class Child(Protocol):
+    """What is asked of a process, however it was started."""
+
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, once there is one; minus the signal's number."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, or raise ``subprocess.TimeoutExpired``."""
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+
+
+def spawn(argv: Sequence[str], environ: Mapping[str, str], folder: Path) -> Child:
+    """Start the gate as a process of its own, from nothing."""
+    return cast(
+        "Child",
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "entrypoint.py"), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            cwd=folder,
+        ),
+    )
+
+
+class Fork:
+    """A gate that is a fork of a process that has imported it."""
+
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], folder: Path
+    ) -> None:
+        stdout, their_stdout = FORKS.Pipe(duplex=False)
+        stderr, their_stderr = FORKS.Pipe(duplex=False)
+        outputs = their_stdout, their_stderr
+        self._process = FORKS.Process(
+            target=be_gate, args=(tuple(argv), dict(environ), str(folder), *outputs)
+        )
+        self._process.start()
+        for end in outputs:
+            end.close()
+        self.stdout = to_file(stdout)
+        self.stderr = to_file(stderr)
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, once there is one; minus the signal's number."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, or raise ``subprocess.TimeoutExpired``."""
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("gate", timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def to_file(end: Connection) -> IO[bytes]:
+    """Return a file in place of a pipe's end."""
+    with end:
+        return os.fdopen(os.dup(end.fileno()), "rb")
+
+
 class Process:
     """A gate that runs."""
 
     def __init__(
-        self, argv: tuple[str, ...], environ: Mapping[str, str], folder: Path
+        self,
+        argv: tuple[str, ...],
+        environ: Mapping[str, str],
+        folder: Path,
+        *,
+        is_fork: bool,
     ) -> None:
         self.argv = argv
         self.started_at = time.monotonic()
@@ -115,16 +213,9 @@ class Process:
         )
         self._termination_log = Path(environ["GATE_TERMINATION_LOG"])
         self._news = threading.Condition()
-        self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "entrypoint.py"), *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environ,
-            cwd=folder,
+        self._process: Child = (
+            Fork(argv, environ, folder) if is_fork else spawn(argv, environ, folder)
         )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
         self._stdout = Lines(self._process.stdout, self._news)
         self._stderr = Lines(self._process.stderr, self._news)
 
@@ -158,7 +249,7 @@ class Process:
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
 
     def wait_for(
         self, name: str, timeout: float = TIMEOUT_S, *, count: int = 1
@@ -257,6 +348,7 @@ class Gate:
         env: Mapping[str, str] | None = None,
         database: Database | None = None,
         migrations: Files | None = None,
+        is_fork: bool = True,
     ) -> Process:
         """
         Start the gate, in a folder of its own.
@@ -267,6 +359,7 @@ class Gate:
                 but PATH and GATE_TERMINATION_LOG.
             database: named to it by POSTGRES_HOST and the like.
             migrations: a folder, or files to write into one; GATE_MIGRATIONS names it.
+            is_fork: of a process that has imported it, if nothing in `env` forbids it.
         """
         folder = self.folder / f"gate-{next(self._numbers)}"
         folder.mkdir()
@@ -285,7 +378,9 @@ class Gate:
         elif migrations is not None:
             written = write_migrations(folder / "migrations", migrations)
             environ["GATE_MIGRATIONS"] = str(written)
-        process = Process(argv, environ | dict(env or {}), folder)
+        environ |= env or {}
+        is_fork = is_fork and not any(name.startswith(EARLY) for name in environ)
+        process = Process(argv, environ, folder, is_fork=is_fork)
         self._processes.append(process)
         return process
 

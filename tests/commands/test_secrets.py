@@ -209,7 +209,9 @@ def test_the_password_is_in_no_process_list_and_no_repr(
     with psycopg.connect(**database.conninfo) as other:  # type: ignore[arg-type]  # texts
         other.execute("CREATE TABLE t (); LOCK TABLE t")
         process = gate.start(
-            database=role, migrations={"1_a.sql": f"/* {SECRET} */ TABLE t;"}
+            database=role,
+            migrations={"1_a.sql": f"/* {SECRET} */ TABLE t;"},
+            is_fork=False,
         )
         process.wait_for("database.ready")
         with open(f"/proc/{process.pid}/cmdline", "rb") as file:  # noqa: PTH123 -- proc
