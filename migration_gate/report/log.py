@@ -187,9 +187,6 @@ class _Descriptor:
         self.is_read = write_line(
             self._fd, before + line, timeout_s, lambda part: self._write(part, number)
         )
-        with self._writing:
-            if self.is_read and number == self._lines:
-                self._is_whole = True
 
     def _write(self, part: bytes, number: int) -> int:
         with self._writing:
@@ -198,8 +195,9 @@ class _Descriptor:
                 raise BrokenPipeError(text)
             if not _takes_more(self._fd, 0):
                 return 0
-            self._is_whole = False
-            return os.write(self._fd, part)
+            written = os.write(self._fd, part)
+            self._is_whole = part[:written].endswith((b"\n", b"\r"))
+            return written
 
 
 def write_line(

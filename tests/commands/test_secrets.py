@@ -166,7 +166,7 @@ MALFORMED = {
     "postgresql://app:{s}@db/shop\n": "has white space around it",
     '"postgresql://app:{s}@db/shop"': "has quotes around it",
     "'postgresql://app:{s}@db/shop'": "has quotes around it",
-    "postgresql://app:{s}@db/shop?schema=public": 'does not know: "schema"',
+    "postgresql://app:{s}@db/shop?shema=public": 'not known: "shema"',
     "postgresql://app:{s}@db:{s}/shop": "has a port that is not a number",
     "postgresql+psycopg://app:{s}@[db/shop": "not written as [address]",
     "postgres:app:{s}@db/shop": 'has no "//" after its scheme',

@@ -259,8 +259,7 @@ def test_a_standby_that_is_not_consistent_yet_is_waited_for(
     (standby.data / "standby.signal").unlink()
     with slow_recovery(standby) as finish:
         process = gate.start("check", database=there, migrations=FILES)
-        retry = process.wait_for("database.retry_scheduled")
-        assert retry["reason"] == "starting_up"
+        until(lambda: "starting_up" in [e.get("reason") for e in process.events])
         finish()
         process.signal(signal.SIGTERM)
         process.wait()
@@ -355,6 +354,9 @@ def test_a_connection_limit_is_waited_for(
     role = database.role()
     name = role.user if of == "role" else database.name
     database.execute(f"ALTER {of} {name} CONNECTION LIMIT 1")
+    with closing(database.server.connect()) as other:
+        sessions = "SELECT FROM pg_stat_activity WHERE datname = %s"
+        until(lambda: not other.execute(sessions, [database.name]).fetchall())
     with closing(role.connect()):
         run = close(gate, f"limit_of_{of}", database=role)
     assert f'too many connections for {of} "{name}"' in run.verdict["error_message"]
