@@ -29,7 +29,7 @@ from migration_gate.planning.plan import Step
 from migration_gate.rehearsal.alone import identity, require_alone
 from migration_gate.rehearsal.facts import Sizes, Transaction
 from migration_gate.rehearsal.forms import describe, summary, to_markdown
-from migration_gate.rehearsal.questions import question, read_catalogue
+from migration_gate.rehearsal.questions import questions, read_catalogue
 from migration_gate.rehearsal.recorder import Recorder
 from migration_gate.rehearsal.reports import Report, make_report, report_to_json
 from migration_gate.rehearsal.sizes import read_sizes
@@ -148,8 +148,7 @@ class _Rehearsal:
 
         with closing(Watcher(recorder, connect)) as watcher:
             yield Observer(
-                opening=question(worker.conn, opens=True),
-                question=question(worker.conn, opens=False),
+                **questions(worker.conn),
                 on_sent=recorder.on_sent,
                 on_answer=recorder.on_answer,
                 watching=watcher.watching,

@@ -29,15 +29,19 @@ class Observer:
     """
     The questions that are asked between a file's statements, and who takes the answers.
 
-    ``opening`` is asked before the first statement of a message, ``question`` after
-    each, and before the COMMIT. ``on_answer`` gets every answer of a message, with what
-    it answers; ``on_sent`` is called before each message. ``watching`` watches a
-    statement that runs alone from another session, for as long as it is entered, and
-    gives what is to be called meanwhile, which says in how many seconds again.
+    ``opening`` is asked before the first statement of a transaction, ``resuming``
+    before that of a message that goes on with one; ``question`` after each statement,
+    and ``closing`` before the COMMIT. ``on_answer`` gets every answer of a message,
+    with what it answers; ``on_sent`` is called before each message. ``watching``
+    watches a statement that runs alone from another session, for as long as it is
+    entered, and gives what is to be called meanwhile, which says in how many seconds
+    again.
     """
 
     opening: bytes
+    resuming: bytes
     question: bytes
+    closing: bytes
     on_sent: Callable[[], None]
     on_answer: Callable[[Task, Part, Answer], None]
     watching: Callable[[Task, Statement, int], AbstractContextManager[Looks]]
@@ -49,9 +53,10 @@ def with_questions(observer: Observer, parts: list[Part]) -> Iterator[Part]:
     following = iter([*statements[1:], None])
     for part in parts:
         if statements and part is statements[0]:
-            yield Own("asked", observer.opening)
+            begins = isinstance(parts[0], Own) and parts[0].name == "begin"
+            yield Own("asked", observer.opening if begins else observer.resuming)
         if isinstance(part, Own) and part.name == "commit":
-            yield Own("asked", observer.question)
+            yield Own("asked", observer.closing)
         yield part
         if isinstance(part, Statement) and not _goes_on(part, next(following)):
             yield Own("asked", observer.question)

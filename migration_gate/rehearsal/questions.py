@@ -51,6 +51,15 @@ FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
 WHERE l.pid = {pid} AND l.relation >= 16384::pg_catalog.oid
 """
 )
+# Before a file's first statement: those of the gate's own.
+LOCKS_BEFORE: Final = qualified(
+    """
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
+    l.relation::pg_catalog.int8, l.mode, 0, NULL))
+FROM pg_catalog.pg_locks l
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384::pg_catalog.oid
+"""
+)
 # Counters of an earlier transaction may not have been reported yet.
 SCANS: Final = qualified(
     """
@@ -75,24 +84,25 @@ OWN_PID: Final = sql.SQL("pg_catalog.pg_backend_pid()")
 NOTHING: Final = sql.SQL("NULL")
 
 
-def question(conn: psycopg.Connection[Any], *, opens: bool) -> bytes:
-    """
-    Return what is asked between statements.
-
-    Args:
-        opens: It is the first of a message: what is counted already is asked for too.
-    """
-    return _question(OWN_PID, SCANS if opens else NOTHING).as_bytes(conn)
+def questions(conn: psycopg.Connection[Any]) -> dict[str, bytes]:
+    """Return what is asked between statements, by the names that ``Observer`` has."""
+    locks = LOCKS.format(relation=RELATION, pid=OWN_PID)
+    asked = {
+        "opening": (LOCKS_BEFORE, SCANS),
+        "resuming": (locks, SCANS),
+        "question": (locks, NOTHING),
+        "closing": (NOTHING, NOTHING),
+    }
+    return {
+        name: ASKED.format(locks=locks, scans=scans).as_bytes(conn)
+        for name, (locks, scans) in asked.items()
+    }
 
 
 def question_about(pid: int) -> sql.Composed:
     """Return what another session is asked about this one."""
-    return _question(sql.Literal(pid), NOTHING)
-
-
-def _question(pid: sql.Composable, scans: sql.Composable) -> sql.Composed:
-    locks = LOCKS.format(relation=RELATION, pid=pid)
-    return ASKED.format(locks=locks, scans=scans)
+    locks = LOCKS.format(relation=RELATION, pid=sql.Literal(pid))
+    return ASKED.format(locks=locks, scans=NOTHING)
 
 
 class Reply(NamedTuple):
@@ -119,7 +129,7 @@ def read_reply(said: Any) -> Reply:  # noqa: ANN401  # JSON
     relations = {}
     for oid, mode, count, *columns in locks or ():
         modes[oid] = max(modes.get(oid, 0), rank(mode))
-        counted[oid] = count
+        counted[oid] = max(counted.get(oid, 0), count)
         if columns[0] is not None:
             relations[oid] = to_relation(oid, *columns)
     return Reply(asked_s, left_s, wal_bytes, modes, counted, relations)
