@@ -94,6 +94,19 @@ def test_every_mount_and_secret_is_there(name: str) -> None:
         assert wanted <= secrets
 
 
+def test_terraform_makes_the_job_with_the_same_settings() -> None:
+    """No password in it, and the limits are in the same order."""
+    text = (FOLDER / "main.tf").read_text()
+    told = re.findall(r'env \{\s+name += "(\w+)"\s+value = (\S+)', text)
+    environ = {name: value.strip('"') for name, value in told}
+    from_environ(environ)
+    (gate,) = read("job-identity.yaml")["properties"]["template"]["containers"]
+    assert environ.keys() == {each["name"] for each in gate["env"]}
+    (limit_s,) = re.findall(r"replica_timeout_in_seconds = (\d+)", text)
+    assert parse_duration(environ["GATE_TIMEOUT"]) < int(limit_s)
+    assert "password_auth_enabled         = false" in text
+
+
 def test_the_identity_that_migrates_is_not_the_applications() -> None:
     """Each that is assigned says where it is available, in a word that the SDK has."""
     given = read("app-identity.yaml")
