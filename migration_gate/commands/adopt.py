@@ -31,7 +31,9 @@ from migration_gate.history.readers import READERS
 from migration_gate.planning.adoption import (
     BEFORE_UNDERSCORE,
     Adopted,
+    DoubtError,
     Known,
+    Refused,
     find_grown,
     map_rows,
 )
@@ -294,13 +296,38 @@ def to_history(
 
 def make_lines(adopted: Sequence[Adopted]) -> tuple[AdoptedLine, ...]:
     """Return a line for each file that counts as applied."""
-    return tuple(
-        AdoptedLine(
-            version=each.migration.version,
-            row=each.row.version,
-            applied_at=each.row.applied_at or None,
-            inferred=each.is_inferred,
-            verified=each.is_verified,
-        )
-        for each in adopted
+    return tuple(map(_to_line, adopted))
+
+
+def make_doubtful_lines(error: DoubtError) -> tuple[AdoptedLine, ...]:
+    """Return a line for each file of what is not taken over, then for lone rows."""
+    lines = [(each.migration.order, _to_line(each)) for each in error.adopted]
+    lines += [
+        (each.migration.order, _to_refused(each))
+        for each in error.refused
+        if each.migration is not None
+    ]
+    lines.sort(key=lambda pair: pair[0])
+    lost = [_to_refused(each) for each in error.refused if each.migration is None]
+    return (*(line for _, line in lines), *lost)
+
+
+def _to_line(each: Adopted) -> AdoptedLine:
+    return AdoptedLine(
+        version=each.migration.version,
+        row=each.row.version,
+        applied_at=each.row.applied_at or None,
+        inferred=each.is_inferred,
+        verified=each.is_verified,
+    )
+
+
+def _to_refused(each: Refused) -> AdoptedLine:
+    return AdoptedLine(
+        version=each.migration.version if each.migration else "",
+        row=each.row.version,
+        applied_at=each.row.applied_at or None,
+        inferred=False,
+        verified=False,
+        refused=each.why,
     )

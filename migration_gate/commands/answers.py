@@ -96,6 +96,8 @@ class AdoptedLine:
 
     ``row`` is the version there; ``inferred`` tells that it is that of a newer file,
     and ``verified`` that nothing speaks against the file being what was applied.
+    ``refused`` says why it is not taken over, None where it is; ``version`` is empty
+    where no file is known to be that of the row.
     """
 
     version: str
@@ -103,6 +105,7 @@ class AdoptedLine:
     applied_at: str | None
     inferred: bool
     verified: bool
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,18 +264,21 @@ def describe_undoing(lines: Sequence[UndoLine], *, is_done: bool) -> str:
 
 def describe_adopted(lines: Sequence[AdoptedLine]) -> str:
     """Return the table that a person reads."""
-    rows = [("TAKEN OVER", "APPLIED AT (UTC)", "BY ROW", "MIGRATION")]
+    rows = [("TAKEN OVER", "APPLIED AT (UTC)", "BY ROW", "MIGRATION", "REFUSED")]
     for line in lines:
         state = "applied" if line.verified else "applied, changed"
+        state = "applied, by a newer row" if line.inferred else state
         rows.append(
             (
-                "applied, by a newer row" if line.inferred else state,
+                "no" if line.refused else state,
                 (line.applied_at or "").partition(".")[0].replace("T", " "),
                 line.row,
                 line.version,
+                line.refused or "",
             )
         )
-    return table(rows)
+    is_refused = any(line.refused for line in lines)
+    return table(rows if is_refused else [row[:-1] for row in rows])
 
 
 def describe_baseline(lines: Sequence[BaselineLine]) -> str:

@@ -14,6 +14,7 @@ from migration_gate.commands.answers import (
     RecordedLine,
     StatusLine,
     TextFinding,
+    describe_adopted,
     describe_plan,
     describe_recorded,
     describe_status,
@@ -89,7 +90,11 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
         HistoryError: It would refuse the history.
         IncompleteError: The phase before this one has not come to its end.
     """
-    seen = _look_once(settings, log, tally, "plan", settings.phase)
+    try:
+        seen = _look_once(settings, log, tally, "plan", settings.phase)
+    except HistoryError as error:
+        _show_doubts(error, as_json=as_json)
+        raise
     plan = seen.plan
     variables = wait_for_variables(settings._replace(auth_grace_s=0), log)
     lines, errors = describe_pending(plan.pending, settings, seen.name, variables)
@@ -104,6 +109,16 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     if faults:
         raise MigrationFilesError(faults)
     tally.outcome = f"{len(plan.pending)} pending, nothing was applied"
+
+
+def _show_doubts(error: HistoryError, *, as_json: bool) -> None:
+    """Print how far another tool's history can be taken over, where that is it."""
+    from migration_gate.commands.adopt import make_doubtful_lines
+    from migration_gate.planning.adoption import DoubtError
+
+    if isinstance(error, DoubtError):
+        lines = make_doubtful_lines(error)
+        write_line(STDOUT, to_json(lines) if as_json else describe_adopted(lines))
 
 
 def _find_error(seen: _Seen, settings: Settings) -> GateError | None:

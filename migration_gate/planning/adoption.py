@@ -134,6 +134,40 @@ class Adopted(NamedTuple):
         return row, f"adopted from {tool} {self.row.version}"
 
 
+class Refused(NamedTuple):
+    """A row that is not taken over, the file that it may be of, and why not."""
+
+    row: ForeignRow
+    migration: Migration | None
+    why: str
+
+
+class Doubt(NamedTuple):
+    """What of one kind keeps a history from being taken over, and what to do."""
+
+    fault: str
+    hint: str
+    refused: tuple[Refused, ...]
+
+
+class DoubtError(HistoryError):
+    """
+    Another tool's history is not taken over; lists every doubt.
+
+    ``adopted`` is what would count as applied without them, ``refused`` what they are
+    about.
+    """
+
+    def __init__(self, doubts: Sequence[Doubt], adopted: Sequence[Adopted]) -> None:
+        super().__init__(
+            "; ".join(doubt.fault for doubt in doubts),
+            hint="Nothing was taken over. " + " ".join(doubt.hint for doubt in doubts),
+        )
+        self.refused = tuple(each for doubt in doubts for each in doubt.refused)
+        about = {each.migration for each in self.refused}
+        self.adopted = tuple(each for each in adopted if each.migration not in about)
+
+
 def map_rows(
     tool: str,
     migrations: Sequence[Migration],
@@ -153,7 +187,7 @@ def map_rows(
         changed: What a file means that is not what the tool has applied.
 
     Raises:
-        HistoryError: Lists every doubt.
+        DoubtError: Lists every doubt.
     """
     rules = RULES[tool]
     ordered = sorted(migrations, key=lambda migration: migration.order)
@@ -177,10 +211,12 @@ def map_rows(
         and not _covers(scopes, row)
         and not is_repeatable(row.version)  # its file may have been taken out
     ]
-    faults = [
-        *_failed(tool, rules, held.values()),
-        *_unexplained(tool, [*(row.version for row in lost), *strange]),
-        *_ambiguous(tool, [files[key] for key in explained]),
+    doubts = [
+        *_failed(
+            tool, rules, {key: (row, files.get(key)) for key, row in held.items()}
+        ),
+        *_unexplained(tool, [*lost, *strange]),
+        *_ambiguous(tool, [(row, files[key]) for key, row in explained.items()]),
     ]
     adopted = stood_for
     for key, row in applied.items():
@@ -197,14 +233,12 @@ def map_rows(
     # With another text, or a failed one, it runs again, as it would there.
     adopted = [a for a in adopted if a.is_verified or not a.migration.is_repeatable]
     if changed == "refuse":
-        faults += _changed(tool, adopted)
-    if faults:
-        raise HistoryError(
-            "; ".join(fault for fault, _ in faults),
-            hint="Nothing was taken over. " + " ".join(hint for _, hint in faults),
-        )
+        doubts += _changed(tool, adopted)
     once = {each.migration.key: each for each in adopted}
-    return tuple(sorted(once.values(), key=lambda each: each.migration.order))
+    found = tuple(sorted(once.values(), key=lambda each: each.migration.order))
+    if doubts:
+        raise DoubtError(doubts, found)
+    return found
 
 
 def _key_of(
@@ -218,8 +252,8 @@ def _key_of(
 
 def _hold(
     rules: Rules, rows: Iterable[ForeignRow]
-) -> tuple[dict[Any, ForeignRow], list[str]]:
-    """Return the last row of each key, and the versions that the tool cannot give."""
+) -> tuple[dict[Any, ForeignRow], list[ForeignRow]]:
+    """Return the last row of each key, and those whose version no file can have."""
     held: dict[Any, ForeignRow] = {}
     strange = []
     for row in rows:
@@ -228,7 +262,7 @@ def _hold(
                 _to_parts(row.version)
             held[rules.key.of_row(row.version)] = row
         except ValueError:
-            strange.append(row.version)
+            strange.append(row)
     return held, strange
 
 
@@ -260,20 +294,24 @@ def _adopt(
     )
 
 
-Fault = tuple[str, str]
-
-
-def _failed(tool: str, rules: Rules, rows: Iterable[ForeignRow]) -> list[Fault]:
-    failed = [row.version for row in rows if row.state == "failed"]
+def _failed(
+    tool: str,
+    rules: Rules,
+    held: Mapping[Any, tuple[ForeignRow, Sequence[Migration] | None]],
+) -> list[Doubt]:
+    failed = [(row, files) for row, files in held.values() if row.state == "failed"]
     if not failed:
         return []
     mend = f", say {rules.mend}," if rules.mend else ""
     return [
-        (
-            f"{tool} records {listed(failed)} as failed or not finished",
-            (
-                f"Look what of it is there, finish or undo it{mend} and start the gate "
-                "again."
+        Doubt(
+            f"{tool} records {listed([row.version for row, _ in failed])} as failed or "
+            "not finished",
+            f"Look what of it is there, finish or undo it{mend} and start the gate "
+            "again.",
+            tuple(
+                Refused(row, files[0] if files else None, "failed or not finished")
+                for row, files in failed
             ),
         )
     ]
@@ -300,45 +338,51 @@ def _to_number(row: ForeignRow) -> Number:
     return read_number(stem) or classify(f"{stem}.sql").number
 
 
-def _unexplained(tool: str, missing: Sequence[str]) -> list[Fault]:
+def _unexplained(tool: str, missing: Sequence[ForeignRow]) -> list[Doubt]:
     if not missing:
         return []
     return [
-        (
-            f"{tool} has applied {listed(missing)}, which no file here explains",
-            (
-                "Check that these are its files; where a newer image has them, start "
-                "that one first; where they are gone for good, give the command "
-                "baseline VERSION, with the last one that is here."
-            ),
+        Doubt(
+            f"{tool} has applied {listed([row.version for row in missing])}, which no "
+            "file here explains",
+            "Check that these are its files; where a newer image has them, start that "
+            "one first; where they are gone for good, give the command baseline "
+            "VERSION, with the last one that is here.",
+            tuple(Refused(row, None, "no file here explains it") for row in missing),
         )
     ]
 
 
-def _ambiguous(tool: str, files: Iterable[Sequence[Migration]]) -> list[Fault]:
+def _ambiguous(
+    tool: str, explained: Iterable[tuple[ForeignRow, Sequence[Migration]]]
+) -> list[Doubt]:
     return [
-        (
-            (
-                f"{listed([m.version for m in same])} are one version to {tool}, which "
-                "has applied it"
-            ),
+        Doubt(
+            f"{listed([m.version for m in same])} are one version to {tool}, which has "
+            "applied it",
             "Keep the one that it has run, and give the other a number of its own.",
+            tuple(Refused(row, m, f"one of {len(same)} files of it") for m in same),
         )
-        for same in files
+        for row, same in explained
         if len(same) > 1
     ]
 
 
-def _changed(tool: str, adopted: Iterable[Adopted]) -> list[Fault]:
-    changed = [each.migration.version for each in adopted if not each.is_verified]
+def _changed(tool: str, adopted: Iterable[Adopted]) -> list[Doubt]:
+    changed = [each for each in adopted if not each.is_verified]
     if not changed:
         return []
     if tool == "atlas":  # those after the first differ with it
         changed = changed[:1]
     verb = "differs" if len(changed) == 1 else "differ"
+    names = listed([each.migration.version for each in changed])
     return [
-        (
-            f"{listed(changed)} {verb} from what {tool} has applied, by its checksum",
+        Doubt(
+            f"{names} {verb} from what {tool} has applied, by its checksum",
             "Restore the files as they were applied, or set GATE_CHANGED=warn.",
+            tuple(
+                Refused(each.row, each.migration, "differs by its checksum")
+                for each in changed
+            ),
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -424,6 +425,35 @@ def test_plan_shows_the_mapping_and_writes_nothing(
         ("3_c.sql", None),
     ]
     assert tables(database) == before
+
+
+def test_plan_shows_why_a_history_is_not_taken_over(
+    gate: Gate, database: Database
+) -> None:
+    """File by file and row by row, though nothing of it is."""
+    load(database, "goose-2")
+    database.execute(
+        "INSERT INTO goose_db_version (version_id, is_applied) VALUES (7, true)"
+    )
+    files = folder_of(["1_a.sql", "2_b.sql", "02_c.sql", "3_d.sql"])
+    env = {"GATE_ADOPT": "goose"}
+    run = gate("plan", database=database, migrations=files, env=env)
+    assert run.exit_code == 1
+    told = [re.split(" {2,}", line) for line in run.stdout.splitlines() if line]
+    assert [(line[0], *line[2:]) for line in told] == [
+        ("TAKEN OVER", "BY ROW", "MIGRATION", "REFUSED"),
+        ("applied", "1", "1_a.sql"),
+        ("no", "2", "02_c.sql", "one of 2 files of it"),
+        ("no", "2", "2_b.sql", "one of 2 files of it"),
+        ("no", "7", "no file here explains it"),
+    ]
+    said = gate("plan", "--json", database=database, migrations=files, env=env)
+    assert [(line["version"], line["refused"]) for line in json.loads(said.stdout)] == [
+        ("1_a.sql", None),
+        ("02_c.sql", "one of 2 files of it"),
+        ("2_b.sql", "one of 2 files of it"),
+        ("", "no file here explains it"),
+    ]
 
 
 def test_status_and_check_before_the_first_start(
