@@ -47,7 +47,7 @@ from migration_gate.report.errors import (
     SettingsError,
 )
 from migration_gate.report.events import ADOPTED, OTHER_TOOL, TOOL_WAITING
-from migration_gate.report.log import Log, write_line
+from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
@@ -60,7 +60,6 @@ from migration_gate.settings.settings import (
 )
 
 
-STDOUT: Final = 1
 TOOL_POLL_S: Final = 0.25
 
 
@@ -100,7 +99,7 @@ def adopt(
             "table; one with another name is told by GATE_ADOPT=TOOL:schema.table.",
         )
     lines = make_lines(adopted)
-    write_line(STDOUT, to_json(lines) if as_json else describe_adopted(lines))
+    log.answer(to_json(lines) if as_json else describe_adopted(lines))
     tally.outcome = f"{len(adopted)} taken over, nothing was applied"
 
 

@@ -24,14 +24,11 @@ from migration_gate.planning.naming import find_through
 from migration_gate.planning.plan import listed
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.events import BASELINE
-from migration_gate.report.log import Log, write_line
+from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
-
-
-STDOUT = 1
 
 
 def baseline(
@@ -57,7 +54,7 @@ def baseline(
     if not is_first:
         raise has_rows("a baseline is its beginning")
     lines = make_lines(chosen)
-    write_line(STDOUT, to_json(lines) if as_json else describe_baseline(lines))
+    log.answer(to_json(lines) if as_json else describe_baseline(lines))
     tally.outcome = f"{len(chosen)} recorded as applied, nothing was applied"
 
 

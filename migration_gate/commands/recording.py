@@ -92,9 +92,13 @@ def record_first(
             execute(worker, [fill(worker.table)])
 
 
+class HasRowsError(HistoryError):
+    """The history has its first row already."""
+
+
 def has_rows(what: str) -> HistoryError:
     """Return the error for a first row where there are some."""
-    return HistoryError(
+    return HasRowsError(
         f"the gate has a history with rows already: {what}",
         hint="The command status shows it; resolve VERSION --applied adds to it.",
     )

@@ -51,7 +51,7 @@ from migration_gate.report.errors import (
     UnresolvedError,
 )
 from migration_gate.report.events import ROLLBACK_PLANNED
-from migration_gate.report.log import Log, write_line
+from migration_gate.report.log import Log
 from migration_gate.report.outcomes import (
     ConnectionLostError,
     DefaultsChangedError,
@@ -64,7 +64,6 @@ from migration_gate.session.turn import take_turn
 from migration_gate.settings.settings import Settings
 
 
-STDOUT: Final = 1
 LOSSES_MAX: Final = 3
 STARTS_ANEW: Final = (
     ConnectionLostError,
@@ -147,7 +146,7 @@ def rollback(  # noqa: PLR0913  # the options of a command
         lines = [line for line in run.lines if line.version in tally.undone]
         if lines:
             text = describe_undoing(lines, is_done=True)
-            write_line(STDOUT, to_json(lines) if as_json else text)
+            log.answer(to_json(lines) if as_json else text)
     tally.outcome = f"{len(tally.undone)} undone"
     if not tally.undone:
         tally.outcome = f'nothing was applied after "{to}": nothing was to undo'
@@ -164,7 +163,7 @@ def _show(wish: Wish, log: Log, tally: Tally, *, as_json: bool) -> None:
         order, half_undone = _choose(wish, session)
         found = _find_ways_back(wish, session, order, half_undone)
     text = describe_undoing(found.lines, is_done=False)
-    write_line(STDOUT, to_json(found.lines) if as_json else text)
+    log.answer(to_json(found.lines) if as_json else text)
     if found.faults:
         raise MigrationFilesError(found.faults)
     tally.outcome = f"{len(order)} to undo, nothing was undone"

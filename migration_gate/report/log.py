@@ -24,6 +24,7 @@ from migration_gate.report.events import LEVELS, VERDICTS, Event, Level
 from migration_gate.report.verdict import LINE_ROOM, VERDICT_ROOM, shorten
 
 
+STDOUT: Final = 1
 READER_TIMEOUT_S: Final = 1.0
 DEFAULT_COLUMNS: Final = 80
 
@@ -68,6 +69,7 @@ class Log:
         self._level = LEVELS[level]
         self._record = record
         self._redact: Redact | None = None
+        self._answers: list[str] | None = None
         # wrap_logger() would load defaults, among them the renderer for people; so
         # would each of structlog.processors.
         self._descriptor = _Descriptor(fd)
@@ -81,16 +83,28 @@ class Log:
             context=dict(common or {}),
         )
 
-    def for_target(self, target: str) -> Log:
+    def answer(self, text: str) -> None:
+        """Write what a command answers to stdout; keep it where it is of one target."""
+        if self._answers is None:
+            write_line(STDOUT, text)
+        else:
+            self._answers.append(text)
+
+    def for_target(self, target: str, answers: list[str] | None = None) -> Log:
         """
         Return a log of one target of a fleet, whose name is on each of its lines.
 
         Several threads may write to it and to others. What is hidden from one is not
         from another, and none of it is recorded.
+
+        Args:
+            target: Its name.
+            answers: Takes what a command answers, in place of stdout.
         """
         log = object.__new__(Log)
         vars(log).update(vars(self))
         log._record = log._redact = None
+        log._answers = answers
         log._logger = self._logger.bind(target=target)
         self._descriptor.is_shared = True
         return log

@@ -20,6 +20,7 @@ FILES = {
     "001_orders.sql": "CREATE TABLE orders (id int);",
     "002_more.sql": "ALTER TABLE orders ADD COLUMN note text;",
 }
+TARGET_A = {"GATE_TARGET": "a"}
 ODD_NAMES = (
     *("plain", "Capitals", "with space", 'quo"te', "it's", "per%cent", "dot.ted"),
     *("back\\slash", "-dash", "$dollar", "{}", "ü" * 31, "x" * 63),
@@ -325,3 +326,59 @@ def test_status_and_plan_say_who_is_behind(
     told = gate("plan", database=home, migrations=FILES, env=env)
     assert "001_orders.sql, 002_more.sql" in told.stdout
     assert told.exit_code == 0
+
+
+def test_a_baseline_and_a_rollback_go_over_all_of_them(
+    gate: Gate, database: Database
+) -> None:
+    """A second start does what the first has left, and no more."""
+    env = schemas(database, ["a", "b"])
+    files = {**FILES, "002_more.down.sql": "ALTER TABLE orders DROP COLUMN note;"}
+    for schema in ("a", "b"):
+        database.execute(f"CREATE TABLE {schema}.orders (id int)")
+    command = ("baseline", "001", "--json")
+    one = gate(*command, database=database, migrations=files, env=env | TARGET_A)
+    assert one.exit_code == 0
+    both = gate(*command, database=database, migrations=files, env=env)
+    assert (both.exit_code, list(json.loads(both.stdout))) == (0, ["b"])
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    refused = gate("rollback", database=database, migrations=files, env=env)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "has to name where it ends" in refused.stderr
+    for undone in (["a", "b"], []):
+        run = gate(
+            *("rollback", "--to", "001", "--json"),
+            database=database,
+            migrations=files,
+            env=env,
+        )
+        assert (run.exit_code, sorted(json.loads(run.stdout))) == (0, undone)
+    assert [history(database, schema) for schema in ("a", "b")] == [
+        ["001_orders.sql"]
+    ] * 2
+
+
+def test_another_tools_history_in_a_schema_is_of_that_target_alone(
+    gate: Gate, database: Database
+) -> None:
+    """It is refused, or taken over; those in other schemas are others' affair."""
+    env = schemas(database, ["a", "b"])
+    for schema in ("a", "public"):
+        database.execute(
+            f"CREATE TABLE {schema}.schema_migrations (version bigint PRIMARY KEY, "
+            f"dirty boolean NOT NULL); "
+            f"INSERT INTO {schema}.schema_migrations VALUES (1, false)"
+        )
+    database.execute("CREATE TABLE a.orders (id int)")
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, run.verdict["failed"]) == (1, ["a: history"])
+    assert tables(database, "gate_schema_migrations") == []
+    took = gate(
+        *("adopt", "--from", "golang-migrate"),
+        database=database,
+        migrations=FILES,
+        env=env | TARGET_A,
+    )
+    assert took.exit_code == 0
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    assert tables(database, "gate_schema_migrations") == ["a"]

@@ -11,6 +11,7 @@ crew       threads that work at targets, and who waits for them
 run        canaries, then all others, then what came or was left meanwhile
 overview   where each target stands, seen in few round trips where that is enough
 migrate    the command migrate
+recording  the commands adopt, baseline and rollback
 looking    the commands check, status and plan
 
 Loaded only where GATE_TARGETS is set.

@@ -14,6 +14,11 @@ from migration_gate.commands.fleet.looking import (
     show_fleet_status,
 )
 from migration_gate.commands.fleet.migrate import migrate_fleet
+from migration_gate.commands.fleet.recording import (
+    adopt_fleet,
+    baseline_fleet,
+    roll_fleet_back,
+)
 from migration_gate.commands.fleet.targets import find_target
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -25,6 +30,9 @@ OVER_ALL: Final[dict[str, Callable[..., None]]] = {
     "check": check_fleet,
     "status": show_fleet_status,
     "plan": show_fleet_plan,
+    "adopt": adopt_fleet,
+    "baseline": baseline_fleet,
+    "rollback": roll_fleet_back,
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     What came of one target; ``error`` says why it failed, and is None otherwise.
 
     ``applied`` are the versions that this run has applied there, and ``undone`` those
-    that it has undone.
+    that it has undone; ``answers`` is what the command has to say of it.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Outcome(NamedTuple):
     applied: tuple[str, ...] = ()
     undone: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 def work_at(target: Target, step: Step, log: Log) -> Outcome:
@@ -55,7 +56,8 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
 
     Returns what came of it, whatever that is: one target's trouble is its own.
     """
-    own_log, tally = log.for_target(target.name), Tally()
+    tally, answers = Tally(), list[str]()
+    own_log = log.for_target(target.name, answers)
     started_s = time.monotonic()
     error: GateError | None = None
     report_waits(partial(report_wait, own_log), target.settings.heartbeat_s)
@@ -65,7 +67,7 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
         own_log.emit(TARGET_PASSED_OVER, target=target.name)
         return Outcome(target.name, "passed over", applied=tuple(tally.applied))
     except Stopped as stop:
-        return _to_outcome(target, "stopped", stop.error, tally)
+        return _to_outcome(target, "stopped", stop.error, tally, answers)
     except GateError as closing_error:
         error = closing_error
     except Exception as bug:  # noqa: BLE001  # a verdict for every end
@@ -73,11 +75,17 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
     verdict = judge(error, tally, started_s, own_log)
     event = TARGET_OPENED if verdict.is_open else TARGET_CLOSED
     own_log.emit(event, target=target.name, message=verdict.message, **verdict.fields)
-    return _to_outcome(target, "done" if verdict.is_open else "failed", error, tally)
+    return _to_outcome(
+        target, "done" if verdict.is_open else "failed", error, tally, answers
+    )
 
 
 def _to_outcome(
-    target: Target, state: State, error: GateError | None, tally: Tally
+    target: Target,
+    state: State,
+    error: GateError | None,
+    tally: Tally,
+    answers: Sequence[str],
 ) -> Outcome:
     return Outcome(
         name=target.name,
@@ -85,6 +93,7 @@ def _to_outcome(
         error=error,
         applied=tuple(tally.applied),
         undone=tuple(tally.undone or ()),
+        answers=tuple(answers),
         warnings=tuple(tally.warnings),
     )
 
@@ -120,6 +129,7 @@ class Score:
         self.undone: dict[str, None] = {}
         self.undone_count = 0
         self.warnings: dict[str, None] = {}
+        self.answers: dict[str, tuple[str, ...]] = {}
 
     @property
     def left_count(self) -> int:
@@ -151,12 +161,15 @@ class Score:
         self.undone.update(dict.fromkeys(outcome.undone))
         self.undone_count += len(outcome.undone)
         self.warnings.update(dict.fromkeys(outcome.warnings))
+        if outcome.answers:
+            self.answers[outcome.name] = outcome.answers
 
     def fields(self) -> dict[str, Any]:
         """Return what the verdict says of the fleet."""
         return {
             "applied": list(self.applied),
             "applied_count": self.applied_count,
+            **self._undone(),
             "target_count": self.target_count,
             "done_count": len(self.done),
             "failed_count": len(self.failed),
@@ -164,6 +177,11 @@ class Score:
             "gone_count": len(self.gone),
             "failed": [_name_place(outcome) for outcome in list(self.failed.values())],
         }
+
+    def _undone(self) -> dict[str, object]:
+        if not self.undone_count:
+            return {}
+        return {"undone": list(self.undone), "undone_count": self.undone_count}
 
     def describe(self) -> str:
         """Say in a sentence's part how far the fleet is."""
