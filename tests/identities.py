@@ -346,6 +346,15 @@ def stopped(stage: Stage, way: Way) -> Run | None:
     return process.wait(STOP_S)
 
 
+def faulty(stage: Stage, way: Way) -> Run | None:
+    """Run one whose endpoint answers anything but a token or a refusal at first."""
+    environ, endpoint = way.prepare(stage)
+    if endpoint is None:
+        return None
+    endpoint.faults = list(FAULTS.values())
+    return stage.gate(env=environ, migrations=FILES, timeout=TIMEOUT_S)
+
+
 def quoting(stage: Stage, way: Way) -> Run | None:
     """Run one for each answer that quotes a secret; return the last that shows it."""
     environ, endpoint = way.prepare(stage)
@@ -369,6 +378,7 @@ SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
         "refused": refused,
         "expired": expired,
         "stopped": stopped,
+        "faulty": faulty,
         "quoting": quoting,
     }
 )

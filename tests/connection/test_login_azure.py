@@ -10,6 +10,8 @@ application authentication certificate credentials".
 
 from __future__ import annotations
 
+import hashlib
+import ssl
 import time
 
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ import trustme
 from cryptography import x509
 
 from migration_gate.connection.login import azure
+from migration_gate.connection.login.answers import NoTokenError
 from tests.fix_gate import Gate
 from tests.fix_identity import (
     Answer,
@@ -373,6 +376,27 @@ def test_a_service_principal_logs_in_with_its_certificate(
     file.unlink()
     missing = gate("wait", env=environ)
     assert f'file "{file}" of the identity' in missing.verdict["error_message"]
+
+
+def test_an_endpoint_that_is_pinned_is_trusted_by_its_thumbprint_alone(
+    monkeypatch: pytest.MonkeyPatch, endpoints: Endpoints
+) -> None:
+    """IDENTITY_SERVER_THUMBPRINT, as Service Fabric gives it; no authority signs it."""
+    told = {"access_token": "t", "expires_on": time.time() + 3600, "token_type": "x"}
+    endpoint, _ = endpoints.encrypted(lambda _: as_json(told))
+    host, _, port = endpoint.address.partition(":")
+    pem = ssl.get_server_certificate((host, int(port)))
+    thumbprint = hashlib.sha1(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()  # noqa: S324
+    monkeypatch.delenv("AZURE_CLIENT_ID", raising=False)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint.url)
+    monkeypatch.setenv("IDENTITY_HEADER", HEADER)
+    monkeypatch.setenv("IDENTITY_SERVER_THUMBPRINT", thumbprint)
+    assert azure.fetch({}, 5.0).text == "t"
+    assert endpoint.asked[-1].headers["secret"] == HEADER
+    monkeypatch.setenv("IDENTITY_SERVER_THUMBPRINT", "0" * len(thumbprint))
+    with pytest.raises(NoTokenError) as caught:
+        azure.fetch({}, 5.0)
+    assert (len(endpoint.asked), caught.value.is_refused) == (1, False)
 
 
 @pytest.mark.parametrize(
