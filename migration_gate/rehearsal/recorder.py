@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -133,7 +133,8 @@ class Recorder:
             duration_ms=round((after.asked_s - before.left_s) * 1000, 3),
             rows=sum(counts) if counts else None,
             wal_bytes=after.wal_bytes - before.wal_bytes,
-            touched=(
+            touched=only_told(
+                says,
                 *self.find_touched(
                     before.modes,
                     self._scans,
@@ -202,10 +203,18 @@ class Recorder:
         if is_emptied:  # by TRUNCATE: new files, with nothing in them
             return tuple(Touched(e.relation, e.mode, e.held) for e in touched.values())
         return tuple(
-            _settle_built(each, is_alone=is_alone)
-            for each in touched.values()
-            if each.mode is not None or each.works
+            _settle_built(each, is_alone=is_alone) for each in touched.values()
         )
+
+
+def only_told(says: Sequence[Said], *touched: Touched) -> tuple[Touched, ...]:
+    """Leave out what a statement only finds locked, unless its words name it."""
+    named = {said.table[1] for said in says if said.table is not None}
+    return tuple(
+        each
+        for each in touched
+        if each.mode is not None or each.works or each.relation.name in named
+    )
 
 
 def _settle_built(touched: Touched, *, is_alone: bool) -> Touched:

@@ -29,7 +29,7 @@ from migration_gate.rehearsal.questions import (
     read_catalogue,
     read_reply,
 )
-from migration_gate.rehearsal.recorder import Recorder
+from migration_gate.rehearsal.recorder import Recorder, only_told
 from migration_gate.rehearsal.wording import read_statement
 from migration_gate.statements import Statement
 
@@ -87,6 +87,7 @@ class Watcher:
             watch.let_go(0)
             took_ms = (time.monotonic() - began_s - watch.held_s) * 1000
         line, column = task.script.place(statement.first)
+        says = tuple(read_statement(task.script.content, statement))
         self.recorder.add(
             task,
             Done(
@@ -99,8 +100,8 @@ class Watcher:
                 duration_ms=round(took_ms, 3),
                 rows=None,
                 wal_bytes=watch.wal_bytes() - wal_before,
-                touched=watch.find_touched(),
-                says=tuple(read_statement(task.script.content, statement)),
+                touched=only_told(says, *watch.find_touched()),
+                says=says,
                 is_alone=True,
             ),
         )

@@ -88,6 +88,25 @@ def test_what_each_statement_did_to_what_others_use(
     ]
 
 
+def test_what_is_locked_already_is_dropped_all_the_same(
+    gate: Gate, database: Database
+) -> None:
+    """A statement need not take a lock to be told."""
+    files = {
+        "001_before.sql": BEFORE,
+        "002_drop.sql": "ALTER TABLE public.orders ADD a int;\n"
+        "ALTER TABLE public.orders DROP note;\n"
+        "ALTER TABLE public.orders RENAME customer TO client;\n"
+        "DROP TABLE public.orders;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert found(answer(run)) == {
+        "002:2": {"drops-column"},
+        "002:3": {"renames"},
+        "002:4": {"drops-table"},
+    }
+
+
 def test_it_leaves_what_migrate_leaves(gate: Gate, database: Database) -> None:
     """The same history; then nothing is pending, and there is nothing to tell."""
     gate("rehearse", database=database, migrations=FILES)
