@@ -209,8 +209,8 @@ def compare(place: Mapping[str, Any], text: str, folder: str) -> str:
     }
     seen = ", ".join(f"{name} {waited[name]:.1f} s" for name in sorted(waited))
     verdict = "as said" if said == set(waited) else "DIFFERENT"
-    shown = text.replace("\n", " ")
-    return f"| `{shown}` | {', '.join(sorted(said))} | {seen} | {took_s:.1f} s | {verdict} |"
+    shown, said_to = text.replace("\n", " "), ", ".join(sorted(said))
+    return f"| `{shown}` | {said_to} | {seen} | {took_s:.1f} s | {verdict} |"
 
 
 if __name__ == "__main__":
