@@ -649,6 +649,11 @@ KNOWN_REASONS: Final = frozenset(
         "unsupported",
     }
 )
+# Of a parameter that a session should begin with: the name is kept.
+OF_PARAMETER: Final = (
+    r'(?<=invalid value for parameter ")([^"]*"): .*'
+    r"|(?<=invalid command-line argument for server process)(): .*"
+)
 NETWORK: Final = (CONNECTION_REFUSED, TIMEOUT, NO_IPV6, NO_ROUTE, NO_SOCKET)
 OTHER_KIND: Final = (STANDBY, READ_ONLY, WRONG_KIND)
 
@@ -700,12 +705,13 @@ def shorten_text(text: str) -> str:
 
     Of a file that cannot be read libpq may say anything: it ends such a text with
     memory that it has never written to. What code in the database raises at the login
-    may be made of rows, and libpq adds the query.
+    may be made of rows, and libpq adds the query. A parameter's value is nobody's.
     """
     failures = dict.fromkeys(map(_hide_code, re.split(NEXT_FAILURE, text)))
     told = "\n".join(failures).partition("\n\tIs the server running")[0]
     told = told.partition("\nEither provide the file")[0]  # or weaken sslmode
     told = re.sub(FILE_REASON, _keep_known, told)
+    told = re.sub(OF_PARAMETER, lambda found: found[1] or "", told)
     folded = " ".join(told.split())
     return folded.removeprefix("connection failed: ").removeprefix(
         "connection is bad: "

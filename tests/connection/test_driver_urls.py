@@ -141,6 +141,7 @@ def test_a_parameter_that_postgresql_refuses_is_told_as_one_of_the_url(
 
     assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
     assert "DATABASE_URL" in run.verdict["hint"]
+    assert "hunter2" not in run.output
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
