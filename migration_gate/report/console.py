@@ -21,7 +21,7 @@ OVERWRITTEN: Final = "\r"
 LIVE_EVENTS: Final = frozenset(
     {
         *("database.retry_scheduled", "database.waiting"),
-        *("lock.waiting", "migration.progress"),
+        *("lock.waiting", "migration.progress", "fleet.progress"),
     }
 )
 # PostgreSQL's words come before ours.

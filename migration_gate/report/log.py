@@ -95,7 +95,8 @@ class Log:
         Return a log of one target of a fleet, whose name is on each of its lines.
 
         Several threads may write to it and to others. What is hidden from one is not
-        from another, and none of it is recorded.
+        from another, and none of it is recorded. A person who watches sees only what
+        goes wrong.
 
         Args:
             target: Its name.
@@ -105,6 +106,8 @@ class Log:
         vars(log).update(vars(self))
         log._record = log._redact = None
         log._answers = answers
+        if self.is_live:  # how far the fleet is stands there, and what goes wrong
+            log._level = max(self._level, LEVELS["warning"])
         log._logger = self._logger.bind(target=target)
         self._descriptor.is_shared = True
         return log

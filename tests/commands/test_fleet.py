@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import pytest
 
 from psycopg import sql
 
-from tests.fix_gate import Gate, Run
+from tests.commands.test_terminal import run_on_terminal
+from tests.fix_gate import Gate, Run, write_migrations
 from tests.fix_postgres import Database, Databases
 
 
@@ -382,3 +384,18 @@ def test_another_tools_history_in_a_schema_is_of_that_target_alone(
     assert took.exit_code == 0
     assert gate(database=database, migrations=FILES, env=env).exit_code == 0
     assert tables(database, "gate_schema_migrations") == ["a"]
+
+
+def test_a_person_watches_a_board(database: Database, tmp_path: Path) -> None:
+    """One line is written over again and again; what goes wrong stays."""
+    env = schemas(database, ["a", "b", "c"]) | database.environ()
+    database.execute("CREATE TABLE b.made ()")
+    files = {"001_slow.sql": "SELECT pg_sleep(0.8); CREATE TABLE made ();"}
+    env["GATE_MIGRATIONS"] = str(write_migrations(tmp_path / "m", files))
+    code, output = run_on_terminal(env=env | {"GATE_TARGETS_AT_ONCE": "1"})
+    assert code == 1
+    boards = re.findall(r"(\d) done, (\d) failed, (\d) running, (\d) left", output)
+    assert {("0", "0", "1", "2"), ("1", "1", "1", "0")} <= set(boards)
+    assert "b is not up to date: 001_slow.sql:1:" in output
+    assert "Applied 001_slow.sql" not in output
+    assert "2 of 3 targets done, 1 failed; first b: " in output
