@@ -55,8 +55,8 @@ SIGNS: Final = (
         "IPC:SyncRep",
         (
             "PostgreSQL waited for a synchronous standby, which pg_stat_replication "
-            "shows when it is connected: bring it back. Only where a failover may lose "
-            "commits, take it out of synchronous_standby_names. "
+            "shows when it is connected: bring it back. Only where it is accepted that "
+            "a failover loses commits, take it out of synchronous_standby_names. "
         ),
     ),
 )

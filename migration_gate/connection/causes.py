@@ -190,18 +190,20 @@ LIMIT_OF_ROLE: Final = Cause(
     pattern=r"too many connections for role",
     kind="away",
     reason="limit_of_role",
-    remedy="The role has a limit of its own (rolconnlimit in pg_roles): end some of "
-    "its sessions, or ALTER ROLE {user} CONNECTION LIMIT with a higher number; -1 is "
-    "none.",
+    remedy="The role has a limit of its own, rolconnlimit in pg_roles. 0 is no room at "
+    "all, perhaps on purpose: ask who set it. Else end those of its sessions in "
+    "pg_stat_activity that nobody needs, or ALTER ROLE {user} CONNECTION LIMIT with a "
+    "higher number; -1 is none.",
     own_pace=CROWDED,
 )
 LIMIT_OF_DATABASE: Final = Cause(
     pattern=r"too many connections for database",
     kind="away",
     reason="limit_of_database",
-    remedy="The database has a limit of its own (datconnlimit in pg_database): end "
-    "some of its sessions, or ALTER DATABASE {database} CONNECTION LIMIT with a higher "
-    "number; -1 is none.",
+    remedy="The database has a limit of its own, datconnlimit in pg_database. 0 is no "
+    "room at all, perhaps on purpose: ask who set it. Else end those of its sessions "
+    "in pg_stat_activity that nobody needs, or ALTER DATABASE {database} CONNECTION "
+    "LIMIT with a higher number; -1 is none.",
     own_pace=CROWDED,
 )
 NO_CONNECTION_LEFT: Final = frozenset(

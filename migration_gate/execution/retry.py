@@ -99,7 +99,7 @@ def _choose_pause(number: int) -> float:
 
 def _hint(blockers: Sequence[str], waited_s: float) -> str:
     who = f" Last in the way: {'; '.join(blockers)}." if blockers else ""
-    ways = "End those sessions or wait for less traffic"
+    ways = "Wait for less traffic, or end those sessions where nobody needs them"
     if any(PREPARED in blocker for blocker in blockers):
         ways = "End what is in the way"
     return (

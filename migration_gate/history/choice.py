@@ -132,7 +132,7 @@ def ways_out(schemas: Sequence[str], name: HistoryTableName) -> str:
         f"GATE_HISTORY_TABLE={schema}.{name.table}" for schema in schemas[:2]
     )
     return (
-        f"Say which one is the history of these files: {settings}; or put its schema "
-        "first in the search path of the role or the database: ALTER ROLE … SET "
-        "search_path = SCHEMA, …;"
+        "Nothing was written. The history of these files is the one whose rows agree "
+        "with what is in the database: look there for what the files that only one of "
+        f"them has make; the wrong one would have them run twice. Then set {settings}."
     )

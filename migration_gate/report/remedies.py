@@ -461,9 +461,10 @@ OWN_REMEDIES: Final[Sequence[Remedy]] = (
     ),
     Remedy(
         "57014",
-        "A session locks what it reads (pg_locks names it: end that one or wait), or a "
-        "statement_timeout of the role or the database is too short: give the gate a "
-        "longer one of its own, PGOPTIONS='-c statement_timeout=60s'.",
+        "A session locks the history's table (pg_locks names it: wait, or where nobody "
+        "needs it end that one), or a statement_timeout of the role or the database is "
+        "too short (pg_db_role_setting has both): give the gate a longer one of its "
+        "own, PGOPTIONS='-c statement_timeout=60s'.",
     ),
     Remedy(
         "58000 58030 58P01 XX001 XX002",

@@ -260,7 +260,7 @@ def test_a_wait_for_another_gate_is_a_span(
         run = process.wait()
     (span,) = (s for s in collector.spans() if s.name == "wait for lock")
     waited_s = run.verdict["lock_waited_s"]
-    assert (span.ended_ns - span.started_ns) / 1e9 == pytest.approx(waited_s, abs=0.02)
+    assert (span.ended_ns - span.started_ns) / 1e9 == pytest.approx(waited_s, abs=0.2)
     names = [name for name, _ in span.events]
     assert names == ["lock.waiting"] * len(run.all("lock.waiting"))
     assert span.events[0][1]["migration_gate.holder_pid"] == holder_pid

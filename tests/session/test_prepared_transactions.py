@@ -34,7 +34,7 @@ def test_the_prepared_transaction_in_the_way_is_named_with_what_ends_it(
     hint = run.verdict["hint"]
     assert f"which {ending} or COMMIT PREPARED 'shop''s order 7' ends, in data" in hint
     assert "not this one" not in run.output
-    assert "End those sessions" not in hint
+    assert "end those sessions" not in hint
     database.execute(ending)
     assert gate(database=database, env=env, migrations=FILES).exit_code == 0
     database.execute("ROLLBACK PREPARED 'not this one'")
