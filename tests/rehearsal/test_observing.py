@@ -1,0 +1,113 @@
+"""Questions between statements, where a file is more than one message."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.commands.test_status import answer
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.rehearsal.test_rehearse import BEFORE, FROM, found, statements
+
+
+pytestmark = pytest.mark.server
+
+
+def test_statements_alike_in_a_row_are_one_line(gate: Gate, database: Database) -> None:
+    """However many messages they take: a dump has a million of them."""
+    row = "INSERT INTO public.customers VALUES ({});\n"
+    rows = [row.format(f"1000 + {n} /*{'x' * 1000}*/") for n in range(1500)]
+    files = {
+        "001_before.sql": BEFORE,
+        "002_rows.sql": "ALTER TABLE public.customers ADD a int;\n"
+        + "".join(rows)
+        + "ALTER TABLE public.customers ALTER id TYPE bigint;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    lines = list(statements(answer(run)).values())
+    assert [(line["command"], line["rows"]) for line in lines[1:-1]] == [
+        ("INSERT", line["statements"]) for line in lines[1:-1]
+    ]
+    assert sum(line["statements"] for line in lines) == 1502
+    assert 3 <= len(lines) <= 4
+    last = lines[-1]
+    assert {finding["name"] for finding in last["findings"]} == {
+        "changes-type",
+        "rewrites-table",
+        "blocks-reads",
+    }
+    assert [each["lock"] for each in last["relations"]] == ["AccessExclusive"]
+    window = lines[0]["relations"][0]["window_ms"]
+    assert window > sum(line["duration_ms"] for line in lines)
+
+
+def test_a_lock_ends_with_the_block_that_took_it(
+    gate: Gate, database: Database
+) -> None:
+    """Of a file with BEGIN and COMMIT of its own, and of one without a transaction."""
+    files = {
+        "001_before.sql": BEFORE,
+        "002_blocks.sql": "BEGIN;\nALTER TABLE public.orders ADD a int;\nCOMMIT;\n"
+        "BEGIN;\nSELECT pg_sleep(0.15);\nALTER TABLE public.orders ADD b int;\n"
+        "COMMIT;\n",
+        "003_units.sql": "-- gate: no-transaction\n"
+        "ALTER TABLE public.orders ADD c int;\nSELECT pg_sleep(0.15);\n"
+        "ALTER TABLE public.orders ADD d int;",
+        "004_one.sql": "ALTER TABLE public.orders ADD e int;\nSELECT pg_sleep(0.15);",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    said = answer(run)
+    assert found(said) == {"004:1": {"long-transaction"}}
+    lines = statements(said)
+    assert lines["004:1"]["relations"][0]["window_ms"] > 150
+    assert lines["002:2"]["relations"][0]["window_ms"] < 150
+
+
+def test_an_attempt_that_is_repeated_is_told_once(
+    gate: Gate, database: Database
+) -> None:
+    """Its locks were not free at first."""
+    files = {
+        "001_before.sql": BEFORE,
+        "002_two.sql": "ALTER TABLE public.customers ADD a int;\n"
+        "ALTER TABLE public.orders ADD a int;",
+    }
+    assert gate(database=database, migrations={"001_before.sql": BEFORE}).exit_code == 0
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE public.orders")
+        process = gate.start(
+            *("rehearse", "--json", "--yes-it-is-disposable"),
+            database=database,
+            migrations=files,
+            env={"GATE_DDL_LOCK_TIMEOUT": "200ms", "GATE_LOG_FORMAT": "json"},
+        )
+        while "migration.retry_scheduled" not in process.stderr:
+            assert process.is_running
+        other.execute("ROLLBACK")
+    said = answer(process.wait())
+    assert list(statements(said)) == ["002:1", "002:2"]
+    assert [file["committed"] for file in said["files"]] == [True]
+
+
+def test_what_one_file_reads_is_not_told_of_the_next(
+    gate: Gate, database: Database
+) -> None:
+    """They share a message, and PostgreSQL's counters go on in it."""
+    files = {
+        "001_before.sql": BEFORE,
+        "002_read.sql": "ALTER TABLE public.orders ADD CHECK (id > 0);",
+        "003_add.sql": "ALTER TABLE public.orders ADD b int;",
+        "004_read.sql": "ALTER TABLE public.orders ADD CHECK (id > 1) NOT VALID;\n"
+        "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON public.customers"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.f();\n"
+        "INSERT INTO public.customers VALUES (7777);",
+        "005_add.sql": "ALTER TABLE public.orders ADD c int;",
+    }
+    files["001_before.sql"] += (
+        "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM count(*) FROM public.orders; RETURN NULL; END';"
+    )
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    assert found(answer(run)).keys() == {"002:1"}
