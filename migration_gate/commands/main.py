@@ -28,7 +28,7 @@ from migration_gate.connection.waits import (
     report_waits,
     wish_to_stop,
 )
-from migration_gate.report.errors import GateError
+from migration_gate.report.errors import DatabaseUnreachableError, GateError
 from migration_gate.report.events import (
     DATABASE_WAITING,
     GATE_CLOSED,
@@ -38,6 +38,7 @@ from migration_gate.report.events import (
     TELEMETRY_NOT_SENT,
 )
 from migration_gate.report.log import Log, write_line
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 from migration_gate.settings.database import empty_variables
 from migration_gate.settings.settings import from_environ, log_settings
@@ -106,6 +107,8 @@ def run(
         error = closing_error
     except Stopped as stop:
         error = stop.error
+    except (ConnectionLostError, RefusedForNowError) as unanswered:
+        error = _without_another_try(unanswered)
     except Exception as bug:  # noqa: BLE001  # a verdict for every end
         error = internal_error(bug, log)
     # Cleaning up after a signal may have failed in its own way.
@@ -209,6 +212,19 @@ def report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
         waited_s=round(waited_s, 3),
         phase=phase,
         blockers=list(blockers),
+    )
+
+
+def _without_another_try(
+    unanswered: ConnectionLostError | RefusedForNowError,
+) -> GateError:
+    """Return the error for a question of a command that asks each only once."""
+    if isinstance(unanswered, RefusedForNowError):
+        return unanswered.refusal
+    return DatabaseUnreachableError(
+        f"the connection was lost: {unanswered}",
+        hint="Give the command again; where it writes, look with the command status "
+        "what it has done.",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.refusals import SCENARIOS, Campaign, Lab, refusals
+from tests.refusals import BY_NAME, SCENARIOS, Campaign, Lab, refusals
 
 
 # Prime, so that neither the states nor what lasts is met in step.
@@ -33,3 +33,17 @@ def test_a_refused_statement_is_told_as_what_it_is(lab: Lab) -> None:
 
     assert campaign.failures == []
     assert sum(score.right for score in campaign.scores.values()) > len(chosen) / 2
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("sqlstate", ["57P01", "25006"])
+def test_a_command_that_asks_once_says_that_the_connection_was_lost(
+    lab: Lab, sqlstate: str
+) -> None:
+    """Each of its statements may be the one that meets it, and none is tried again."""
+    points = lab.record(BY_NAME["status"])
+    campaign = Campaign([lab])
+    campaign.run(refusals(points, [sqlstate], every=3, is_whole=True))
+
+    assert campaign.failures == []
+    assert campaign.scores[sqlstate].right
