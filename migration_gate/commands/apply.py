@@ -81,7 +81,7 @@ def take_turn_and_apply(  # noqa: PLR0913, PLR0917  # what a run has found out s
         plan = agree(settings, migrations, held)
         # Where nothing is left, another gate has done it, and may have the lock.
         if plan.pending:
-            with failures_kept(held, plan.pending, tally, tally.applied):
+            with failures_kept(held, plan.pending, tally, tally.applied, log.clean):
                 apply_pending(plan, held, log, tally, variables, apply_steps)
 
 

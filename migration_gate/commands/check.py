@@ -21,6 +21,7 @@ from migration_gate.commands.steps import (
 from migration_gate.connection.causes import (
     INCOMPLETE,
     NO_RIGHT,
+    NOT_NOW,
     UNKNOWN,
     shorten_text,
 )
@@ -36,7 +37,7 @@ from migration_gate.planning.phases import asked_of, in_phase
 from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import GateError, LoginRefusedError
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, not_writable, start_session
 from migration_gate.settings.settings import Settings
@@ -120,6 +121,8 @@ def require_applied(session: Session, migrations: Sequence[Migration]) -> Plan:
             verdict = _say_incomplete(session, plan)
     except LoginRefusedError as error:
         raise NotReadyError(NO_RIGHT, str(error), error) from error
+    except RefusedForNowError as error:
+        raise NotReadyError(NOT_NOW, str(error), error.refusal) from error
     except ConnectionLostError as error:
         raise NotReadyError(UNKNOWN, shorten_text(str(error))) from error
     require_agreement(plan, changed="warn", out_of_order="apply", ahead="allow")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
@@ -20,6 +20,7 @@ from migration_gate.connection.connect import (
     NotReadyError,
     open_connection,
 )
+from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import Stopped, ending
 from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.history.failures import (
@@ -32,7 +33,6 @@ from migration_gate.history.failures import (
 )
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, IncompleteError
-from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 
@@ -55,18 +55,19 @@ def find_failures(
     table = session.seen.table
     if table is None or not table.has_failures or not (plan.pending or of_undoing):
         return ()
-    pending = {migration.version for migration in plan.pending}
+    pending = [migration.version for migration in plan.pending]
     if not of_undoing:
         return read_failures(session.conn, table, pending)
+    keys = {migration.key for migration in plan.pending}
     rows = {version_to_key(row.version): row for row in session.seen.history}
     versions = [*pending, *(row.version for row in session.seen.history)]
     return tuple(
         failure
         for failure in read_failures(session.conn, table, versions)
-        if failure.version in pending
+        if (key := version_to_key(failure.version)) in keys
         or (
             failure.message.startswith(UNDOING)
-            and failure.failed_at >= rows[version_to_key(failure.version)].applied_at
+            and failure.failed_at >= rows[key].applied_at
         )
     )
 
@@ -90,11 +91,12 @@ def incomplete(
 
 
 @contextmanager
-def failures_kept(
+def failures_kept(  # noqa: PLR0913  # what a block was about, and how it is told
     held: Session,
     migrations: Sequence[Migration],
     tally: Tally,
     settled: Sequence[str],
+    clean: Callable[[str], str],
     *,
     doing: str = "",
 ) -> Iterator[None]:
@@ -106,6 +108,7 @@ def failures_kept(
     Args:
         migrations: What the block is about.
         settled: The versions that it has applied, or undone, so far.
+        clean: Takes out what the log may not show: others read it in theirs.
         doing: What failed, before the reason; empty where it is to apply.
     """
     try:
@@ -114,14 +117,15 @@ def failures_kept(
         versions = {migration.file: migration.version for migration in migrations}
         failure = to_failure(error, versions)
         if failure is not None:
-            _keep(held, replace(failure, message=doing + failure.message))
+            message, hint = clean(failure.message), clean(failure.hint)
+            _keep(held, replace(failure, message=doing + message, hint=hint))
         raise
     except Stopped as stop:
         version = next(iter(tally.in_doubt), None)
         if version is not None and not held.is_pooled:
-            why = str(stop.error)
+            why = clean(str(stop.error))
             with ending():
-                hint = stop.error.hint
+                hint = clean(stop.error.hint)
                 _keep(held, Failure(version=version, message=doing + why, hint=hint))
         raise
     table = held.seen.table
@@ -134,7 +138,7 @@ def _keep(held: Session, failure: Failure) -> None:
     """Write a failure down, unless the server or the connection stands in the way."""
     if not held.is_alive or held.conn.info.transaction_status not in QUIET:
         return
-    with suppress(GateError, NotReadyError, ConnectionLostError):
+    with suppress(GateError, NotReadyError, *NO_ANSWER):
         # A first run has made the history since it looked.
         table = held.seen.table or held.look_again().table
         if table is not None:

@@ -21,6 +21,7 @@ from migration_gate.commands.last_failure import failures_kept
 from migration_gate.commands.steps import (
     load,
     log_ready,
+    looking_once,
     new_patience,
     plan_for,
     wait_for_history,
@@ -157,7 +158,7 @@ def _show(wish: Wish, log: Log, tally: Tally, *, as_json: bool) -> None:
     settings = wish.settings
     patience = new_patience(settings._replace(auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
-    with closing(session):
+    with closing(session), looking_once():
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         order, half_undone = _choose(wish, session)
@@ -213,7 +214,12 @@ class _Run:
                 self._chosen = self._chosen or again.order
                 migrations = [step.migration for step in again.steps]
                 with failures_kept(
-                    held, migrations, tally, self._undone, doing=UNDOING
+                    held,
+                    migrations,
+                    tally,
+                    self._undone,
+                    self._log.clean,
+                    doing=UNDOING,
                 ):
                     self._undo(held, again.steps)
 

@@ -26,6 +26,7 @@ from migration_gate.commands.steps import (
     load,
     log_plan,
     log_ready,
+    looking_once,
     new_patience,
     plan_for,
     wait_for_variables,
@@ -186,7 +187,7 @@ def _look_once(
     patience = new_patience(settings._replace(auth_grace_s=0), log, timeout_s=0)
     session = wait_for(lambda: start_session(settings, must_write=False), patience)
     tally.waited_s = patience.waited_s
-    with closing(session):
+    with closing(session), looking_once():
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         plan = plan_for(migrations, session)

@@ -4,7 +4,8 @@ The steps that commands share: load, wait, report, plan and agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from migration_gate import __version__
@@ -26,7 +27,11 @@ from migration_gate.planning.plan import (
     make_plan,
     require_agreement,
 )
-from migration_gate.report.errors import HistoryError, SettingsError
+from migration_gate.report.errors import (
+    DatabaseUnreachableError,
+    HistoryError,
+    SettingsError,
+)
 from migration_gate.report.events import (
     CHANGED_MIGRATIONS,
     DATABASE_READY,
@@ -40,6 +45,7 @@ from migration_gate.report.events import (
     URL_PASSED_OVER,
 )
 from migration_gate.report.log import Log
+from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
 from migration_gate.settings.database import known_parameters, said_beside, shown
@@ -191,6 +197,26 @@ def with_database(
         return attempt()
 
     return attempt_or_create if settings.create_database else attempt
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """
+    Close the gate where an answer does not come, of a command that asks only once.
+
+    Raises:
+        DatabaseUnreachableError: The connection was lost.
+        ServerRefusedError: PostgreSQL refused to answer for now.
+    """
+    try:
+        yield
+    except ConnectionLostError as error:
+        raise DatabaseUnreachableError(
+            f"the connection was lost: {error}",
+            hint="Nothing was written. Give the command again.",
+        ) from error
+    except RefusedForNowError as error:
+        raise error.refusal from error
 
 
 def wait_for_variables(settings: Settings, log: Log) -> Mapping[str, str]:

@@ -228,3 +228,33 @@ def test_it_belongs_to_the_owner_of_the_history(gate: Gate, database: Database) 
     gate(database=second, migrations={"001_x.sql": "SELECT ''::int;"})
     assert [row[1] for row in kept(database)] == ["22P02"]
     database.execute(f"BEGIN; DROP ROLE {first.user}; ROLLBACK")
+
+
+def test_what_is_kept_has_no_value_of_a_variable(
+    gate: Gate, database: Database
+) -> None:
+    """Whoever waits in another pod knows none of them, and could hide none."""
+    secret = "tenant_5ecret"
+    database.execute(
+        f"CREATE TABLE {secret} (id int CONSTRAINT positive CHECK (id > 0))"
+    )
+    files = {"1_a.sql": 'INSERT INTO :"tenant" VALUES (0);'}
+    run = gate(database=database, migrations=files, env={"GATE_VAR_tenant": secret})
+    waits = gate("check", database=database, migrations=files, env=SOON)
+    rows = database.fetch("SELECT f::text FROM schema_migrations_failures f")
+
+    assert ":tenant" in run.verdict["hint"]
+    assert ":tenant" in waits.verdict["hint"]
+    assert secret not in run.output + waits.output + str(rows)
+
+
+def test_a_failure_under_another_spelling_is_shown(
+    gate: Gate, database: Database
+) -> None:
+    """The file was renamed since a rollback of it failed, and it is pending again."""
+    files = {"1_a.up.sql": "SELECT 1;", "1_a.down.sql": "SELECT 1/0;"}
+    gate(database=database, migrations=files)
+    gate("rollback", database=database, migrations=files)
+    gate("resolve", "1", "--not-applied", database=database, migrations=files)
+    run = gate("status", database=database, migrations={"1_a.sql": "SELECT 1;"})
+    assert "division by zero" in run.stdout, run.output
