@@ -62,7 +62,9 @@ from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script, digest_unit
 from migration_gate.files.units import Unit
+from migration_gate.history.guarding import guarded
 from migration_gate.history.progress import (
+    SUFFIX,
     Progress,
     begin_undoing,
     delete_units,
@@ -104,6 +106,7 @@ from migration_gate.statements import (
 
 # DROP INDEX CONCURRENTLY waits for each transaction that is older.
 CLEARING: Final = MappingProxyType({"statement_timeout": "10s", "lock_timeout": "0"})
+BOTH: Final = ("", SUFFIX)  # history and progress
 MAY_BE_DONE: Final = "It may have committed a part of its work."
 ASKED: Final = (
     "It may have committed a part of its work, so that the next start stays closed "
@@ -173,7 +176,7 @@ def apply_outside(
     edited = _find_edited(task, done)
     if edited and _may_begin_anew(task, done):
         with _writing_progress(held, worker):
-            held.conn.execute(delete_units(worker.table, task.version))
+            _write(held, worker, delete_units(worker.table, task.version))
         done = {}
     elif edited:
         raise MigrationFilesError(edited)
@@ -296,7 +299,13 @@ def _run_in_transaction(run: _Run, unit: Unit) -> None:
     finish = finish_finished(worker.table, version, number)
     gone = remove_rows(worker.table, run.task.undoes)
     before = (
-        *begin(worker, script, unit.modes, mark=to_mark(0, unit.number)),
+        *begin(
+            worker,
+            script,
+            unit.modes,
+            mark=to_mark(0, unit.number),
+            writes=BOTH if run.takes_row(unit) else (SUFFIX,),
+        ),
         *([own(worker, "gone", gone)] if run.takes_row(unit) else ()),
         own(worker, "row", row),
         *set_variables(worker, script),
@@ -374,7 +383,7 @@ def _run_alone(run: _Run, unit: Unit) -> None:
         _forget_session(worker)
         raise
     with _writing_progress(held, worker):
-        held.conn.execute(finish_unit(worker.table, version, number))
+        _write(held, worker, finish_unit(worker.table, version, number))
     _forget_session(worker)
 
 
@@ -400,9 +409,10 @@ def _declare(run: _Run, unit: Unit, intent: Progress) -> None:
     held, table, version = run.held, run.worker.table, run.task.version
     with ending(), _writing_progress(held, run.worker):
         if run.takes_row(unit):
-            begin_undoing(held.conn, table, version, intent, run.task.undoes)
+            begun = begin_undoing(table, version, intent, run.task.undoes)
+            _write(held, run.worker, begun, writes=BOTH)
         else:
-            write_intent(held.conn, table, version, intent)
+            _write(held, run.worker, write_intent(table, version, intent))
     try:
         check_stop()
     except Stopped:
@@ -417,11 +427,22 @@ def _take_back(run: _Run, number: int) -> None:
     """Remove what was written of a statement that has left nothing."""
     table, version = run.worker.table, run.task.version
     with _writing_progress(run.held, run.worker):
-        run.held.conn.execute(
-            give_up_undoing(table, version, number)
-            if run.task.is_back
-            else delete_units(table, version, [number])
-        )
+        if run.task.is_back:
+            given_up = give_up_undoing(table, version, number)
+            _write(run.held, run.worker, given_up, writes=BOTH)
+        else:
+            _write(run.held, run.worker, delete_units(table, version, [number]))
+
+
+def _write(
+    held: Session,
+    worker: Worker,
+    statement: sql.Composed,
+    *,
+    writes: tuple[str, ...] = (SUFFIX,),
+) -> None:
+    """Write progress, and perhaps the history, by the lock's connection."""
+    held.conn.execute(guarded(worker.table, writes, statement))
 
 
 @contextmanager
@@ -437,7 +458,7 @@ def _writing_progress(held: Session, worker: Worker) -> Iterator[None]:
         with held.translated("write the progress of files"):
             yield
     except ServerRefusedError as refusal:
-        raise explain_progress(worker.table, refusal) from refusal
+        raise explain_progress(held.conn, worker.table, refusal) from refusal
 
 
 @contextmanager
@@ -546,7 +567,7 @@ def _settle(run: _Run, unit: Unit, row: Progress) -> None:
     if is_done:
         with _writing_progress(held, worker):
             number = run.task.number_of(unit)
-            held.conn.execute(finish_unit(worker.table, version, number))
+            _write(held, worker, finish_unit(worker.table, version, number))
     _forget_session(worker)
     if not is_done:
         _perform(run, unit)
@@ -563,7 +584,7 @@ def _forget(run: _Run) -> AppliedMigration:
     message = single(
         task,
         [
-            *begin(worker, task.script),
+            *begin(worker, task.script, writes=BOTH),
             own(worker, "finish", duration),
             own(worker, "forget", delete_units(table, task.version)),
             *([own(worker, "gone", gone)] if task.undoes and not is_gone else ()),
@@ -597,7 +618,7 @@ def _record(run: _Run) -> AppliedMigration:
     message = single(
         task,
         [
-            *begin(worker, task.script),
+            *begin(worker, task.script, writes=BOTH),
             own(worker, "row", row),
             own(worker, "finish", read_back),
             own(worker, "forget", delete_units(table, task.version)),

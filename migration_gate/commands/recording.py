@@ -17,6 +17,8 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.folder import read_statements
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.creation import HistoryMadeError
+from migration_gate.history.guarding import guarded
+from migration_gate.history.progress import SUFFIX
 from migration_gate.history.rows import insert_adopted
 from migration_gate.history.table import HistoryTable
 from migration_gate.history.writing import explain_write
@@ -133,7 +135,9 @@ def execute(worker: Worker, statements: Sequence[sql.Composed]) -> None:
         return
     try:
         with worker.translated(f'write to table "{table.schema}.{table.name}"'):
-            worker.conn.execute(sql.SQL("; ").join(statements))
+            written = ("", SUFFIX) if table.has_progress else ("",)
+            every = sql.SQL("; ").join(statements)
+            worker.conn.execute(guarded(table, written, every))
     except ServerRefusedError as refusal:
         error = explain_write(worker.conn, table, role, refusal, rights=RIGHTS)
         raise error from refusal

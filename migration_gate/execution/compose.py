@@ -74,7 +74,11 @@ def compose_transaction(
         task,
         before=(
             *begin(
-                worker, task.script, unit.modes, mark=to_mark(share_index, unit.number)
+                worker,
+                task.script,
+                unit.modes,
+                mark=to_mark(share_index, unit.number),
+                writes=("",),
             ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
             *record,

@@ -33,8 +33,10 @@ from migration_gate.history.writing import (
     WRITING,
     explain_write,
     find_alteration,
+    find_trigger,
+    may_write,
 )
-from migration_gate.report.cleaning import clean_failure
+from migration_gate.report.cleaning import clean_failure, is_raised
 from migration_gate.report.errors import (
     GateError,
     HistoryError,
@@ -76,12 +78,18 @@ ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
     }
 )
 NO_ROLE: Final = frozenset({"22023", "42704"})
-WRITES_HISTORY: Final = frozenset({"row", "gone", "finish", "finished"})
+# What comes after a file, and what its statements can take from that: a right, or that
+# their transaction writes.
+AFTER_FILE: Final = frozenset({"kept", "clean up", "trusted", "finish", "finished"})
+NO_RIGHT: Final = "42501"
+READ_ONLY: Final = "25006"
+WRITES_HISTORY: Final = frozenset({"lock", "row", "gone", "finish", "finished"})
 RIGHTS_TO_UNDO: Final = ("SELECT", "DELETE")
 DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
     {
         "begin": 'begin a transaction for migration "{version}"',
         "defaults": 'compare the defaults of the session for migration "{version}"',
+        "lock": 'lock table "{table}" for migration "{version}"',
         "limits": 'set the limits of migration "{version}"',
         "variables": 'set the variables of migration "{version}"',
         "row": 'write migration "{version}" to table "{table}"',
@@ -272,17 +280,28 @@ def _find_outcome(
         return LocksNotFreeError(describe_failure(worker, task.script, failure))
     if part.name == "defaults" and failure.sqlstate == OUTDATED:
         return DefaultsChangedError()
-    faster = _find_faster(task, part, failure)
+    faster = _find_faster(worker, task, part, failure)
     if faster is not None:
         return faster
     if part.name == "role" and worker.settings.role is not None:
         return _explain_role(worker, worker.settings.role, failure)
+    return _find_doing(worker, task, part, failure)
+
+
+def _find_doing(
+    worker: Worker, task: Task, part: Own, failure: SqlFailure
+) -> GateError | None:
+    """Return what the file has done to the history, or taken from the gate."""
     if _is_row_gone(part, failure):
         return _explain_removal(worker, task, find_marked(failure.message))
+    if part.name in AFTER_FILE and failure.sqlstate in {NO_RIGHT, READ_ONLY}:
+        return _explain_taken(worker, task, failure)
     return None
 
 
-def _find_faster(task: Task, part: Own, failure: SqlFailure) -> Exception | None:
+def _find_faster(
+    worker: Worker, task: Task, part: Own, failure: SqlFailure
+) -> Exception | None:
     """Return what tells that the history is not what it was."""
     # The row of a repeatable one has another text than it had.
     is_there = DIVISION_BY_ZERO if task.replaced else UNIQUE_VIOLATION
@@ -290,6 +309,9 @@ def _find_faster(task: Task, part: Own, failure: SqlFailure) -> Exception | None
         return AlreadyAppliedError(task.version, failure.constraint)
     if part.name == "gone" and failure.sqlstate == DIVISION_BY_ZERO:
         return NotAppliedError(task.version)
+    if part.name == "limits" and find_marked(failure.message):
+        with suppress(*NO_ANSWER):
+            return find_trigger(worker.conn, worker.table)
     return None
 
 
@@ -349,12 +371,46 @@ def _explain_removal(worker: Worker, task: Task, left_with: str | None) -> GateE
         )
     return HistoryError(
         message,
-        hint=f"{hint} Nothing this file did remains.",
+        hint=f"{hint} {_what_remains(script)}",
         version=task.version,
         file=file,
         line=line,
         column=column,
     )
+
+
+def _explain_taken(worker: Worker, task: Task, failure: SqlFailure) -> GateError | None:
+    """Say what the file has taken from the gate; None where that is not back again."""
+    if is_raised(failure):
+        return None
+    is_back = False
+    with suppress(*NO_ANSWER):
+        is_back = may_write(worker.conn, worker.table)
+    if not is_back:
+        return None
+    script, table = task.script, worker.table
+    file, said = script.migration.file, describe_failure(worker, script, failure)
+    if failure.sqlstate == READ_ONLY:
+        message = f"{file}: the migration makes the transaction read-only in which it"
+        hint = "Take that out of the file."
+    else:
+        message = f"{file}: the migration takes a right from the login role by which it"
+        hint = (
+            f"Leave table {quote_name(table.schema)}.{quote_name(table.name)}, those "
+            "whose names begin so, and their schema out of what it revokes."
+        )
+    return HistoryError(
+        f"{message} is recorded: {said.error_message} (SQLSTATE {failure.sqlstate})",
+        hint=f"{hint} {_what_remains(script)}",
+        version=task.version,
+        file=file,
+    )
+
+
+def _what_remains(script: Script) -> str:
+    if script.in_transaction:
+        return "Nothing this file did remains."
+    return "Nothing this statement did remains; what ran before it stays."
 
 
 def _is_row_gone(part: Own, failure: SqlFailure) -> bool:

@@ -17,6 +17,7 @@ from migration_gate.execution.message import Own
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
 from migration_gate.history.catalogue import still_trusted
+from migration_gate.history.guarding import lock_tables, untriggered
 from migration_gate.history.rows import RECORDED
 from migration_gate.session.lock import SERVER_KEEPALIVES
 from migration_gate.statements import Statement, has_any, string_syntax_set
@@ -56,16 +57,47 @@ NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
 
 
 def begin(
-    worker: Worker, script: Script, modes: bytes = b"", *, mark: str | None = None
+    worker: Worker,
+    script: Script,
+    modes: bytes = b"",
+    *,
+    mark: str | None = None,
+    writes: tuple[str, ...] = (),
 ) -> list[Own]:
-    """Begin a transaction with its limits, and say by a mark how far the message is."""
-    limits = _limits_text(worker, *_timeouts_s(worker, script))
+    """
+    Begin a transaction with its limits, and say by a mark how far the message is.
+
+    Args:
+        writes: The suffixes of the gate's tables that are written; see ``guarding``.
+    """
+    lock_s, statement_s = _timeouts_s(worker, script)
+    limits = _limits_text(worker, lock_s, statement_s, writes)
     if mark is not None:
         limits += NAME_CALL % literal(worker, mark)
     return [
         Own("begin", b"BEGIN " + modes if modes else b"BEGIN"),
+        *_lock(worker, lock_s, writes),
         Own("limits", limits),
     ]
+
+
+@lru_cache(WORKERS)
+def _lock(worker: Worker, lock_s: float, writes: tuple[str, ...]) -> tuple[Own, ...]:
+    """Lock the gate's tables before the first snapshot, which may be the only one."""
+    lock = lock_tables(worker.table, writes) if writes else None
+    if lock is None:
+        return ()
+    limits = {"lock_timeout": _milliseconds(lock_s)}
+    if "statement_timeout" not in worker.unlimited:
+        limits["statement_timeout"] = NO_LIMIT
+    set_local = sql.SQL("SET LOCAL {} = {}")
+    return (
+        *(
+            own(worker, "lock", set_local.format(sql.Identifier(name), value))
+            for name, value in limits.items()
+        ),
+        own(worker, "lock", lock),
+    )
 
 
 def require_defaults(worker: Worker) -> Own:
@@ -96,9 +128,14 @@ def set_variables(
 
 # The same for each file, unless its directives say otherwise: composed once.
 @lru_cache(WORKERS)
-def _limits_text(worker: Worker, lock_s: float, statement_s: float) -> bytes:
-    calls = limit_calls(worker, lock_s, statement_s, is_local=True)
-    calls.append(work_key_call(worker, is_local=True))
+def _limits_text(
+    worker: Worker, lock_s: float, statement_s: float, writes: tuple[str, ...]
+) -> bytes:
+    calls = [
+        *(untriggered(worker.table, suffix) for suffix in writes),
+        *limit_calls(worker, lock_s, statement_s, is_local=True),
+        work_key_call(worker, is_local=True),
+    ]
     if worker.settings.search_path:
         path = worker.settings.search_path
         calls.append(set_config("search_path", path, is_local=True))

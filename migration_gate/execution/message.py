@@ -21,6 +21,7 @@ from migration_gate.statements import Statement, blocks
 
 OwnName = Literal[
     "begin",
+    "lock",
     "limits",
     "defaults",
     "variables",

@@ -84,6 +84,8 @@ TABLE_FACTS: Final = qualified(
             WHERE f.relnamespace = c.relnamespace
               AND f.relname = pg_catalog.concat(c.relname, '_progress')),
         'can_read_all', pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+        'can_lock', pg_catalog.has_table_privilege(
+            c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'),
         'columns', rights.columns
 """
 )

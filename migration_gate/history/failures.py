@@ -22,6 +22,7 @@ from migration_gate.history.companions import (
     create_beside,
     look_beside,
 )
+from migration_gate.history.guarding import guarded
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.cleaning import clean_message
 from migration_gate.report.errors import (
@@ -52,7 +53,7 @@ COLUMNS: Final = sql.SQL(
 # Nobody waits for a standby's word here: a row that is lost was no more than a help.
 LIMITS: Final = sql.SQL(
     "BEGIN; SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '1500ms'; "
-    "SET LOCAL synchronous_commit = off; SET LOCAL search_path = pg_catalog, pg_temp;"
+    "SET LOCAL synchronous_commit = off; SET LOCAL search_path = pg_catalog, pg_temp; "
 )
 
 
@@ -127,10 +128,12 @@ def keep_failure(
                 return False
             if not seen.exists and not (seen.can_create or seen.maker):
                 return False
-            statements = [LIMITS, _upsert(table, failure), sql.SQL("; COMMIT")]
-            if not seen.exists:
-                statements.insert(1, create_beside(table, SUFFIX, seen, COLUMNS))
-            conn.execute(sql.Composed(statements))
+            write: sql.Composable = _upsert(table, failure)
+            if seen.exists:
+                write = guarded(table, (SUFFIX,), write)
+            else:
+                write = create_beside(table, SUFFIX, seen, COLUMNS) + write
+            conn.execute(LIMITS + write + sql.SQL("; COMMIT"))
     except NotReadyError:
         return False
     return True
@@ -176,7 +179,7 @@ def forget_failures(
 ) -> None:
     """Take out the rows of what is applied; never raises for what the server says."""
     delete = qualified(
-        " DELETE FROM {} WHERE version = ANY (ARRAY[{}]::pg_catalog.text[]); COMMIT"
+        "DELETE FROM {} WHERE version = ANY (ARRAY[{}]::pg_catalog.text[])"
     ).format(
         companion_name(table, SUFFIX),
         sql.SQL(", ").join(map(sql.Literal, versions)),
@@ -185,7 +188,8 @@ def forget_failures(
         with asking(conn, "look at the last failures", timeout_s=LIMIT_S):
             seen = look_beside(conn, table, SUFFIX)
             if seen.exists and seen.can_write and not seen.faults:
-                conn.execute(LIMITS + delete)
+                write = guarded(table, (SUFFIX,), delete)
+                conn.execute(LIMITS + write + sql.SQL("; COMMIT"))
     except NotReadyError:
         return
 

@@ -86,7 +86,7 @@ def ensure_progress(
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
     with translated("look for the progress table", full=full):
-        seen = _look(conn, table)
+        seen = require_trusted(conn, table)
     if not seen.exists:
         make = create_beside(table, SUFFIX, seen, COLUMNS)
         name = table.name + SUFFIX
@@ -97,7 +97,8 @@ def ensure_progress(
                 raise made_otherwise(conn, f"{table.schema}.{name}", error) from error
 
 
-def _look(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:
+def require_trusted(conn: psycopg.Connection[Any], table: HistoryTable) -> Companion:
+    """Return what is there. Raises HistoryError where that cannot be trusted."""
     seen = look_beside(conn, table, SUFFIX)
     if seen.faults:
         what = "; ".join(fault.what for fault in seen.faults)
@@ -141,7 +142,7 @@ def find_unfinished(
 
     One below zero tells that the migration is half undone.
     """
-    seen = _look(conn, table)
+    seen = require_trusted(conn, table)
     if not (seen.exists and seen.can_read):
         return {}
     rows = conn.execute(
@@ -210,67 +211,54 @@ def finish_finished(table: HistoryTable, version: str, number: int) -> sql.Compo
     )
 
 
-def write_intent(
-    conn: psycopg.Connection[Any],
-    table: HistoryTable,
-    version: str,
-    intent: Progress,
-) -> None:
+def write_intent(table: HistoryTable, version: str, intent: Progress) -> sql.Composed:
     """
-    Commit what is about to be tried.
+    Return the statement that says what is about to be tried.
 
     An older intent for the unit keeps what the catalogue said before the first attempt.
     """
-    conn.execute(
-        sql.SQL(
-            "INSERT INTO {} (version, statement, digest, state, changed_at, before) "
-            "VALUES ({}, {}, {}, 'started', {}, {}::pg_catalog.json) "
-            "ON CONFLICT (version, statement) DO UPDATE "
-            "SET changed_at = excluded.changed_at"
-        ).format(
-            progress_table(table),
-            version,
-            intent.number,
-            intent.digest,
-            NOW,
-            json.dumps(intent.before),
-        )
+    return sql.SQL(
+        "INSERT INTO {} (version, statement, digest, state, changed_at, before) "
+        "VALUES ({}, {}, {}, 'started', {}, {}::pg_catalog.json) "
+        "ON CONFLICT (version, statement) DO UPDATE "
+        "SET changed_at = excluded.changed_at"
+    ).format(
+        progress_table(table),
+        version,
+        intent.number,
+        intent.digest,
+        NOW,
+        json.dumps(intent.before),
     )
 
 
 def begin_undoing(
-    conn: psycopg.Connection[Any],
-    table: HistoryTable,
-    version: str,
-    intent: Progress,
-    rows: Sequence[str],
-) -> None:
+    table: HistoryTable, version: str, intent: Progress, rows: Sequence[str]
+) -> sql.Composed:
     """
-    Take a migration out of the history, and commit with that what is about to be tried.
+    Return what takes a migration out of the history, and says what is to be tried.
 
     Its rows are kept with the intent, for ``give_up_undoing``.
     """
-    conn.execute(
-        qualified(
-            "WITH gone AS (DELETE FROM {history} AS h WHERE version = ANY "
-            "(ARRAY[{rows}]) RETURNING pg_catalog.to_jsonb(h.*) AS kept) "
-            "INSERT INTO {progress} "
-            "(version, statement, digest, state, changed_at, before) "
-            "SELECT {version}, {number} / (CASE WHEN pg_catalog.count(*) = {count} "
-            "THEN 1 ELSE 0 END), {digest}, 'started', {now}, "
-            "({before}::pg_catalog.jsonb || pg_catalog.jsonb_build_object("
-            "'rows', pg_catalog.jsonb_agg(kept)))::pg_catalog.json FROM gone"
-        ).format(
-            history=sql.Identifier(table.schema, table.name),
-            progress=progress_table(table),
-            rows=sql.SQL(", ").join(map(sql.Literal, rows)),
-            count=len(rows),
-            version=version,
-            number=intent.number,
-            digest=intent.digest,
-            now=NOW,
-            before=json.dumps(intent.before),
-        )
+    return qualified(
+        "WITH gone AS (DELETE FROM {history} AS h WHERE version = ANY "
+        "(ARRAY[{rows}]) RETURNING pg_catalog.to_jsonb(h.*) AS kept) "
+        "INSERT INTO {progress} "
+        "(version, statement, digest, state, changed_at, before) "
+        "SELECT {version}, {number} / (CASE WHEN pg_catalog.count(*) = {count} "
+        "THEN 1 ELSE 0 END), {digest}, 'started', {now}, "
+        "({before}::pg_catalog.jsonb || pg_catalog.jsonb_build_object("
+        "'rows', pg_catalog.jsonb_agg(kept)))::pg_catalog.json FROM gone"
+    ).format(
+        history=sql.Identifier(table.schema, table.name),
+        progress=progress_table(table),
+        rows=sql.SQL(", ").join(map(sql.Literal, rows)),
+        count=len(rows),
+        version=version,
+        number=intent.number,
+        digest=intent.digest,
+        now=NOW,
+        before=json.dumps(intent.before),
     )
 
 

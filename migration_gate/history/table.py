@@ -54,6 +54,7 @@ class HistoryTable(NamedTuple):
     owner: str
     has_failures: bool = False
     has_progress: bool = False
+    can_lock: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -101,6 +102,7 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
         owner=facts["owner"],
         has_failures=facts["has_failures"],
         has_progress=facts["has_progress"],
+        can_lock=facts["can_lock"],
     )
 
 

@@ -16,7 +16,7 @@ from psycopg import sql
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import translated
 from migration_gate.history.catalogue import still_trusted
-from migration_gate.history.progress import SUFFIX
+from migration_gate.history.progress import SUFFIX, require_trusted
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
 from migration_gate.report.errors import (
     GateError,
@@ -39,6 +39,8 @@ TRUSTED: Final = "on"
 MARK: Final = "gate:"
 # No such table, or no such schema.
 GONE_STATES: Final = ("42P01", "3F000")
+# What ``guarding`` fails with.
+MARKED_STATE: Final = "22P02"
 # The sequences that the columns' defaults take their values from.
 RIGHTS: Final = qualified(
     """
@@ -78,6 +80,10 @@ def explain_write(
         ConnectionLostError: The session is gone.
         RefusedForNowError, ServerRefusedError: The question was refused too.
     """
+    if refusal.sqlstate == MARKED_STATE:
+        came = find_trigger(conn, table)
+        if came is not None:
+            return came
     query = RIGHTS.format(
         rights=sql.SQL(", ").join(sql.Literal(r) for r in rights if r != NOT_NEEDED),
         schema=sql.Literal(table.schema),
@@ -90,7 +96,7 @@ def explain_write(
         hint = f"Table {where} is gone: it was dropped or renamed meanwhile."
         return HistoryRefusedError(refusal, hint=hint)
     if f'"{table.schema}.{table.name}{SUFFIX}"' in refusal.message:
-        return explain_progress(table, refusal)
+        return explain_progress(conn, table, refusal)
     lacking, sequences, triggers = row
     if refusal.sqlstate == "42501" and lacking:
         facts = {"acting_role": role}
@@ -134,6 +140,38 @@ def find_alteration(
         hint="Nothing of what the gate was at is left. Bring the table back as it "
         "was, then start the gate again: without it, that would run every file anew.",
     )
+
+
+MAY_WRITE: Final = qualified(
+    """
+SELECT pg_catalog.current_setting('transaction_read_only') = 'off'
+   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+   AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+   AND pg_catalog.has_any_column_privilege(c.oid, 'INSERT')
+   AND (NOT {can_update} OR pg_catalog.has_any_column_privilege(c.oid, 'UPDATE'))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {table}
+"""
+)
+
+
+def may_write(conn: psycopg.Connection[Any], table: HistoryTable) -> bool:
+    """
+    Tell whether nothing keeps the login role from writing the history.
+
+    Asked when a file's statements are rolled back: then it was the file that did.
+
+    Raises:
+        ConnectionLostError: The session is gone.
+        RefusedForNowError, ServerRefusedError: The question was refused too.
+    """
+    query = MAY_WRITE.format(
+        can_update=sql.Literal(table.can_update),
+        schema=sql.Literal(table.schema),
+        table=sql.Literal(table.name),
+    )
+    with translated("ask which right lacks"):
+        return conn.execute(query).fetchone() == (True,)
 
 
 def require_replaceable(table: HistoryTable, role: str) -> None:
@@ -187,10 +225,34 @@ def _find_hint(refusal: ServerRefusedError, where: str, triggers: Sequence[str])
     return refusal.hint
 
 
+def find_trigger(
+    conn: psycopg.Connection[Any], table: HistoryTable
+) -> HistoryError | None:
+    """
+    Return what has come to the history, or to its progress, while a write waited.
+
+    None where it is gone again.
+
+    Raises:
+        ConnectionLostError: The session is gone.
+        RefusedForNowError, ServerRefusedError: The question was refused too.
+    """
+    found = find_alteration(conn, table)
+    if found is None:
+        try:
+            with translated("look for the progress table"):
+                require_trusted(conn, table)
+        except HistoryError as error:
+            return error
+    return found
+
+
 def explain_progress(
-    table: HistoryTable, refusal: ServerRefusedError
-) -> ServerRefusedError:
+    conn: psycopg.Connection[Any], table: HistoryTable, refusal: ServerRefusedError
+) -> GateError:
     """Return the error for progress that could not be written, or is not there."""
+    if refusal.sqlstate == MARKED_STATE:
+        return find_trigger(conn, table) or refusal
     if refusal.sqlstate not in (*GONE_STATES, "42703"):
         return refusal
     where = f"{quote_name(table.schema)}.{quote_name(table.name + SUFFIX)}"

@@ -33,8 +33,9 @@ class Noted:
         """Whether it is that answer."""
         if message.sender == "client" and message.type == "Q":
             text = message.payload
-            self._was_sent = text.startswith(b"INSERT") and b"'started'" in text
-        return self._was_sent and message.sender == "server" and message.type == "C"
+            self._was_sent = b"INSERT" in text and b"'started'" in text
+        is_done = message.sender == "server" and message.type == "C"
+        return self._was_sent and is_done and message.payload.startswith(b"INSERT")
 
 
 def test_a_stop_before_a_statement_is_sent_leaves_no_question(

@@ -30,7 +30,7 @@ def test_a_file_stands_between_two_lines_of_the_gates(
     assert run.verdict["line"] == 4
     (logged,) = statements(database)
     lines = [line.removeprefix("\t") for line in logged]
-    assert lines[0].startswith("BEGIN; SELECT ")
+    assert lines[0].startswith("BEGIN; SET LOCAL ")
     assert lines[1].startswith("CREATE TABLE x ();")
     assert lines[2:4] == ["", "-- a slip"]
     assert lines[4].startswith(slip)
