@@ -22,14 +22,23 @@ PROPERTY_ESCAPES: Final = {**ESCAPES, ":": "%3A", ",": "%2C"}
 NOT_THERE: Final = "the gate said nothing: it was not started, or ended by force"
 
 
-def main(folder: str, log: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Write workflow commands to stdout, summary and outputs to GitHub's files."""
+def main(
+    folder: str, page: str, log: Iterable[str], environ: Mapping[str, str]
+) -> None:
+    """
+    Write workflow commands to stdout, summary and outputs to GitHub's files.
+
+    Args:
+        page: The file with what the rehearsal found, which the summary shows.
+    """
     events = list(read_events(log))
     verdict = events[-1] if events else {"event": "gate.closed", "message": NOT_THERE}
     for command in annotate(folder, events, verdict):
         print(command)  # noqa: T201 -- that is how GitHub is told
     with Path(environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as file:
         summarize(events, verdict, file)
+        found = Path(page).read_text("utf-8")
+        file.write(f"\n{found}" if found else "")
     is_open = verdict["event"] == "gate.opened"
     with Path(environ["GITHUB_OUTPUT"]).open("a", encoding="utf-8") as file:
         file.write(f"verdict={'open' if is_open else 'closed'}\n")
@@ -117,4 +126,4 @@ def _escape(text: str, escapes: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.stdin, os.environ)
+    main(sys.argv[1], sys.argv[2], sys.stdin, os.environ)

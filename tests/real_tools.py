@@ -712,6 +712,7 @@ def started() -> Iterator[Bench]:
     server.start()
     try:
         with closing(psycopg.connect(**server.conninfo, autocommit=True)) as conn:  # type: ignore[arg-type]  # all are texts
+            conn.execute("SET scram_iterations = 4096")  # lib/pq refuses fewer
             conn.execute(f"CREATE ROLE {LOGIN} LOGIN SUPERUSER PASSWORD '{LOGIN}'")
         with tempfile.TemporaryDirectory() as folder:
             yield Bench(server, Path(folder))

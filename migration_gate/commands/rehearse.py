@@ -195,5 +195,6 @@ def _require_none_refused(report: Report) -> None:
         "names what was found",
         hint=f"{finding.remedy} Or accept it in the file, with the reason: "
         f"-- gate: accept {finding.name} because …",
-        version=file.version,
+        file=file.file,
+        line=line.line,
     )

@@ -4,7 +4,8 @@ The history table: recognise it, look at it, make it, write its rows.
 Knows no plan. ``table`` judges whether a table is the history; ``trust`` whether a
 table of the gate's can be trusted; ``tools`` names the tool whose table it is;
 ``catalogue`` asks for the facts about the tables of its name, and ``choice`` chooses
-among them; ``look`` looks at it, ``many`` at those of many schemas; ``foreign`` finds
+among them; ``look`` looks at it, ``many`` at those of many schemas, and
+``glance`` at one that is plain; ``foreign`` finds
 other tools' histories, ``readers`` are how those are read that ``adopting`` takes over;
 ``hidden`` refuses where one may be that is not seen, ``busy`` sees whether the other
 tool is applying; ``sole`` refuses where another table may be the history;

@@ -81,7 +81,7 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Return what a pull request shows: what was found, the rest folded."""
-    parts = [f"### Rehearsal: {summary(report)}"]
+    parts = [f"### Rehearsal: {escape(summary(report))}"]
     groups = list(_groups(report))
     if groups:
         head = ["where", "table", "findings"]

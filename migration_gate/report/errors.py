@@ -14,10 +14,11 @@ GateError                         closes the gate; has .reason, .hint and .field
 ├── MigrationFailedError          PostgreSQL refused a statement; has its place
 ├── UnresolvedError               an unfinished statement that only a person can judge
 ├── IncompleteError               check, status: not everything is applied
-├── RehearsalError                a rehearsal may not be, or found what is refused
-└── StoppedError                  ended from outside; has the place that it was at
-    ├── DeadlineError             GATE_TIMEOUT is over
-    └── GateInterruptedError      a signal ended the run
+└── PlacedError                   has a place in a file, if it is about one
+    ├── RehearsalError            a rehearsal may not be, or found what is refused
+    └── StoppedError              ended from outside; its place is what it was at
+        ├── DeadlineError         GATE_TIMEOUT is over
+        └── GateInterruptedError  a signal ended the run
 
 Messages follow PostgreSQL's error message style guide: lower case, no full stop;
 hints are sentences. No message, hint or field ever holds a secret or SQL text.
@@ -319,14 +320,8 @@ class IncompleteError(GateError):
     reason = "incomplete"
 
 
-class RehearsalError(GateError):
-    """A rehearsal may not be here, or has found what GATE_REHEARSE_REFUSE names."""
-
-    reason = "rehearsal"
-
-
-class StoppedError(GateError):
-    """The run was ended from outside; ``file`` and ``line`` are what it was at."""
+class PlacedError(GateError):
+    """An error at a place in a file, or at none; ``file`` and ``line`` are it."""
 
     def __init__(
         self,
@@ -340,8 +335,18 @@ class StoppedError(GateError):
         self._place = {"file": file, "line": line}
 
     def fields(self) -> dict[str, object]:
-        """Return what the run was at; None where that was no file."""
+        """Return the place."""
         return {**super().fields(), **self._place}
+
+
+class RehearsalError(PlacedError):
+    """A rehearsal may not be here, or has found what GATE_REHEARSE_REFUSE names."""
+
+    reason = "rehearsal"
+
+
+class StoppedError(PlacedError):
+    """The run was ended from outside; the place is what it was at, if a file."""
 
 
 class DeadlineError(StoppedError):

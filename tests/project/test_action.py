@@ -28,15 +28,15 @@ FILES = {
 }
 # In the place of docker: the gate of this tree, with the folder that is mounted.
 STAND_IN = f"""#!/bin/sh
-while [ $# -gt 0 ]; do
+while [ "$1" != gate ]; do
     case "$1" in
     --volume) mounted=${{2%%:/migrations:ro}} ;;
     --env-file) set -a; . "$2"; set +a ;;
     esac
-    last=$1
     shift
 done
-GATE_MIGRATIONS=$mounted exec {sys.executable} {ROOT}/entrypoint.py "$last"
+shift
+GATE_MIGRATIONS=$mounted exec {sys.executable} {ROOT}/entrypoint.py "$@"
 """
 
 
@@ -97,8 +97,8 @@ def test_migrations_that_apply_are_listed(database: Database, tmp_path: Path) ->
     assert report.commands == []
     assert report.outputs == {"verdict": "open", "reason": "", "applied": "2"}
     head, _, *rows = report.summary.splitlines()
-    assert re.fullmatch(r"### ✅ Gate open: 2 applied in \d+ ms", head)
-    assert [re.sub(r"\d+ ms", "N ms", row) for row in rows] == [
+    assert head == "### ✅ Gate open: 2 files, 2 statements, 0 findings"
+    assert [re.sub(r"\d+ ms", "N ms", row) for row in rows[:4]] == [
         "| migration | statements | took |",
         "| --- | --: | --: |",
         r"| 001\_a.sql | 1 | N ms |",
@@ -140,6 +140,34 @@ def test_what_only_the_pull_request_has_is_counted(
     write_migrations(tmp_path / "migrations", {**FILES, "003_c.sql": "SELECT 1;"})
     report = act(tmp_path, database, base="base")
     assert report.outputs == {"verdict": "open", "reason": "", "applied": "1"}
+
+
+def test_what_the_rehearsal_found_is_in_the_summary(
+    database: Database, tmp_path: Path
+) -> None:
+    """Of what the base has, and nothing of what the pull request itself makes."""
+    write_migrations(tmp_path / "base", FILES)
+    new = "CREATE INDEX ON a (id);\nCREATE TABLE c (id int);\nCREATE INDEX ON c (id);"
+    write_migrations(tmp_path / "migrations", {**FILES, "003_c.sql": new})
+    report = act(tmp_path, database, base="base")
+    found = "| `003_c.sql:1` | public.a | index-not-concurrent<br>blocks-writes |"
+    assert found in report.summary.splitlines()
+    assert report.summary.count("index-not-concurrent<br>") == 1
+    assert report.exit_code == 0
+
+
+def test_a_finding_that_is_refused_is_an_error(
+    database: Database, tmp_path: Path
+) -> None:
+    """In the file, with what to do."""
+    write_migrations(tmp_path / "base", FILES)
+    files = {**FILES, "003_c.sql": "ALTER TABLE a RENAME TO d;"}
+    write_migrations(tmp_path / "migrations", files)
+    settings = "GATE_REHEARSE_REFUSE=renames,drops-column"
+    report = act(tmp_path, database, base="base", settings=settings)
+    assert (report.exit_code, report.outputs["reason"]) == (1, "rehearsal")
+    (command,) = (c for c in report.commands if c.startswith("::error"))
+    assert "file=migrations/003_c.sql,line=1" in command
 
 
 def test_settings_are_handed_on_and_nothing_else(

@@ -4,13 +4,13 @@ The command migrate over a fleet.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from migration_gate.commands.fleet.overview import look_over
+from migration_gate.commands.fleet.overview import Glancer, Sight
 from migration_gate.commands.fleet.run import Fleet
+from migration_gate.commands.fleet.targets import Listing
 from migration_gate.commands.migrate import apply_all
 from migration_gate.commands.steps import load, log_disagreements
-from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.log import Log
@@ -30,23 +30,19 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
     def step(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
-    def find_done(names: Sequence[str]) -> Collection[str]:
-        return _find_done(settings, names, migrations, log, tally)
+    def find_done(listing: Listing, names: Sequence[str]) -> Collection[str]:
+        glancer = Glancer(settings, listing, migrations, log, settings.phase)
+        return _find_done(glancer.look(names), settings, log, tally)
 
     Fleet(settings, log, tally, step, find_done).run()
 
 
 def _find_done(
-    settings: Settings,
-    names: Sequence[str],
-    migrations: Sequence[Migration],
-    log: Log,
-    tally: Tally,
+    seen: Mapping[str, Sight], settings: Settings, log: Log, tally: Tally
 ) -> Collection[str]:
     """Return the targets that have nothing pending, and no reason to be refused."""
     judged: dict[int, bool] = {}
     done = []
-    seen = look_over(settings, names, migrations, log, settings.phase)
     for name, (plan, *_) in seen.items():
         if plan is None:
             continue

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
+import psycopg
+
 from migration_gate.commands.fleet.crew import Crew
 from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.commands.fleet.run import at_once
@@ -20,14 +22,18 @@ from migration_gate.commands.main import internal_error
 from migration_gate.commands.steps import new_patience, plan_for
 from migration_gate.connection.connect import (
     LimitedConnection,
+    NotReadyError,
     asking,
+    limited,
+    open_connection,
     use_first,
 )
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.creation import missing_schema
-from migration_gate.history.many import look_at_many
+from migration_gate.history.glance import glance, to_history_of
+from migration_gate.history.many import History, look_at_many
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import DatabaseUnreachableError, GateError
@@ -38,6 +44,7 @@ from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
 LOOK_TIMEOUT_S: Final = 30.0
+TOGETHER: Final = "look at the histories of the targets"
 # Each of them costs a connection, and most of many have the same reason.
 EXPLAINED_MAX: Final = 100
 
@@ -86,7 +93,8 @@ class Overview:
             explains: Why the last attempt at what is pending failed is asked for too.
         """
         settings, migrations, phase = self._settings, self._migrations, self._phase
-        seen = look_over(settings, names, migrations, self._log, phase)
+        glancer = Glancer(settings, self._listing, migrations, self._log, phase)
+        seen = glancer.look(names)
         self._sights = dict(seen)
         targets = [
             to_target(settings, name, self._listing)
@@ -135,42 +143,89 @@ def _is_behind(sight: Sight) -> bool:
     return sight.plan is not None and bool(sight.plan.pending)
 
 
-def look_over(
-    settings: Settings,
-    names: Sequence[str],
-    migrations: Sequence[Migration],
-    log: Log,
-    phase: Phase,
-) -> Mapping[str, Sight]:
+class Glancer:
     """
-    Return what is to be seen of those targets whose histories are plainly to be seen.
+    Sees together, or at a glance, what is plainly to be seen of targets.
 
     Targets whose histories are alike have the same plan.
     """
-    targets = settings.targets
-    if targets is None or targets.kind != "schemas" or not names:
-        return {}
-    patience = new_patience(settings, log, settings.wait_timeout_s)
 
-    def look(conn: LimitedConnection) -> dict[str, Sight]:
-        sights: dict[str, Sight] = {}
-        found = {}
-        is_full = settings.log_detail == "full"
-        doing = "look at the histories of the targets"
-        with closing(conn), asking(conn, doing, timeout_s=LOOK_TIMEOUT_S, full=is_full):
-            table, role = settings.history_table.table, settings.role
-            name = HistoryTableName(None, table, is_target=True)
-            for schema, history in look_at_many(conn, name, names, role):
-                if history.digest not in sights:
-                    plan = make_plan(migrations, history.rows, tool=history.tool)
-                    plan = in_phase(plan, phase)
-                    sights[history.digest] = Sight(plan, _newest(history.rows))
-                found[schema] = sights[history.digest]
-        return found
+    def __init__(
+        self,
+        settings: Settings,
+        listing: Listing,
+        migrations: Sequence[Migration],
+        log: Log,
+        phase: Phase,
+    ) -> None:
+        self._settings = settings
+        self._listing = listing
+        self._migrations = migrations
+        self._log = log
+        self._phase = phase
+        self._crew = Crew(at_once(settings, listing), self._glance_at)
+        self._known: dict[object, Sight] = {}
+        self._seen: dict[str, Sight] = {}
 
-    return wait_for(
-        lambda: use_first(settings.database, look, until_s=patience.until_s), patience
-    )
+    def look(self, names: Sequence[str]) -> Mapping[str, Sight]:
+        """Return what is seen; a target of which nothing is needs a look of its own."""
+        targets, settings = self._settings.targets, self._settings
+        if not names:
+            return {}
+        if targets is not None and targets.kind == "schemas":
+            return self._look_together(names)
+        self._seen = {}
+        self._crew.run(
+            [to_target(settings, name, self._listing) for name in names],
+            lambda _: None,
+            every=lambda: settings.heartbeat_s,
+        )
+        return self._seen
+
+    def _look_together(self, names: Sequence[str]) -> Mapping[str, Sight]:
+        settings = self._settings
+        patience = new_patience(settings, self._log, settings.wait_timeout_s)
+
+        def look(conn: LimitedConnection) -> dict[str, Sight]:
+            is_full = settings.log_detail == "full"
+            with (
+                closing(conn),
+                asking(conn, TOGETHER, timeout_s=LOOK_TIMEOUT_S, full=is_full),
+            ):
+                table, role = settings.history_table.table, settings.role
+                name = HistoryTableName(None, table, is_target=True)
+                return {
+                    schema: self._judge(history.digest, history)
+                    for schema, history in look_at_many(conn, name, names, role)
+                }
+
+        return wait_for(
+            lambda: use_first(settings.database, look, until_s=patience.until_s),
+            patience,
+        )
+
+    def _glance_at(self, target: Target) -> Outcome:
+        """Glance at one target; whatever is odd about it is told by who looks."""
+        try:
+            conn = open_connection(target.settings.database)
+            name, role = target.settings.history_table, target.settings.role
+            with closing(conn), limited(conn):
+                rows = glance(conn, name, role)
+        except Stopped:
+            return Outcome(target.name, "stopped")
+        except (psycopg.Error, NotReadyError, GateError):
+            return Outcome(target.name, "failed")
+        if rows:
+            self._seen[target.name] = self._judge(rows, to_history_of(rows))
+        return Outcome(target.name, "done")
+
+    def _judge(self, key: object, history: History) -> Sight:
+        known = self._known.get(key)
+        if known is None:
+            plan = make_plan(self._migrations, history.rows, tool=history.tool)
+            known = Sight(in_phase(plan, self._phase), _newest(history.rows))
+            self._known[key] = known
+        return known
 
 
 def _newest(history: Sequence[AppliedMigration]) -> str | None:

@@ -16,6 +16,7 @@ from migration_gate.commands.baseline import baseline
 from migration_gate.commands.calls import UsageError
 from migration_gate.commands.fleet.outcomes import Step
 from migration_gate.commands.fleet.run import Fleet
+from migration_gate.commands.fleet.targets import Listing
 from migration_gate.commands.recording import HasRowsError
 from migration_gate.commands.rollback import rollback
 from migration_gate.report.log import Log
@@ -89,6 +90,6 @@ def _go_over(
             log.answer("\n".join(f"{n}:\n{a[-1]}\n" for n, a in answers.items()))
 
 
-def _find_none(_names: Sequence[str]) -> Sequence[str]:
+def _find_none(_listing: Listing, _names: Sequence[str]) -> Sequence[str]:
     """Find none of which it is plain that nothing is to be done."""
     return ()

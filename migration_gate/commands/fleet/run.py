@@ -49,6 +49,9 @@ UNDER_WAY: Final = (
 )
 
 
+FindDone = Callable[[Listing, Sequence[str]], Collection[str]]
+
+
 class Fleet:
     """
     One run over all targets of a list.
@@ -63,7 +66,7 @@ class Fleet:
         log: Log,
         tally: Tally,
         step: Step,
-        find_done: Callable[[Sequence[str]], Collection[str]],
+        find_done: FindDone,
     ) -> None:
         """
         Make ready for a run.
@@ -161,7 +164,7 @@ class Fleet:
         if not names or not self._may_begin():
             return []
         started_s = time.monotonic()
-        done = self._find_done(names)
+        done = self._find_done(self._listing, names)
         if done:
             self._log.emit(
                 FLEET_LOOKED,
