@@ -7,7 +7,7 @@ shown follows from the choice at its top.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import sqrt
@@ -22,8 +22,9 @@ class Heading:
     """
     What a page is about.
 
-    ``closed`` says why the gate would be closed, and ``hint`` what to do; empty where
-    it would be open. ``made_at`` is in UTC.
+    ``server_version`` is empty where there may be several servers. ``closed`` says why
+    the gate would be closed, and ``hint`` what to do; empty where it would be open.
+    ``made_at`` is in UTC.
     """
 
     database: str
@@ -93,6 +94,10 @@ li { align-items: baseline; border-bottom: 1px solid var(--line); display: grid;
 .bad { color: var(--bad); }
 .verdict p:first-child { font-weight: 600; }
 .why { color: var(--bad); grid-column: 3 / -1; margin: 0; }
+.board li { grid-template-columns: 6rem 1fr 1fr 7rem; }
+.board .why { grid-column: 2 / -1; }
+.version { color: var(--quiet); font-family: ui-monospace, monospace;
+  overflow-wrap: anywhere; }
 body:has(#pending:checked) li:not(:has(.pending)),
 body:has(#look:checked) li:not(:has(.odd, .bad, .why)),
 body:has(#pending:checked) section:not(:has(.pending)),
@@ -100,7 +105,10 @@ body:has(#look:checked) section:not(:has(.odd, .bad, .why)) { display: none; }
 @media (max-width: 40rem) {
   li { grid-template-columns: 1fr auto; }
   .name { grid-column: 1 / -1; grid-row: 1; }
-  .why { grid-column: 1 / -1; }
+  .why, .board .why, .version { grid-column: 1 / -1; }
+  .board li { grid-template-columns: 1fr auto; }
+  .board .took { grid-column: 2; grid-row: 2; }
+  .version { grid-row: 3; }
   time { display: none; }
 }
 @media print { fieldset { display: none; } }
@@ -108,8 +116,23 @@ body:has(#look:checked) section:not(:has(.odd, .bad, .why)) { display: none; }
 
 
 def to_html(heading: Heading, lines: Sequence[StatusLine]) -> str:
-    """Return the page."""
-    title = escape(f"{heading.database} on {heading.host}")
+    """Return the page of one database."""
+    title = f"Migrations of {heading.database} on {heading.host}"
+    kinds = [KINDS.get(line.state, "good") for line in lines]
+    counts = {
+        "all": len(lines),
+        "pending": kinds.count("pending"),
+        "look": sum(
+            kind in {"odd", "bad"} or line.failure is not None
+            for kind, line in zip(kinds, lines, strict=True)
+        ),
+    }
+    return make_page(heading, title, [*choose(CHOICES, counts), *_sections(lines)])
+
+
+def make_page(heading: Heading, title: str, content: Iterable[str]) -> str:
+    """Return a page that needs nothing else; ``content`` is in HTML."""
+    title = escape(title)
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join(
         [
@@ -119,14 +142,13 @@ def to_html(heading: Heading, lines: Sequence[StatusLine]) -> str:
             '<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Migrations of {title}</title>",
+            f"<title>{title}</title>",
             f"<style>{STYLE}</style>",
             "</head>",
             "<body>",
             *_head(heading, title),
             "<main>",
-            *_choices(lines),
-            *_sections(lines),
+            *content,
             "</main>",
             "</body>",
             "</html>",
@@ -141,10 +163,11 @@ def escape(text: str) -> str:
 
 def _head(heading: Heading, title: str) -> Iterator[str]:
     yield "<header>"
-    yield f"<h1>Migrations of {title}</h1>"
+    yield f"<h1>{title}</h1>"
+    server = heading.server_version and f"PostgreSQL {heading.server_version}, "
     yield (
-        f'<p class="quiet">PostgreSQL {escape(heading.server_version)}, seen '
-        f"{escape(heading.made_at)} UTC by migration-gate {__version__}</p>"
+        f'<p class="quiet">{escape(server)}seen {escape(heading.made_at)} UTC by '
+        f"migration-gate {__version__}</p>"
     )
     kind = " closed" if heading.closed else ""
     yield f'<div class="verdict{kind}">'
@@ -155,19 +178,12 @@ def _head(heading: Heading, title: str) -> Iterator[str]:
     yield "</header>"
 
 
-def _choices(lines: Sequence[StatusLine]) -> Iterator[str]:
+def choose(
+    choices: Sequence[tuple[str, str]], counts: Mapping[str, int]
+) -> Iterator[str]:
     """Yield the choice of what is shown, each with how many lines it has."""
-    kinds = [KINDS.get(line.state, "good") for line in lines]
-    counts = {
-        "all": len(lines),
-        "pending": kinds.count("pending"),
-        "look": sum(
-            kind in {"odd", "bad"} or line.failure is not None
-            for kind, line in zip(kinds, lines, strict=True)
-        ),
-    }
     yield "<fieldset><legend>Show</legend>"
-    for name, words in CHOICES:
+    for name, words in choices:
         checked = " checked" if name == "all" else ""
         yield (
             f'<label><input type="radio" name="show" id="{name}"{checked}> '

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from migration_gate.commands.answers import (
     PlanLine,
@@ -53,6 +54,10 @@ from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, start_session
 from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
+
+
+if TYPE_CHECKING:
+    from migration_gate.commands.page import Heading
 
 
 STDOUT = 1
@@ -145,19 +150,28 @@ def _to_page(
     error: GateError | None,
     lines: Sequence[StatusLine],
 ) -> str:
-    from migration_gate.commands.page import Heading, to_html
+    from migration_gate.commands.page import to_html
+
+    heading = make_heading(settings, outcome, error, server_version=seen.server_version)
+    return to_html(heading, lines)
+
+
+def make_heading(
+    settings: Settings, outcome: str, error: GateError | None, *, server_version: str
+) -> Heading:
+    """Return what a page is about, and why the gate would be closed."""
+    from migration_gate.commands.page import Heading
 
     database = shown(known_parameters(settings.database))
-    heading = Heading(
+    return Heading(
         database=database["database"] or "the database",
         host=database["host"] or "its server",
-        server_version=seen.server_version,
+        server_version=server_version,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
         outcome=outcome,
         closed="" if error is None else str(error),
         hint="" if error is None else error.hint,
     )
-    return to_html(heading, lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from migration_gate.commands.answers import describe_plan, table
-from migration_gate.commands.calls import UsageError
 from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
 from migration_gate.commands.fleet.overview import Overview, Sight
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
 from migration_gate.commands.fleet.targets import list_targets
 from migration_gate.commands.last_failure import incomplete
-from migration_gate.commands.status import describe_pending
+from migration_gate.commands.status import describe_pending, make_heading
 from migration_gate.commands.steps import (
     load,
     log_disagreements,
@@ -141,18 +140,16 @@ def show_fleet_status(
     Print how many targets are at which version, and who is behind and why.
 
     Raises:
-        UsageError: A page is asked for.
         GateError: A target is behind, or is refused.
     """
-    if as_html:
-        raise UsageError(
-            "there is no page of a whole fleet",
-            hint="Name one target in GATE_TARGET, or ask with --json.",
-        )
     _, sights = _look_once(settings, log, tally, "status", asked_of(settings.phase))
     lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
-    write_line(STDOUT, to_json(lines) if as_json else _describe_status(lines))
-    _close(sights, lines, tally)
+    score = _count(sights, lines, tally)
+    if as_html:
+        write_line(STDOUT, _to_page(settings, score, lines))
+    else:
+        write_line(STDOUT, to_json(lines) if as_json else _describe_status(lines))
+    _close(score, tally)
 
 
 def show_fleet_plan(
@@ -189,7 +186,7 @@ def show_fleet_plan(
         raise MigrationFilesError(faults)
     refused = [line for line in lines if line.state == "refused"]
     if refused:
-        _close(sights, refused, tally)
+        _close(_count(sights, refused, tally), tally)
     behind = sum(line.state == "behind" for line in lines)
     tally.outcome = (
         f"{len(pending)} pending in {behind} of {len(lines)} targets, nothing was "
@@ -240,10 +237,10 @@ def _refusal(plan: Plan, settings: Settings) -> GateError | None:
     return None
 
 
-def _close(
+def _count(
     sights: Mapping[str, Sight], lines: Sequence[TargetLine], tally: Tally
-) -> None:
-    """Raise what says how many targets are not up to date; count them anyway."""
+) -> Score:
+    """Return how many targets are up to date, and why the others are not."""
     score = Score()
     score.target_count = len(lines)
     tally.fleet = score.fields
@@ -258,10 +255,23 @@ def _close(
         if line.state == "refused" and line.reason is not None and sight.plan:
             error = GateError(line.reason)
         score.take(Outcome(line.target, "failed", error))
+    return score
+
+
+def _close(score: Score, tally: Tally) -> None:
+    """Raise what says how many targets are not up to date."""
     error = to_error(score)
     if error is not None:
         raise error
     tally.outcome = score.describe()
+
+
+def _to_page(settings: Settings, score: Score, lines: Sequence[TargetLine]) -> str:
+    from migration_gate.commands.fleet.board import to_board
+
+    error = to_error(score)
+    outcome = score.describe()
+    return to_board(make_heading(settings, outcome, error, server_version=""), lines)
 
 
 def to_json(lines: Sequence[TargetLine]) -> str:
