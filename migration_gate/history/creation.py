@@ -32,6 +32,17 @@ MAKE_LIMIT_S: Final = 10
 # One for the whole database: where there is no history, two gates whose search paths
 # differ have locks of their own.
 MAKING_KEY: Final = int.from_bytes(b"gatemake", "big")
+NOT_THERE: Final = qualified(
+    """
+SELECT wanted FROM (
+    SELECT pg_catalog.btrim(n, ' "') AS wanted
+    FROM pg_catalog.unnest(pg_catalog.string_to_array(
+        pg_catalog.current_setting('search_path'), ',')) n
+) AS path
+WHERE wanted <> '' AND wanted <> '$user' AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_namespace WHERE nspname = wanted::pg_catalog.name)
+"""
+)
 # A second CREATE of the same name finds the first one's row in a catalogue's index.
 MADE_MEANWHILE: Final = (
     psycopg.errors.DuplicateTable,
@@ -102,6 +113,13 @@ def missing_schema(name: HistoryTableName) -> HistoryError:
     )
 
 
+def _make_schemas(conn: psycopg.Connection[Any]) -> str:
+    """Say how to make what a search path names that is not there."""
+    found = conn.execute(NOT_THERE).fetchall()
+    made = "; ".join(f"CREATE SCHEMA {quote_name(name)}" for (name,) in found)
+    return f"Where that is what is missing: {made}. Otherwise " if made else ""
+
+
 def _create(  # noqa: PLR0913  # private, called once
     conn: psycopg.Connection[Any],
     seen: Look,
@@ -115,8 +133,9 @@ def _create(  # noqa: PLR0913  # private, called once
         acting_role = quote_name(seen.acting_role)
         raise LoginRefusedError(
             f"the search path of role {acting_role} names no schema that it may use",
-            hint=f"GRANT USAGE, CREATE ON SCHEMA public TO {acting_role}; or set "
-            "GATE_HISTORY_TABLE=schema.schema_migrations or the role's search_path.",
+            hint=f"{_make_schemas(conn)}GRANT USAGE, CREATE ON SCHEMA public TO "
+            f"{acting_role}; or set GATE_HISTORY_TABLE=schema.schema_migrations or the "
+            "role's search_path.",
         )
     maker = None
     if role is not None:

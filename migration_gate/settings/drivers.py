@@ -275,9 +275,9 @@ def understand(
         bare, brackets = key.lower(), _BRACKETS.fullmatch(key)
         if brackets is not None:
             session[brackets[1].lower()] = value
-        elif bare in SESSION:
+        elif bare in SESSION and (value or bare != "schema"):
             session[SESSION[bare]] = quote(value) if bare == "schema" else value
-        elif bare in _NAMES:
+        elif bare in _NAMES or bare == "schema":
             passed_over.append(key)
         elif bare.startswith("x-") and bare != HISTORY_TABLE:
             passed_over.append("x-…")

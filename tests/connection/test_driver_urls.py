@@ -94,6 +94,18 @@ def test_prismas_schema_is_where_tables_are_made(
     ]
 
 
+def test_a_schema_that_is_not_there_is_named(gate: Gate, database: Database) -> None:
+    """With what makes it."""
+    url = f"{with_query(database)}schema=Shop%20Front"
+
+    run = gate(env={"DATABASE_URL": url}, migrations=FILES)
+
+    assert (run.exit_code, run.verdict["reason"]) == (1, "refused")
+    assert run.verdict["hint"].startswith(
+        'Where that is what is missing: CREATE SCHEMA "Shop Front". Otherwise GRANT'
+    )
+
+
 def test_a_url_of_jdbcs_serves_the_gate_too(gate: Gate, database: Database) -> None:
     """User and password among its parameters, its schema as search path."""
     database.execute("CREATE SCHEMA app")

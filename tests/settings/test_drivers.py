@@ -179,6 +179,13 @@ def test_sessions_begin_with_what_the_url_sets_in_them() -> None:
     )
 
 
+def test_an_empty_schema_is_none() -> None:
+    """As a template leaves it."""
+    found = parse_connection_string(f"{URL}schema=")
+
+    assert (found.session, found.passed_over) == ({}, ("schema",))
+
+
 def test_a_search_path_that_nobody_filled_in_is_a_fault() -> None:
     """As anywhere else."""
     _, faults = database_settings({"DATABASE_URL": f"{URL}search_path=${{SCHEMA}}"})
