@@ -64,6 +64,22 @@ class Relation(NamedTuple):
         return f"{self.schema}.{self.name}"
 
 
+class Reply(NamedTuple):
+    """
+    An answer, at ``asked_s`` on the server's clock; what follows begins at ``left_s``.
+
+    ``modes`` are the strongest locks by relation, ``scans`` how often each was read,
+    ``relations`` what the catalogue says of them: nothing of what is dropped.
+    """
+
+    asked_s: float
+    left_s: float
+    wal_bytes: int
+    modes: Mapping[int, int]
+    scans: Mapping[int, int]
+    relations: Mapping[int, Relation]
+
+
 class Touched(NamedTuple):
     """
     A relation, and what a statement did to it.

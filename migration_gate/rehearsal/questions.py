@@ -7,15 +7,15 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.rehearsal.facts import MODES, Relation
+from migration_gate.rehearsal.facts import MODES, Relation, Reply
 
 
 # transam.h: FirstNormalObjectId, below which all is PostgreSQL's own.
@@ -103,22 +103,6 @@ def question_about(pid: int) -> sql.Composed:
     """Return what another session is asked about this one."""
     locks = LOCKS.format(relation=RELATION, pid=sql.Literal(pid))
     return ASKED.format(locks=locks, scans=NOTHING)
-
-
-class Reply(NamedTuple):
-    """
-    An answer, at ``asked_s`` on the server's clock; what follows begins at ``left_s``.
-
-    ``modes`` are the strongest locks by relation, ``scans`` how often each was read,
-    ``relations`` what the catalogue says of them: nothing of what is dropped.
-    """
-
-    asked_s: float
-    left_s: float
-    wal_bytes: int
-    modes: Mapping[int, int]
-    scans: Mapping[int, int]
-    relations: Mapping[int, Relation]
 
 
 def read_reply(said: Any) -> Reply:  # noqa: ANN401  # JSON

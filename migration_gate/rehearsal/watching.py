@@ -22,14 +22,14 @@ from psycopg import sql
 from migration_gate.connection.qualified import qualified
 from migration_gate.execution.message import Task
 from migration_gate.execution.observer import Looks
-from migration_gate.rehearsal.facts import Done, Touched
+from migration_gate.rehearsal.comparing import only_told
+from migration_gate.rehearsal.facts import Done, Reply, Touched
 from migration_gate.rehearsal.questions import (
-    Reply,
     question_about,
     read_catalogue,
     read_reply,
 )
-from migration_gate.rehearsal.recorder import Recorder, only_told
+from migration_gate.rehearsal.recorder import Recorder
 from migration_gate.rehearsal.wording import read_statement
 from migration_gate.statements import Statement
 
@@ -100,7 +100,7 @@ class Watcher:
                 duration_ms=round(took_ms, 3),
                 rows=None,
                 wal_bytes=watch.wal_bytes() - wal_before,
-                touched=only_told(says, *watch.find_touched()),
+                touched=only_told(watch.find_touched(), says),
                 says=says,
                 is_alone=True,
             ),
@@ -185,9 +185,9 @@ class _Watch:
             was = self.recorder.relations.get(oid)
             if was is None or was.file != relation.file:
                 modes.setdefault(oid, -1)
-        touched = self.recorder.find_touched(
+        touched = self.recorder.compare(
             {}, {}, after._replace(modes=modes), is_alone=True
-        )
+        ).find_touched()
         self.recorder.learn(after.relations.values())
         return touched
 

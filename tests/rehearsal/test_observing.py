@@ -111,3 +111,21 @@ def test_what_one_file_reads_is_not_told_of_the_next(
     run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
     assert run.exit_code == 0, run.output
     assert found(answer(run)).keys() == {"002:1"}
+
+
+def test_what_goes_back_to_a_savepoint_is_as_it_was(
+    gate: Gate, database: Database
+) -> None:
+    """What was rewritten in vain does not count as rewritten once more."""
+    files = {
+        "001_before.sql": BEFORE,
+        "002_back.sql": "SAVEPOINT a;\n"
+        "ALTER TABLE public.customers ALTER id TYPE bigint;\n"
+        "ROLLBACK TO SAVEPOINT a;\n"
+        "ALTER TABLE public.customers ADD n int;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    assert found(answer(run)) == {
+        "002:2": {"rewrites-table", "blocks-reads", "changes-type"}
+    }
