@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import pytest
 
-from migration_gate.connection.connect import open_connection
+from migration_gate.connection.connect import NotReadyError, open_connection
 from migration_gate.settings.database import database_settings
 from tests.driver_urls import FORMS, Form
 from tests.fix_gate import Gate
 from tests.fix_pgbouncer import PgBouncers
-from tests.fix_postgres import Database
+from tests.fix_postgres import Database, NewServer, database_of
 
 
 FILES = {"1_shop.sql": "CREATE TABLE shop (n integer);"}
@@ -71,6 +71,43 @@ def test_a_url_as_its_documentation_writes_it_connects(
             (found,) = conn.execute(f"SHOW {name}".encode()).fetchall()[0]
             expected = value.format(user=database.user).replace("60s", "1min")
             assert found.replace(", ", ",") == expected
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_the_application_verifies_is_verified(
+    new_server: NewServer,
+) -> None:
+    """By the roots that it names, or by the system's, which have not signed this."""
+    server = new_server(tls=True)
+    database = database_of(server)
+    at = with_query(database)
+    jdbc = (
+        f"jdbc:postgresql://{server.host}:{server.port}/{database.name}"
+        f"?user={database.user}&password={encode_part(database.password)}"
+    )
+    encrypted = {
+        f"{at}sslmode=no-verify": True,
+        f"{at}ssl=true": True,
+        f"{at}ssl=false": False,
+        f"{at}sslmode=require&sslaccept=strict&sslcert={server.ca}": True,
+        f"{at}sslmode=require&sslaccept=accept_invalid_certs": True,
+        f"{jdbc}&ssl=true&sslrootcert={server.ca}": True,
+        f"{jdbc}&ssl=true&sslfactory=org.postgresql.ssl.NonValidatingFactory": True,
+    }
+    refused = (
+        f"{at}sslmode=require&sslaccept=strict",
+        f"{jdbc}&sslfactory=org.postgresql.ssl.DefaultJavaSSLFactory",
+    )
+    for text, is_encrypted in encrypted.items():
+        settings, _ = database_settings({"DATABASE_URL": text})
+        assert settings is not None
+        with closing(open_connection(settings)) as conn:
+            assert bool(conn.pgconn.ssl_in_use) == is_encrypted, text
+    for text in refused:
+        settings, _ = database_settings({"DATABASE_URL": text})
+        assert settings is not None
+        with pytest.raises(NotReadyError, match="certificate verify failed"):
+            open_connection(settings)
 
 
 def test_prismas_schema_is_where_tables_are_made(
