@@ -15,12 +15,14 @@ from tests.commands.test_status import answer, log_of
 from tests.fix_gate import ROOT, Gate
 from tests.fix_postgres import Database, Databases
 from tests.log_schema import TYPES
+from tests.project.pages import read_blocks
 from tests.rehearsal.test_rehearse import FILES, FROM, found, statements
 
 
 pytestmark = pytest.mark.server
 SCHEMA = json.loads((ROOT / "docs/rehearsal.schema.json").read_text("utf-8"))
 SCREEN = 40  # lines
+PAGE = "docs/rehearsal.md"
 
 
 def find_faults(value: Any, schema: Mapping[str, Any], at: str = "") -> Iterator[str]:  # noqa: ANN401  # JSON
@@ -154,3 +156,27 @@ def test_the_real_database_is_only_read(gate: Gate, databases: Databases) -> Non
     assert (same.exit_code, log_of(same)[-1]["reason"]) == (1, "rehearsal")
     with pytest.raises(psycopg.errors.UndefinedTable):
         real.fetch("SELECT * FROM schema_migrations")
+
+
+def test_the_example_is_what_a_rehearsal_answers(
+    gate: Gate, database: Database
+) -> None:
+    """But for the times, and for how wide they make the columns."""
+    (text,) = (b for b in read_blocks(PAGE, "sql") if b.startswith("-- Purpose"))
+    (shown,) = (b for b in read_blocks(PAGE, "text") if b.startswith("WHERE"))
+    files = {
+        path.name: path.read_text("utf-8") for path in (ROOT / "migrations").iterdir()
+    }
+    run = gate(
+        *("rehearse", *FROM),
+        database=database,
+        migrations={**files, "005_currency.sql": text},
+    )
+    assert [*map(without_times, run.stdout.splitlines())] == [
+        *map(without_times, shown.splitlines())
+    ]
+
+
+def without_times(line: str) -> str:
+    """Return a line of a table with one blank between words, and no time."""
+    return " ".join(re.sub(r"[\d.]+ m?s\b", "TIME", line).split())
