@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from migration_gate.files.migration import AppliedMigration, version_to_key
 from migration_gate.history.failures import Failure
 from migration_gate.planning.plan import Plan
+from migration_gate.report.tables import table
 
 
 State = Literal[
@@ -306,14 +307,3 @@ def _transaction(line: PlanLine | UndoLine) -> str:
         return ""
     side = "inside" if line.in_transaction else "outside"
     return f"{side}: {line.why}" if line.why else side
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as columns; the first one is their heads."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )

@@ -15,6 +15,7 @@ from migration_gate.rehearsal.reports import (
     Report,
     StatementLine,
 )
+from migration_gate.report.tables import table
 
 
 STEP: Final = 1000
@@ -56,7 +57,7 @@ def describe(report: Report) -> str:
         for file in report.files
         for line in file.statements
     ]
-    said = [_table(rows)] if report.files else []
+    said = [table(rows)] if report.files else []
     said += [_tell(group) for group in _groups(report)]
     said.append(summary(report))
     return "\n\n".join(said)
@@ -115,11 +116,11 @@ def _details(report: Report) -> str:
         for line in file.statements
     ]
     more = len(rows) - ROWS_SHOWN
-    table = _markdown_table(head, rows[:ROWS_SHOWN])
+    shown = _markdown_table(head, rows[:ROWS_SHOWN])
     left = f"\n\nand {more} more" if more > 0 else ""
     return (
         "<details><summary>Statement by statement</summary>\n\n"
-        f"{table}{left}\n\n</details>"
+        f"{shown}{left}\n\n</details>"
     )
 
 
@@ -280,16 +281,6 @@ def escape(text: str) -> str:
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from migration_gate.commands.answers import describe_plan, table
+from migration_gate.commands.answers import describe_plan
 from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
 from migration_gate.commands.fleet.overview import Overview, Sight
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
@@ -32,6 +32,7 @@ from migration_gate.planning.phases import asked_of, require_first_phase
 from migration_gate.planning.plan import Plan, require_agreement
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
+from migration_gate.report.tables import table
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
