@@ -21,17 +21,18 @@ import tempfile
 import termios
 import time
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-from dev.postgres import ROOT, Server, conninfo_to_url
+from dev.postgres import ROOT, Server, conninfo_to_url, tool
 
 
 FOLDER: Final = ROOT / "docs/recordings"
 COLUMNS: Final = 96
+DATABASES: Final = {"broken-migration": "shop", "fleet": "shops"}
 # A pause that tells nothing is cut; one after a command lets its answer be read.
 LONGEST_PAUSE_S: Final = 1.2
 TYPING_S: Final = 1.0
@@ -48,6 +49,14 @@ ALTER TABLE orders ADD COLUMN note text;
 UPDATE orders SET note = '' WHERE id IS NOT NULL;
 ALTER TABLE orders ALTER COLUMN nots SET NOT NULL;
 """
+UNIQUE: Final = "CREATE UNIQUE INDEX customers_name_key ON customers (name);\n"
+IN_THE_WAY: Final = """\
+INSERT INTO tenant_4.customers (name, email)
+VALUES ('Ada', 'ada@example.com'), ('Ada', 'lovelace@example.com');
+"""
+OUT_OF_THE_WAY: Final = (
+    "UPDATE tenant_4.customers SET name = 'Ada L.' WHERE email ~ '^lovelace'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,39 +153,86 @@ class Recorder:
 
 
 def main() -> None:
-    """Record every scene."""
+    """Record every scene, each on a database of its own."""
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, Server("record") as server:
-        folder = Path(name)
-        shutil.copytree(ROOT / "migrations", folder / "migrations")
-        # What a reader would see under another name: the clone's own interpreter.
-        (folder / "gate").write_text(
-            f'#!/bin/sh\nexec {sys.executable} {ROOT}/entrypoint.py "$@"\n'
-        )
-        (folder / "gate").chmod(0o755)
-        environ = {
-            "PATH": f"{folder}:{os.environ['PATH']}",
-            "TERM": "xterm-256color",
-            "DATABASE_URL": conninfo_to_url({**server.conninfo, "dbname": "shop"}),
-            "GATE_CREATE_DATABASE": "true",
-        }
-        recorder = Recorder(folder, environ)
-        record_broken_migration(recorder)
-    title = "A broken migration is found, mended, and gone on with"
-    picture = draw(recorder.screen, recorder.at_s + END_S, title)
-    (FOLDER / "broken-migration.svg").write_text(picture, "utf-8")
+    with Server("record") as server:
+        for name, title, scene in SCENES:
+            with tempfile.TemporaryDirectory() as folder:
+                recorder = prepare(Path(folder), server, name)
+                scene(recorder)
+            picture = draw(recorder.screen, recorder.at_s + END_S, title)
+            (FOLDER / f"{name}.svg").write_text(picture, "utf-8")
+
+
+def prepare(folder: Path, server: Server, name: str) -> Recorder:
+    """Return what records in a folder with the files, the gate and psql."""
+    shutil.copytree(ROOT / "migrations", folder / "migrations")
+    url = conninfo_to_url({**server.conninfo, "dbname": DATABASES[name]})
+    # What a reader would see under another name: the clone's own interpreter.
+    programs = {
+        "gate": f"{sys.executable} {ROOT}/entrypoint.py",
+        "psql": f"{tool('psql')} {url} --quiet",
+    }
+    for program, command in programs.items():
+        (folder / program).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / program).chmod(0o755)
+    environ = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "TERM": "xterm-256color",
+        "DATABASE_URL": url,
+        "GATE_CREATE_DATABASE": "true",
+    }
+    return Recorder(folder, environ)
 
 
 def record_broken_migration(recorder: Recorder) -> None:
     """A slip in the third line; what it left; what is done; and that it goes on."""
-    for _ in at_terminal(["gate", "migrate"], recorder.folder, recorder.environ):
-        pass  # the four that are applied already
+    prepare_quietly(recorder, "gate", "migrate")  # four are applied already
     (recorder.folder / "migrations/005_order_notes.sql").write_text(BROKEN)
     recorder.run("cat migrations/005_order_notes.sql")
     recorder.run('gate migrate; echo "exit code $?"')
     recorder.run("sed -i s/nots/note/ migrations/005_order_notes.sql")
     recorder.run('gate migrate; echo "exit code $?"')
     recorder.run("gate status 2>/dev/null")
+
+
+def record_fleet(recorder: Recorder) -> None:
+    """One tenant of six has a row that is in the way; the others do not wait for it."""
+    names = [f"tenant_{number}" for number in range(1, 7)]
+    query = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^tenant_' ORDER BY 1"
+    prepare_quietly(recorder, "gate", "wait")
+    schemas = "".join(f"CREATE SCHEMA {name};" for name in names)
+    prepare_quietly(recorder, "psql", "--command", schemas)
+    recorder.environ["GATE_TARGETS"] = f"schemas:{query}"
+    prepare_quietly(recorder, "gate", "migrate")
+    prepare_quietly(recorder, "psql", "--command", IN_THE_WAY)
+    (recorder.folder / "migrations/005_one_name.sql").write_text(UNIQUE)
+    recorder.run('echo "$GATE_TARGETS"')
+    recorder.run("cat migrations/005_one_name.sql")
+    recorder.run('gate migrate; echo "exit code $?"')
+    recorder.run("gate status 2>/dev/null")
+    recorder.run(f'psql --command "{OUT_OF_THE_WAY}"')
+    recorder.run('gate migrate; echo "exit code $?"')
+
+
+def prepare_quietly(recorder: Recorder, *command: str) -> None:
+    """Run what nobody needs to see."""
+    for _ in at_terminal(command, recorder.folder, recorder.environ):
+        pass
+
+
+SCENES: Final[Sequence[tuple[str, str, Callable[[Recorder], None]]]] = (
+    (
+        "broken-migration",
+        "A broken migration is found, mended, and gone on with",
+        record_broken_migration,
+    ),
+    (
+        "fleet",
+        "A fleet: one tenant fails, the others do not, and it is caught up with",
+        record_fleet,
+    ),
+)
 
 
 def at_terminal(

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from dev.record import BROKEN, COLUMNS, FOLDER, PLAIN, Screen, Span
+from dev.record import (
+    BROKEN,
+    COLUMNS,
+    FOLDER,
+    IN_THE_WAY,
+    OUT_OF_THE_WAY,
+    PLAIN,
+    UNIQUE,
+    Screen,
+    Span,
+    at_terminal,
+)
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_postgres import Database
 from tests.project.pages import ROOT, read
@@ -68,6 +80,49 @@ def test_a_broken_migration_reads_as_it_does_today(
         run = gate(env=env, database=database, migrations=folder)
         name = f"database {database.name} on"
         runs.append(wrapped(run.stdout.replace(name, "database shop on")))
+    reads_like(lines, runs)
+
+
+def test_a_fleet_reads_as_it_does_today(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """One tenant has a row that is in the way, and then has not."""
+    files = {p.name: p.read_text() for p in (ROOT / "migrations").glob("*.sql")}
+    folder = write_migrations(tmp_path / "files", files)
+    for number in range(1, 7):
+        database.execute(f"CREATE SCHEMA tenant_{number}")
+    query = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^tenant_' ORDER BY 1"
+    env = {
+        **database.environ(),
+        "GATE_TARGETS": f"schemas:{query}",
+        "GATE_MIGRATIONS": str(folder),
+    }
+    gate(env=env)
+    (folder / "005_one_name.sql").write_text(UNIQUE)
+    runs = []
+    for text in (IN_THE_WAY, OUT_OF_THE_WAY):
+        database.execute(text)
+        name = f"database {database.name} on"
+        shown = "\n".join(seen_at_terminal(tmp_path, env))
+        runs.append(shown.replace(name, "database shops on").splitlines())
+    reads_like(told(FOLDER / "fleet.svg"), runs)
+
+
+def seen_at_terminal(folder: Path, environ: dict[str, str]) -> list[str]:
+    """Return what is left on the screen when a gate has ended: a fleet says less."""
+    screen = Screen()
+    command = [sys.executable, str(ROOT / "entrypoint.py"), "migrate"]
+    for text, _ in at_terminal(command, folder, environ):
+        screen.write(text, 0.0)
+    left = [line for line in screen.shown if line.until_s is None]
+    return [
+        "".join(span.text for span in line.spans)
+        for line in sorted(left, key=lambda line: line.row)
+    ]
+
+
+def reads_like(lines: list[str], runs: list[list[str]]) -> None:
+    """Compare a recording with a run that fails, and one that does not any more."""
     ends = [at for at, line in enumerate(lines) if line.startswith("exit code")]
     recorded = [
         lines[end - len(run) : end] for end, run in zip(ends, runs, strict=True)
