@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from migration_gate.rehearsal.alone import IDENTITY, OTHERS
+from migration_gate.rehearsal.questions import CATALOGUE, question_about, questions
+from migration_gate.rehearsal.sizes import SIZES
+from migration_gate.rehearsal.watching import HELD_TABLES, WAITS
 from tests.commands.test_status import answer
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
+from tests.own_sql import unqualified
 from tests.rehearsal.test_rehearse import BEFORE, FROM, found, statements
 
 
@@ -48,20 +53,20 @@ def test_a_lock_ends_with_the_block_that_took_it(
     files = {
         "001_before.sql": BEFORE,
         "002_blocks.sql": "BEGIN;\nALTER TABLE public.orders ADD a int;\nCOMMIT;\n"
-        "BEGIN;\nSELECT pg_sleep(0.15);\nALTER TABLE public.orders ADD b int;\n"
+        "BEGIN;\nSELECT pg_sleep(0.6);\nALTER TABLE public.orders ADD b int;\n"
         "COMMIT;\n",
         "003_units.sql": "-- gate: no-transaction\n"
-        "ALTER TABLE public.orders ADD c int;\nSELECT pg_sleep(0.15);\n"
+        "ALTER TABLE public.orders ADD c int;\nSELECT pg_sleep(0.6);\n"
         "ALTER TABLE public.orders ADD d int;",
-        "004_one.sql": "ALTER TABLE public.orders ADD e int;\nSELECT pg_sleep(0.15);",
+        "004_one.sql": "ALTER TABLE public.orders ADD e int;\nSELECT pg_sleep(0.6);",
     }
     run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
     assert run.exit_code == 0, run.output
     said = answer(run)
     assert found(said) == {"004:1": {"long-transaction"}}
     lines = statements(said)
-    assert lines["004:1"]["relations"][0]["window_ms"] > 150
-    assert lines["002:2"]["relations"][0]["window_ms"] < 150
+    assert lines["004:1"]["relations"][0]["window_ms"] > 600
+    assert lines["002:2"]["relations"][0]["window_ms"] < 600
 
 
 def test_an_attempt_that_is_repeated_is_told_once(
@@ -129,3 +134,19 @@ def test_what_goes_back_to_a_savepoint_is_as_it_was(
     assert found(answer(run)) == {
         "002:2": {"rewrites-table", "blocks-reads", "changes-type"}
     }
+
+
+def test_nothing_that_is_asked_is_found_by_the_search_path(database: Database) -> None:
+    """In the database that is rehearsed on, and in the real one."""
+    with database.connect() as conn:
+        asked = [text.decode() for text in questions(conn).values()]
+        asked += [
+            query.as_string(conn)
+            for query in (
+                *(question_about(1), CATALOGUE, SIZES, OTHERS, IDENTITY),
+                *(HELD_TABLES.format(limit=1), WAITS.format(pid=1)),
+            )
+        ]
+        for text in asked:
+            conn.execute(text)
+    assert [fault for text in asked for fault in unqualified(text)] == []
