@@ -27,7 +27,7 @@ from migration_gate.files.migration import Migration
 from migration_gate.planning.naming import find_through
 from migration_gate.planning.plan import Step
 from migration_gate.rehearsal.alone import identity, require_alone
-from migration_gate.rehearsal.facts import Sizes, Transaction
+from migration_gate.rehearsal.facts import Sizes
 from migration_gate.rehearsal.forms import describe, summary, to_markdown
 from migration_gate.rehearsal.questions import questions, read_catalogue
 from migration_gate.rehearsal.recorder import Recorder
@@ -68,39 +68,26 @@ def rehearse(  # noqa: PLR0913  # the command's options, by name
         GateError: What would close ``migrate``. What was seen before is reported.
     """
     migrations = load(settings, log, "rehearse")
-    rehearsal = _Rehearsal(settings, before=_find_before(migrations, first))
+    before = _find_before(migrations, first)
     with (
         closing(wait_for_history(settings, migrations, log, tally)) as session,
         session.translated("look who is connected"),
     ):
         if not is_disposable:
             require_alone(session.conn)
-        here = identity(session.conn)
-        version = session.conn.info.server_version
+        here, version = identity(session.conn), session.conn.info.server_version
     sizes = _read_sizes(settings, log, here)
-
-    def report(closed: str | None) -> Report:
-        made = make_report(
-            rehearsal.transactions,
-            server_version=f"{version // 10000}.{version % 10000}",
-            sizes=sizes,
-            refuse=settings.rehearse_refuse,
-            closed=closed,
-        )
-        write_line(STDOUT, FORMS[form](made))
-        return made
-
+    rehearsal = _Rehearsal(settings, before, version, sizes)
     try:
         apply_all(settings, migrations, log, tally, rehearsal.apply_steps)
-    except GateError as error:
-        report(error.message)
+    except (GateError, Stopped) as end:
+        error = end.error if isinstance(end, Stopped) else end
+        write_line(STDOUT, FORMS[form](rehearsal.report(error.message)))
         raise
-    except Stopped as stop:
-        report(stop.error.message)
-        raise
-    made = report(None)
-    tally.outcome = summary(made).rstrip(".")
-    _require_none_refused(made)
+    report = rehearsal.report()
+    write_line(STDOUT, FORMS[form](report))
+    tally.outcome = summary(report).rstrip(".")
+    _require_none_refused(report)
 
 
 FORMS: Final = {"table": describe, "json": report_to_json, "markdown": to_markdown}
@@ -108,16 +95,29 @@ FORMS: Final = {"table": describe, "json": report_to_json, "markdown": to_markdo
 
 @dataclass(slots=True)
 class _Rehearsal:
-    """One rehearsal, through however many connections."""
+    """
+    One rehearsal, through however many connections.
+
+    ``before`` are the versions that are not told of, ``server_version`` is as in
+    170010 for 17.10, ``sizes`` are those of the real tables, where they are known.
+    """
 
     settings: Settings
     before: frozenset[str]
+    server_version: int
+    sizes: Sizes | None
     _recorder: Recorder | None = None
 
-    @property
-    def transactions(self) -> Sequence[Transaction]:
-        """Return what was seen so far."""
-        return () if self._recorder is None else self._recorder.transactions
+    def report(self, closed: str | None = None) -> Report:
+        """Return what was seen so far; ``closed`` is why it ended before its time."""
+        version = self.server_version
+        return make_report(
+            () if self._recorder is None else self._recorder.transactions,
+            server_version=f"{version // 10000}.{version % 10000}",
+            sizes=self.sizes,
+            refuse=self.settings.rehearse_refuse,
+            closed=closed,
+        )
 
     def apply_steps(self, applier: Applier, steps: Sequence[Step]) -> None:
         """Apply steps as ``migrate`` does, those that are told of under observation."""

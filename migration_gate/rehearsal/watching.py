@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
+from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Task
 from migration_gate.execution.observer import Looks
 from migration_gate.rehearsal.comparing import only_told
@@ -73,6 +74,10 @@ class Watcher:
     @contextmanager
     def watching(self, task: Task, statement: Statement, pid: int) -> Iterator[Looks]:
         """Watch one statement, for as long as it is entered; see ``Observer``."""
+        with translated("watch a statement"):
+            yield from self._watch(task, statement, pid)
+
+    def _watch(self, task: Task, statement: Statement, pid: int) -> Iterator[Looks]:
         if self._conn is None:
             self._conn = self.open_session()
         with suppress(psycopg.Error):
