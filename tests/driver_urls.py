@@ -92,6 +92,10 @@ FORMS: Final = (
     ),
     Form(name="SQLAlchemy, psycopg", text=f"postgresql+psycopg://{AT}"),
     Form(
+        name="SQLAlchemy, a host and its port",
+        text="postgresql+psycopg2://{user}:{password}@/{database}?host={host}:{port}",
+    ),
+    Form(
         name="node-postgres",
         text=f"postgres://{AT}?ssl=true&sslmode=no-verify&statement_timeout=60s"
         "&application_name=shop&uselibpqcompat=true",

@@ -11,12 +11,14 @@ import re
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from migration_gate.settings.libpq import KEYWORDS, SPACE
 from migration_gate.settings.spelling import closest
 
 
+# Whose URL it is, where that decides what it means.
+Form = Literal["libpq", "jdbc", "sqlalchemy"]
 # libpq's, then Ecto's, Laravel's, Doctrine's, django-environ's and GeoDjango's.
 _SCHEMES: Final = (
     *("postgres", "postgresql"),
@@ -135,7 +137,9 @@ def parse_connection_string(text: str) -> ConnectionString:
     if scheme[1] not in _SCHEMES or not after_scheme.startswith("//"):
         raise _wrong_scheme(scheme[1].lower(), after_scheme)
     _refuse_wrapping(text)
-    return _parse_uri(after_scheme.removeprefix("//"), is_jdbc=is_jdbc)
+    form: Form = "jdbc" if is_jdbc else "sqlalchemy" if scheme[2] else "libpq"
+    found = _parse_uri(after_scheme.removeprefix("//"), form)
+    return _part_ports(found) if form == "sqlalchemy" else found
 
 
 class MalformedError(ValueError):
@@ -180,7 +184,7 @@ def _refuse_wrapping(uri: str) -> None:
         )
 
 
-def _parse_uri(rest: str, *, is_jdbc: bool) -> ConnectionString:
+def _parse_uri(rest: str, form: Form) -> ConnectionString:
     """Parse what follows the two slashes (fe-connect.c, conninfo_uri_parse_options)."""
     parameters: dict[str, str] = {}
     if "@" in rest.partition("/")[0]:
@@ -197,9 +201,9 @@ def _parse_uri(rest: str, *, is_jdbc: bool) -> ConnectionString:
     _store(parameters, "host", hosts)
     _store(parameters, "port", ports)
     _store(parameters, "dbname", path.removeprefix("/"))
-    own, foreign = _parse_query(query, is_jdbc=is_jdbc)
+    own, foreign = _parse_query(query, form)
     parameters.update(own)
-    return _understand(parameters, foreign, is_jdbc=is_jdbc)
+    return _understand(parameters, foreign, is_jdbc=form == "jdbc")
 
 
 def _understand(
@@ -223,6 +227,17 @@ def _is_foreign(key: str) -> bool:
     )
 
     return is_known(key)
+
+
+def _part_ports(found: ConnectionString) -> ConnectionString:
+    """Take hosts apart as SQLAlchemy writes several of them: ?host=a:1&host=b:2."""
+    hosts = found.parameters.get("host", "").split(",")
+    if not any(re.fullmatch("[^:/]+:[0-9]+", host) for host in hosts):
+        return found
+    parted = [host.partition(":") for host in hosts]
+    found.parameters["host"] = ",".join(host for host, _, _ in parted)
+    found.parameters["port"] = ",".join(port for _, _, port in parted)
+    return found
 
 
 def _store(parameters: dict[str, str], keyword: str, text: str) -> None:
@@ -283,7 +298,7 @@ def _percent_decode(text: str, part: str) -> str:
     )
 
 
-def _parse_query(query: str, *, is_jdbc: bool) -> tuple[dict[str, str], dict[str, str]]:
+def _parse_query(query: str, form: Form) -> tuple[dict[str, str], dict[str, str]]:
     """Return libpq's parameters, and those of other programs."""
     own: dict[str, str] = {}
     foreign: dict[str, str] = {}
@@ -291,8 +306,10 @@ def _parse_query(query: str, *, is_jdbc: bool) -> tuple[dict[str, str], dict[str
     hidden = False
     pairs = query.removesuffix("&").split("&") if query else []
     for ordinal, pair in enumerate(pairs, start=1):
-        key, value = _parse_parameter(pair, ordinal, is_jdbc=is_jdbc)
-        if key in KEYWORDS:
+        key, value = _parse_parameter(pair, ordinal, form)
+        if key == "host" and key in own and form == "sqlalchemy":
+            own[key] += f",{value}"  # of several; for libpq the last one counts
+        elif key in KEYWORDS:
             own[key] = value
         elif _is_foreign(key):
             foreign[key] = value
@@ -308,13 +325,13 @@ def _parse_query(query: str, *, is_jdbc: bool) -> tuple[dict[str, str], dict[str
     return own, foreign
 
 
-def _parse_parameter(pair: str, ordinal: int, *, is_jdbc: bool) -> tuple[str, str]:
+def _parse_parameter(pair: str, ordinal: int, form: Form) -> tuple[str, str]:
     if pair.count("=") != 1:
         raise MalformedError(
             f'does not have exactly one "=" in its {_ordinal(ordinal)} parameter',
             ENCODE,
         )
-    if is_jdbc:
+    if form == "jdbc":
         pair = pair.replace("+", " ")
     key, value = (_percent_decode(side, "parameters") for side in pair.split("="))
     return _translate(key, value)

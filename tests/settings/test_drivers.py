@@ -179,6 +179,15 @@ def test_sessions_begin_with_what_the_url_sets_in_them() -> None:
     )
 
 
+def test_sqlalchemys_hosts_have_their_ports() -> None:
+    """Which libpq has beside them."""
+    url = "postgresql+psycopg2://u:p@/d?host=a:1&host=b&host=c:3"
+
+    found = parse_connection_string(url).parameters
+
+    assert (found["host"], found["port"]) == ("a,b,c", "1,,3")
+
+
 def test_an_empty_schema_is_none() -> None:
     """As a template leaves it."""
     found = parse_connection_string(f"{URL}schema=")
