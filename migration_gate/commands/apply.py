@@ -44,7 +44,7 @@ from migration_gate.planning.plan import Plan, Step, make_plan
 from migration_gate.report.errors import UnresolvedError
 from migration_gate.report.events import HANDED_OVER, NOT_ALTERED
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError
+from migration_gate.report.outcomes import ConnectionLostError, NoRoomError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, make_history
 from migration_gate.session.turn import take_turn
@@ -167,6 +167,8 @@ def open_worker(
             return opened(settings.database, until_s=patience.until_s, **held.address)
         except NotReadyError as error:
             if error.cause in NO_CONNECTION_LEFT:
+                if settings.gives_room:
+                    raise NoRoomError from error
                 raise NotReadyError(TWO_NEEDED, str(error)) from error
             raise
 

@@ -32,6 +32,10 @@ class TurnTakenError(Exception):
     """Another gate has the lock, and is not waited for: it has the target."""
 
 
+class NoRoomError(Exception):
+    """The server has no room for a second connection, and the first is given back."""
+
+
 class DefaultsChangedError(Exception):
     """
     The defaults of the role or the database are not those that the session began with.

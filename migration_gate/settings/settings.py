@@ -143,8 +143,10 @@ class Settings(NamedTuple):
     All settings, judged. Seconds are 0 where 0 means none or at once.
 
     ``waits_for_turn`` is False where another gate that applies is not waited for: a
-    fleet goes on with another target. ``search_path`` is what each file begins with,
-    where a pooler keeps a session from having it; empty for what the session has.
+    fleet goes on with another target; ``gives_room`` is True where a target that gets
+    no second connection gives its first one back. ``search_path`` is what each file
+    begins with, where a pooler keeps a session from having it; empty for what the
+    session has.
     """
 
     database: DatabaseSettings
@@ -184,6 +186,7 @@ class Settings(NamedTuple):
     unknown_settings: tuple[str, ...]
     variables: tuple[Source, ...] = ()
     waits_for_turn: bool = True
+    gives_room: bool = False
     search_path: str = ""
 
 

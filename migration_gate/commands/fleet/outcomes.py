@@ -4,6 +4,7 @@ What came of each target of a fleet, and the verdict over all of them.
 
 from __future__ import annotations
 
+import random
 import time
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from migration_gate.commands.main import internal_error, judge, report_wait
-from migration_gate.connection.waits import Stopped, report_waits
+from migration_gate.connection.waits import Stopped, pause, report_waits
 from migration_gate.report.errors import GateError
 from migration_gate.report.events import (
     TARGET_CLOSED,
@@ -19,7 +20,7 @@ from migration_gate.report.events import (
     TARGET_PASSED_OVER,
 )
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import TurnTakenError
+from migration_gate.report.outcomes import NoRoomError, TurnTakenError
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import Settings
 
@@ -27,7 +28,7 @@ from migration_gate.settings.settings import Settings
 if TYPE_CHECKING:
     from migration_gate.commands.fleet.targets import Target
 
-NAMES_SHOWN: Final = 10
+NO_ROOM_PAUSES_S: Final = (0.1, 0.8)
 
 Step = Callable[[Settings, Log, Tally], None]
 State = Literal["done", "failed", "passed over", "stopped"]
@@ -62,7 +63,7 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
     error: GateError | None = None
     report_waits(partial(report_wait, own_log), target.settings.heartbeat_s)
     try:
-        step(target.settings, own_log, tally)
+        _perform(step, target.settings, own_log, tally)
     except TurnTakenError:
         own_log.emit(TARGET_PASSED_OVER, target=target.name)
         return Outcome(target.name, "passed over", applied=tuple(tally.applied))
@@ -78,6 +79,22 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
     return _to_outcome(
         target, "done" if verdict.is_open else "failed", error, tally, answers
     )
+
+
+def _perform(step: Step, settings: Settings, log: Log, tally: Tally) -> None:
+    """
+    Perform a step, and let others have room for it where the server has too little.
+
+    Targets that each wait for a second connection would wait for each other.
+    """
+    until_s = time.monotonic() + settings.wait_timeout_s
+    giving = settings._replace(gives_room=True)
+    while time.monotonic() < until_s:
+        try:
+            return step(giving, log, tally)
+        except NoRoomError:
+            pause(random.uniform(*NO_ROOM_PAUSES_S))  # noqa: S311  # not a secret
+    return step(settings, log, tally)
 
 
 def _to_outcome(

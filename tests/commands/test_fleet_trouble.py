@@ -1,0 +1,106 @@
+"""What breaks a loop over tenants: one target's trouble is its own."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dev.postgres import find_free_port
+from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database, Databases
+
+
+pytestmark = pytest.mark.timeout(60)
+LIST = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^t[0-9]' ORDER BY 1"
+SLOW = {"001_slow.sql": "SELECT pg_sleep(1); CREATE TABLE orders ();"}
+
+
+def test_a_target_that_its_own_traffic_locks_holds_up_no_other(
+    gate: Gate, database: Database
+) -> None:
+    """It is blocked after its retries, and all others are done meanwhile."""
+    env = schemas(database, ["a", "b", "c"])
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    more = {**FILES, "003_lock.sql": "ALTER TABLE orders ADD COLUMN late int;"}
+    limits = {"GATE_DDL_LOCK_TIMEOUT": "200ms", "GATE_DDL_RETRY_TIMEOUT": "1s"}
+    with closing(database.connect()) as conn:
+        conn.execute("BEGIN; LOCK TABLE a.orders IN ACCESS SHARE MODE")
+        run = gate(database=database, migrations=more, env=env | limits)
+    assert (run.exit_code, counts(run)) == (1, [3, 2, 1, 0, 0])
+    assert run.verdict["failed"] == ["a: 003_lock.sql:1:1 (55P03)"]
+    assert run.verdict["reason"] == "blocked"
+
+
+def test_a_server_that_is_away_or_read_only_is_one_targets_trouble(
+    gate: Gate, databases: Databases, tmp_path: Path
+) -> None:
+    """The others do not wait for it."""
+    home, read_only, fine, gone = (databases.create() for _ in range(4))
+    read_only.execute(
+        f'ALTER DATABASE "{read_only.name}" SET default_transaction_read_only = on'
+    )
+    lines = [
+        f"host=127.0.0.1 port={find_free_port()} dbname=x connect_timeout=2",
+        *(read_only.name, fine.name, f"{gone.name}_not"),
+    ]
+    listed = tmp_path / "fleet.txt"
+    listed.write_text("\n".join(lines), "utf-8")
+    env = {"GATE_TARGETS": f"file:{listed}", "GATE_WAIT_TIMEOUT": "1s"}
+    env["GATE_AUTH_GRACE"] = "0"
+    run = gate(database=home, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [4, 1, 3, 0, 0])
+    assert tables(fine) == ["public"]
+    reasons = {event["target"]: event["reason"] for event in run.all("target.closed")}
+    assert reasons[read_only.name] == "unreachable"
+    assert reasons[f"{gone.name}_not"] == "refused"
+
+
+def test_what_appears_meanwhile_is_done_and_what_is_dropped_is_gone(
+    gate: Gate, database: Database
+) -> None:
+    """The list is asked for once more at the end."""
+    schemas(database, ["t1", "t2", "t3"])
+    env = {"GATE_TARGETS": f"schemas:{LIST}", "GATE_TARGETS_AT_ONCE": "1"}
+    process = gate.start(database=database, migrations=SLOW, env=env)
+    process.wait_for("migration.started")
+    database.execute("CREATE SCHEMA t4; DROP SCHEMA t3;")
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [4, 3, 0, 0, 1])
+    assert tables(database) == ["t1", "t2", "t4"]
+    assert run.one("target.gone")["target"] == "t3"
+
+
+def test_a_file_cannot_leave_its_path_to_the_next_target(
+    gate: Gate, database: Database
+) -> None:
+    """SET, RESET and DISCARD lead back to the target's own path."""
+    env = schemas(database, ["a", "b"])
+    database.execute("CREATE SCHEMA shared; CREATE TYPE shared.mood AS ENUM ('ok');")
+    files = {
+        "001_set.sql": "SET search_path = shared; CREATE TABLE a_or_b (m mood);"
+        "DROP TABLE a_or_b;",
+        "002_reset.sql": "SET search_path = shared; RESET search_path;"
+        "CREATE TABLE orders (id int);",
+        "003_outside.sql": "-- gate: no-transaction\n"
+        "SET search_path = shared; RESET ALL; CREATE TABLE made ();",
+        "004_index.sql": "CREATE INDEX CONCURRENTLY made_index ON orders (id);",
+    }
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [2, 2, 0, 0, 0])
+    assert tables(database) == tables(database, "made") == ["a", "b"]
+    query = "SELECT schemaname::text FROM pg_indexes WHERE indexname = 'made_index'"
+    assert sorted(database.fetch(query)) == [("a",), ("b",)]
+
+
+def test_extensions_of_another_schema_are_found(gate: Gate, database: Database) -> None:
+    """The role's own path comes after the target's schema."""
+    env = schemas(database, ["a"])
+    database.execute("CREATE SCHEMA extra; CREATE TYPE extra.mood AS ENUM ('ok');")
+    database.execute(f'ALTER DATABASE "{database.name}" SET search_path = extra')
+    files = {"001_mood.sql": "CREATE TABLE orders (m mood);"}
+    run = gate(database=database, migrations=files, env=env | TARGET_A)
+    assert run.exit_code == 0
+    assert tables(database) == ["a"]
