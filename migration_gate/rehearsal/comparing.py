@@ -99,7 +99,7 @@ def only_told(
     Args:
         is_emptied: By TRUNCATE: there are new files, with nothing in them.
     """
-    named = {said.table[1] for said in says if said.table is not None}
+    named = {said.bare_name for said in says}
     if is_emptied:
         touched = [Touched(each.relation, each.mode, each.held) for each in touched]
     return tuple(

@@ -173,6 +173,11 @@ class Said(NamedTuple):
     name: str
     table: tuple[str | None, str] | None = None
 
+    @property
+    def bare_name(self) -> str | None:
+        """Return the table's name without its schema."""
+        return None if self.table is None else self.table[1]
+
 
 @dataclass(slots=True)
 class Transaction:

@@ -21,7 +21,7 @@ from migration_gate.rehearsal.facts import (
     Touched,
     Transaction,
 )
-from migration_gate.rehearsal.wording import VALIDATED
+from migration_gate.rehearsal.wording import DROPS_VIEW, MAKES, VALIDATED
 
 
 # What takes less on the real tables is a moment.
@@ -45,6 +45,8 @@ CONFIRMED: Final = frozenset(
         "volatile-default",
         "changes-type",
         "changes-many-rows",
+        VALIDATED,
+        MAKES,
     }
 )
 
@@ -103,7 +105,7 @@ def _find(
     for touched in done.touched:
         if takes_long(touched, sizes):
             yield from _find_work(done, touched)
-    yield from _find_said(done)
+    yield from _find_said(done, later)
     yield from _find_changes(done, sizes)
 
 
@@ -160,10 +162,12 @@ def _find_work(done: Done, touched: Touched) -> Iterator[Finding]:
                 yield Finding(confirmed, name)
 
 
-def _find_said(done: Done) -> Iterator[Finding]:
+def _find_said(done: Done, later: Sequence[Done]) -> Iterator[Finding]:
     """Find what the words say, where they are about a table that somebody uses."""
+    made = {s.bare_name for other in later for s in other.says if s.name == MAKES}
     for said in done.says:
-        if said.name in CONFIRMED or said.name == VALIDATED:
+        is_replaced = said.name == DROPS_VIEW and said.bare_name in made
+        if said.name in CONFIRMED or is_replaced:
             continue
         relation = _relation_of(done, said.table)
         if relation is not None:

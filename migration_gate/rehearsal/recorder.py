@@ -171,7 +171,7 @@ class Recorder:
 
     def _find_types(self, says: Iterable[Said]) -> Iterator[Touched]:
         """Find the types that a statement names, which have no locks of their own."""
-        named = {said.table[1] for said in says if said.table is not None}
+        named = {said.bare_name for said in says}
         for relation in self.relations.values() if named else ():
             if relation.kind == TYPE and relation.name in named and relation.is_known:
                 yield Touched(relation)

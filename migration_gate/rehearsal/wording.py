@@ -26,7 +26,10 @@ from migration_gate.statements import (
 from migration_gate.statements.names import TokenReader
 
 
-VALIDATED: Final = "validates"  # no finding: what makes others none
+# No findings: what makes others none.
+VALIDATED: Final = "validates"
+MAKES: Final = "makes"
+DROPS_VIEW: Final = "drops-view"
 FORMS_READ: Final = 2000  # of a statement: ALTER TABLE with hundreds of actions
 STARTS: Final = frozenset(
     {b"alter", b"create", b"drop", b"truncate", b"update", b"delete"}
@@ -48,6 +51,12 @@ VOLATILE: Final = frozenset(
 )
 SERIALS: Final = frozenset(
     {b"serial", b"bigserial", b"smallserial", b"serial2", b"serial4", b"serial8"}
+)
+VIEWS: Final = (
+    "create view",
+    "create or replace view",
+    "create recursive view",
+    "create materialized view",
 )
 RENAMED: Final = ("table", "view", "materialized view", "foreign table", "sequence")
 Table = tuple[str | None, str]
@@ -85,17 +94,22 @@ class Reader:
     def read(self, script: Script) -> Iterator[Told]:
         """Yield what one file's text tells."""
         accepted = dict(script.directives.accept)
+        told: list[Told] = []
         for unit in script.units:
             for statement in unit.statements:
                 for said in read_statement(script.content, statement):
-                    if self._is_told(said):
-                        line, _ = script.place(statement.first)
-                        table = _name(said.table) or None
-                        yield Told(line, said.name, table, accepted.get(said.name))
+                    line, _ = script.place(statement.first)
+                    table = said.bare_name
+                    if said.name == MAKES:
+                        told = [t for t in told if t[1:3] != (DROPS_VIEW, table)]
+                    elif self._is_told(said):
+                        reason = accepted.get(said.name)
+                        told.append(Told(line, said.name, table, reason))
                 self._made |= {name for _, name in tables_made(statement)}
+        yield from told
 
     def _is_told(self, said: Said) -> bool:
-        name = _name(said.table)
+        name = said.bare_name or ""
         if said.name == VALIDATED:
             self._validated.add(name)
             return False
@@ -118,10 +132,6 @@ def tables_made(statement: Statement) -> tuple[Table, ...]:
     return tables_written(statement) if is_create else ()
 
 
-def _name(table: Table | None) -> str:
-    return "" if table is None else table[1]
-
-
 def _tokens(content: Content, statement: Statement) -> Iterator[bytes]:
     with suppress(ScriptError):
         forms = iter_forms(content, statement.first)
@@ -141,11 +151,17 @@ def _read(reader: TokenReader, statement: Statement) -> Iterator[Said]:
         reader.take_words("table")
         reader.take_words("only")
         yield Said("truncates-table", reader.take_table())
-    elif reader.take_any("drop table", "drop materialized view", "drop foreign table"):
+    elif reader.take_any("drop table", "drop foreign table"):
         reader.take_words("if exists")
         yield from (Said("drops-table", table) for table in _tables(reader))
+    elif reader.take_any("drop view", "drop materialized view"):
+        reader.take_words("if exists")
+        yield from (Said(DROPS_VIEW, table) for table in _tables(reader))
     elif reader.take_words("alter"):
         yield from _read_alter(reader)
+    elif reader.take_any(*VIEWS):
+        reader.take_words("if not exists")
+        yield Said(MAKES, reader.take_table())
     else:
         created = created_index(statement)
         builds = not {b"concurrently", b"only"}.intersection(statement.tokens[:7])

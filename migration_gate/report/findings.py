@@ -76,6 +76,11 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
             "code that still runs may read the table, and its data are gone",
             "Let the application do without it first; drop it in a later deployment.",
         ),
+        "drops-view": Kind(
+            "code that still runs may read the view, and the file makes no other of "
+            "its name",
+            "Let the application do without it first; drop it in a later deployment.",
+        ),
         "truncates-table": Kind(
             "all rows of the table are gone",
             "Make sure that nobody needs them.",

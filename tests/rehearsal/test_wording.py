@@ -91,6 +91,9 @@ def test_what_was_validated_before_may_prove_that_there_is_no_null() -> None:
         ("ALTER TABLE p ADD CONSTRAINT k UNIQUE USING INDEX i", []),
         ("CREATE INDEX i ON p (a) -- CONCURRENTLY", ["index-not-concurrent"]),
         ("ALTER TABLE p ALTER COLUMN drop SET DEFAULT 1", []),
+        ("DROP VIEW v, w CASCADE", ["drops-view", "drops-view"]),
+        ("DROP VIEW v; CREATE VIEW v AS SELECT 1", []),
+        ("DROP VIEW v; CREATE VIEW w AS SELECT 1", ["drops-view"]),
         ("/* DROP TABLE p */ SELECT 'DROP TABLE p'", []),
     ],
 )
