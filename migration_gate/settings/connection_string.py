@@ -58,34 +58,6 @@ _FOREIGN_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
         "username": "user",
     }
 )
-# Npgsql's, and libpq's for them.
-_NET_KEYWORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "host": "host",
-        "server": "host",
-        "data source": "host",
-        "port": "port",
-        "database": "dbname",
-        "initial catalog": "dbname",
-        "username": "user",
-        "user name": "user",
-        "user id": "user",
-        "userid": "user",
-        "uid": "user",
-        "user": "user",
-        "password": "password",
-        "pwd": "password",
-        "timeout": "connect_timeout",
-        "ssl mode": "sslmode",
-        "sslmode": "sslmode",
-        "root certificate": "sslrootcert",
-        "ssl certificate": "sslcert",
-        "ssl key": "sslkey",
-        "options": "options",
-        "search path": "search_path",
-        "target session attributes": "target_session_attrs",
-    }
-)
 # What follows such a key in a connection string may be a piece of its value.
 _SECRET_WORDS: Final = ("pass", "pwd", "secret", "token", "key")
 ENCODE: Final = (
@@ -212,7 +184,7 @@ def _understand(
     """Add what parameters mean that libpq does not know."""
     if not foreign:
         return ConnectionString(own)
-    from migration_gate.settings.drivers import (  # noqa: PLC0415  # rarely needed
+    from migration_gate.settings.understanding import (  # noqa: PLC0415  # rarely needed
         understand,
     )
 
@@ -222,7 +194,7 @@ def _understand(
 
 def _is_foreign(key: str) -> bool:
     """Tell a parameter that another program is known to have."""
-    from migration_gate.settings.drivers import (  # noqa: PLC0415  # rarely needed
+    from migration_gate.settings.understanding import (  # noqa: PLC0415  # rarely needed
         is_known,
     )
 
@@ -358,7 +330,12 @@ def _parse_pairs(text: str) -> ConnectionString:
     """Parse a key=value string (fe-connect.c, conninfo_parse)."""
     if "=" not in text:
         raise MalformedError("is neither a URL nor a key=value string", FORM)
-    _refuse_net(text)
+    if ";" in text:
+        from migration_gate.settings.understanding import (  # noqa: PLC0415  # rarely needed
+            refuse_net,
+        )
+
+        refuse_net(text)
     own: dict[str, str] = {}
     foreign: dict[str, str] = {}
     unknown = []
@@ -375,24 +352,6 @@ def _parse_pairs(text: str) -> ConnectionString:
             QUOTING,
         )
     return _understand(own, foreign)
-
-
-def _refuse_net(text: str) -> None:
-    """Refuse what .NET writes, with libpq's words for its own."""
-    keys = [part.partition("=")[0].strip() for part in text.split(";")]
-    if len(keys) == 1 or keys[0] in KEYWORDS or keys[0].lower() not in _NET_KEYWORDS:
-        return
-    words = [
-        f"{key} is {_NET_KEYWORDS[key.lower()]}"
-        for key in dict.fromkeys(keys)
-        if key.lower() in _NET_KEYWORDS
-    ]
-    raise MalformedError(
-        "is a connection string of .NET, which libpq does not read",
-        f"Write key=value pairs with a space between, where {', '.join(words)};"
-        " the others are left out. A value that contains white space stands in"
-        " single quotes.",
-    )
 
 
 def _each_pair(text: str) -> Iterator[tuple[str, str]]:

@@ -5,18 +5,12 @@ One DATABASE_URL serves an application and the gate. What says nothing about whe
 how to log in is passed over; a search path and PostgreSQL's own parameters are set in
 the gate's sessions; words for TLS become libpq's, or are refused. The table in
 ``docs/settings.md`` is compared with the ones here.
-
-No fault holds a piece of a value.
 """
 
 from __future__ import annotations
 
-import re
-
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from migration_gate.settings.connection_string import MalformedError
+from typing import TYPE_CHECKING, Final
 
 
 if TYPE_CHECKING:
@@ -209,134 +203,31 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
     }
 )
-HISTORY_TABLE: Final = "x-migrations-table"
-HISTORY_TABLE_QUOTED: Final = "x-migrations-table-quoted"
-_NAMES: Final = frozenset(key.lower() for keys in PASSED_OVER.values() for key in keys)
-_BRACKETS: Final = re.compile(r"options\[([A-Za-z_.]+)\]")  # sqlx's
-_YES: Final = ("true", "1")
-_OFF_OR_VERIFIED: Final = ("disable", "verify-ca", "verify-full")
-
-
-class Meaning(NamedTuple):
-    """
-    What such parameters mean.
-
-    ``parameters`` are libpq's, all of them; ``session`` is what is set in each session;
-    ``passed_over`` has the names of all others. ``history_table`` is golang-migrate's,
-    as GATE_HISTORY_TABLE is written; empty where it is not said.
-    """
-
-    parameters: dict[str, str]
-    session: dict[str, str]
-    passed_over: tuple[str, ...]
-    history_table: str
-
-
-def is_known(key: str) -> bool:
-    """Tell whether a parameter is one of those that are understood here."""
-    bare = key.lower()
-    return (
-        bare in _NAMES
-        or bare in SESSION
-        or bare in RENAMED
-        or bare in TRANSLATED
-        or bare in REFUSED
-        or bare.startswith("x-")
-        or _BRACKETS.fullmatch(key) is not None
-    )
-
-
-def understand(
-    foreign: Mapping[str, str], own: Mapping[str, str], *, is_jdbc: bool = False
-) -> Meaning:
-    """
-    Return what known parameters mean beside libpq's own, which come first.
-
-    Args:
-        foreign: Those that libpq does not know, as they are written.
-        own: Those that it knows.
-        is_jdbc: That they stand in a URL of JDBC's.
-
-    Raises:
-        MalformedError: One would be another login, or a weaker one; or its value is
-            none of those that it can have.
-    """
-    given = {key.lower(): value for key, value in foreign.items()}
-    _refuse(given)
-    parameters = {
-        **{RENAMED[key]: value for key, value in given.items() if key in RENAMED},
-        **_translate_all(given, is_jdbc=is_jdbc),
-        **own,
+# Npgsql's, and libpq's for them.
+NET: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "host": "host",
+        "server": "host",
+        "data source": "host",
+        "port": "port",
+        "database": "dbname",
+        "initial catalog": "dbname",
+        "username": "user",
+        "user name": "user",
+        "user id": "user",
+        "userid": "user",
+        "uid": "user",
+        "user": "user",
+        "password": "password",
+        "pwd": "password",
+        "timeout": "connect_timeout",
+        "ssl mode": "sslmode",
+        "sslmode": "sslmode",
+        "root certificate": "sslrootcert",
+        "ssl certificate": "sslcert",
+        "ssl key": "sslkey",
+        "options": "options",
+        "search path": "search_path",
+        "target session attributes": "target_session_attrs",
     }
-    _trust(given, parameters)
-    session: dict[str, str] = {}
-    passed_over: list[str] = []
-    for key, value in foreign.items():
-        bare, brackets = key.lower(), _BRACKETS.fullmatch(key)
-        if brackets is not None:
-            session[brackets[1].lower()] = value
-        elif bare in SESSION and (value or bare != "schema"):
-            session[SESSION[bare]] = quote(value) if bare == "schema" else value
-        elif bare in _NAMES or bare == "schema":
-            passed_over.append(key)
-        elif bare.startswith("x-") and bare != HISTORY_TABLE:
-            passed_over.append("x-…")
-    return Meaning(
-        parameters=parameters,
-        session=session,
-        passed_over=tuple(dict.fromkeys(passed_over)),
-        history_table=_history_table(given),
-    )
-
-
-def _refuse(given: Mapping[str, str]) -> None:
-    for key, (rule, remedy) in REFUSED.items():
-        if key in given:
-            raise MalformedError(f"has a parameter {key} that {rule}", remedy)
-
-
-def _translate_all(given: Mapping[str, str], *, is_jdbc: bool) -> dict[str, str]:
-    """Return libpq's words for those of others."""
-    found: dict[str, str] = {}
-    for key, (keyword, words) in TRANSLATED.items():
-        if key not in given:
-            continue
-        word = words.get(given[key].lower())
-        if word is None:
-            raise MalformedError(
-                f"has a parameter {key} with a word that is not known",
-                f"Write {keyword} in its place.",
-            )
-        # JDBC's verifies the server, which libpq's does not.
-        if is_jdbc and key == "ssl" and word == "require":
-            word = "verify-full"
-        if word:
-            found[keyword] = word
-    return found
-
-
-def _trust(given: Mapping[str, str], parameters: dict[str, str]) -> None:
-    """Verify the server as Prisma's words and Java's say it, and not less."""
-    accepts, factory = given.get("sslaccept", ""), given.get("sslfactory", "")
-    if accepts and "sslcert" in parameters and "sslkey" not in parameters:
-        # Prisma's is that of the server.
-        parameters["sslrootcert"] = parameters.pop("sslcert")
-    is_strict = accepts.lower() == "strict"
-    if is_strict and parameters["sslmode"] not in _OFF_OR_VERIFIED:
-        parameters["sslmode"] = "verify-full"
-    of_system = is_strict or factory.endswith("DefaultJavaSSLFactory")
-    if of_system and parameters["sslmode"] == "verify-full":
-        parameters.setdefault("sslrootcert", "system")
-
-
-def _history_table(given: Mapping[str, str]) -> str:
-    name = given.get(HISTORY_TABLE, "")
-    if not name or given.get(HISTORY_TABLE_QUOTED, "").lower() in _YES:
-        return name
-    return quote(name)
-
-
-def quote(name: str) -> str:
-    """Return a name as it is written where it may be several."""
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'
+)
