@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from dev.postgres import find_free_port
 from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database, Databases
+from tests.fix_postgres import Database, Databases, NewServer, database_of
 
 
 pytestmark = pytest.mark.timeout(60)
@@ -104,3 +104,21 @@ def test_extensions_of_another_schema_are_found(gate: Gate, database: Database) 
     run = gate(database=database, migrations=files, env=env | TARGET_A)
     assert run.exit_code == 0
     assert tables(database) == ["a"]
+
+
+def test_targets_do_not_wait_for_each_others_connections(
+    gate: Gate, new_server: NewServer, tmp_path: Path
+) -> None:
+    """Each has one, and the server no other: some give theirs back, and come again."""
+    home = database_of(new_server(settings={"max_connections": "10"}))
+    names = [f"db{number}" for number in range(6)]
+    for name in names:
+        home.execute(f"CREATE DATABASE {name}")
+    listed = tmp_path / "fleet.txt"
+    listed.write_text("\n".join(names), "utf-8")
+    env = {"GATE_TARGETS": f"file:{listed}", "GATE_WAIT_TIMEOUT": "20s"}
+    with ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(closing(home.connect()))
+        run = gate(database=home, migrations=FILES, env=env, timeout=40)
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
