@@ -14,7 +14,7 @@ from psycopg import pq
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue
 from migration_gate.history.choice import Choice, choose_history
-from migration_gate.history.rows import ADOPTED_FROM, read_rows
+from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -33,6 +33,7 @@ CHANGED: Final = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.WrongObjectType,
     psycopg.errors.UndefinedFunction,
+    psycopg.errors.DivisionByZero,
 )
 
 
@@ -150,12 +151,13 @@ def ask_rows(
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
     try:
-        found, rows, origin = conn.execute(read_rows(table)).fetchall()[0]
+        cursor = conn.execute(require_same([(table, oid)]) + read_rows(table))
+        while cursor.nextset():
+            pass
+        _, rows, origin = cursor.fetchall()[0]
     except CHANGED as error:
         if conn.info.transaction_status == pq.TransactionStatus.INERROR:
             raise ConnectionLostError(LOCK_IS_LOST, error.sqlstate) from error
-        return None
-    if found != oid:
         return None
     return to_history(rows or ()), to_tool(origin)
 

@@ -19,7 +19,7 @@ from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
 from migration_gate.history.look import CHANGED, to_history, to_tool
-from migration_gate.history.rows import ADOPTED_FROM, read_rows
+from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.report.errors import GateError
 from migration_gate.settings.settings import HistoryTableName
@@ -84,7 +84,7 @@ def look_at_many(
         try:
             for schema, digest in _ask_digests(conn, tables):
                 if digest not in known:
-                    known[digest] = _ask_history(conn, tables[schema], digest)
+                    known[digest] = _ask_history(conn, *tables[schema], digest)
                 yield schema, known[digest]
         except NOT_NOW:
             conn.execute("ROLLBACK")
@@ -92,14 +92,15 @@ def look_at_many(
 
 def _find_tables(
     found: Mapping[str, Facts], name: HistoryTableName
-) -> dict[str, HistoryTable]:
-    """Return the tables that are plainly histories, by their schemas."""
+) -> dict[str, tuple[HistoryTable, int]]:
+    """Return the tables that are plainly histories, with their oids, by schema."""
     tables = {}
     for schema, facts in found.items():
         with suppress(GateError):
             _, choice = choose_history(facts, name._replace(schema=schema))
             if choice.table is not None and not may_be_foreign(choice.table):
-                tables[schema] = recognise_table(choice.table)
+                table = recognise_table(choice.table)
+                tables[schema] = table, choice.table["oid"]
     return tables
 
 
@@ -117,25 +118,27 @@ def _digest(table: HistoryTable, number: int) -> sql.Composed:
 
 
 def _ask_digests(
-    conn: psycopg.Connection[Any], tables: Mapping[str, HistoryTable]
+    conn: psycopg.Connection[Any], tables: Mapping[str, tuple[HistoryTable, int]]
 ) -> list[tuple[str, str]]:
     """Ask for the digest of each table that has a row. One round trip."""
     schemas = list(tables)
-    queries = [_digest(table, at) for at, table in enumerate(tables.values())]
+    judged = list(tables.values())
+    queries = [_digest(table, at) for at, (table, _) in enumerate(judged)]
     statements = [
         sql.SQL(" UNION ALL ").join(queries[at : at + TABLES_EACH])
         for at in range(0, len(queries), TABLES_EACH)
     ]
-    cursor = conn.execute(sql.SQL("; ").join([BEGIN, *statements, COMMIT]))
+    read = require_same(judged) + sql.SQL("; ").join(statements)
+    cursor = conn.execute(sql.SQL("; ").join([BEGIN, read, COMMIT]))
     digests = []
     while cursor.nextset():
-        if cursor.description is not None:
+        if cursor.description is not None and len(cursor.description) > 1:
             digests += cursor.fetchall()
     return [(schemas[at], digest) for at, digest in digests if digest is not None]
 
 
 def _ask_history(
-    conn: psycopg.Connection[Any], table: HistoryTable, digest: str
+    conn: psycopg.Connection[Any], table: HistoryTable, oid: int, digest: str
 ) -> History:
     """
     Ask for the rows of one table of those with this digest.
@@ -146,7 +149,10 @@ def _ask_history(
     query = sql.SQL("SELECT * FROM ({}) digest, ({}) history").format(
         _digest(table, 0), read_rows(table)
     )
-    _, found, _, rows, origin = conn.execute(query).fetchall()[0]
+    cursor = conn.execute(require_same([(table, oid)]) + query)
+    while cursor.nextset():
+        pass
+    _, found, _, rows, origin = cursor.fetchall()[0]
     if found != digest:
         raise psycopg.errors.LockNotAvailable
     return History(digest, to_history(rows or ()), to_tool(origin))

@@ -63,6 +63,35 @@ def read_rows(table: HistoryTable) -> sql.Composed:
     )
 
 
+def require_same(judged: Sequence[tuple[HistoryTable, int]]) -> sql.Composed:
+    """
+    Return what comes before a query for rows, in the same message.
+
+    Who owns the schema may drop the table, and make a view or a table with policies in
+    its place, whose functions the query would run: in a transaction that the query
+    waits for. So the table is locked first, and the rows are asked for only where it is
+    the one that was judged. A role that may only read columns has no such lock.
+
+    Args:
+        judged: Each table with its oid.
+    """
+    only = sql.SQL("ONLY {}")
+    locked = [only.format(_name(table)) for table, _ in judged if table.can_read_all]
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE; ")
+    same = qualified("{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 = {}")
+    ask = qualified("SELECT 1 / CASE WHEN {} THEN 1 ELSE 0 END; ").format(
+        sql.SQL(" AND ").join(
+            same.format(sql.Literal(_name(table).as_string()), oid)
+            for table, oid in judged
+        )
+    )
+    return lock.format(sql.SQL(", ").join(locked)) + ask if locked else ask
+
+
+def _name(table: HistoryTable) -> sql.Identifier:
+    return sql.Identifier(table.schema, table.name)
+
+
 def insert_row(
     table: HistoryTable,
     version: str | sql.Composable,

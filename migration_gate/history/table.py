@@ -55,6 +55,7 @@ class HistoryTable(NamedTuple):
     has_failures: bool = False
     has_progress: bool = False
     can_lock: bool = True
+    can_read_all: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -103,6 +104,7 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
         has_failures=facts["has_failures"],
         has_progress=facts["has_progress"],
         can_lock=facts["can_lock"],
+        can_read_all=facts["can_read_all"],
     )
 
 
