@@ -165,12 +165,13 @@ def _cells(report: Report, group: Group) -> list[str]:
 
 
 def _real(group: Group) -> list[str]:
-    """Return a relation's real size, and how long the statement may take there."""
+    """Return a relation's real size, and how long the whole statement may take."""
     named = [each for each in group.line.relations if each.relation == group.relation]
     if not named or named[0].real_bytes is None:
         return []
     relation = named[0]
-    rough = duration(relation.rough_ms) if relation.rough_ms else ""
+    rough_ms = sum(each.rough_ms or 0 for each in group.line.relations)
+    rough = duration(rough_ms) if rough_ms else ""
     rows = number(relation.real_rows or 0)
     return [f"{size(relation.real_bytes or 0)}, {rows} rows", rough]
 
@@ -179,7 +180,7 @@ def _tell(group: Group) -> str:
     at = f" {group.relation}" if group.relation else ""
     names = ", ".join(finding.name for finding in group.findings)
     said = f"{_place(group.file, group.line)}{at}: {names}"
-    known = " ".join(filter(None, _real(group)))
+    known = ", about ".join(filter(None, _real(group)))
     said += f" [{known}]" if known else ""
     cause = group.cause
     means = f"{cause.means[0].upper()}{cause.means[1:]}"

@@ -79,14 +79,13 @@ def depth(name: str) -> int:
 
 
 def _accept(found: Sequence[Finding], accepted: Mapping[str, str]) -> Iterator[Finding]:
-    """Mark what is accepted, and what follows from it for the same relation."""
+    """Mark what is accepted, and what follows from it in the same statement."""
     for finding in found:
         reasons = [
             accepted[other.name]
             for other in found
             if other.name in accepted
-            and other.relation == finding.relation
-            and (other == finding or depth(other.name) > depth(finding.name))
+            and (other.name == finding.name or depth(other.name) > depth(finding.name))
         ]
         yield finding._replace(accepted=reasons[0] if reasons else None)
 
