@@ -10,6 +10,7 @@ no more memory, it does without. So that is how a long query is sent.
 from __future__ import annotations
 
 import os
+import threading
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ def send_query(pgconn: pq.abc.PGconn, query: bytes) -> None:
     Raises:
         psycopg.OperationalError: The connection is lost.
     """
-    if len(query) < LONG_BYTES:
+    # The limit is the whole process's: other targets of a fleet would fail by it.
+    is_alone = threading.current_thread() is threading.main_thread()
+    if len(query) < LONG_BYTES or not is_alone:
         pgconn.send_query(query)
         return
     # The buffer may be large enough since the last one: room for it comes second.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import threading
+
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from dev.postgres import find_free_port
+from migration_gate.connection.room import send_query
 from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
@@ -122,3 +126,15 @@ def test_targets_do_not_wait_for_each_others_connections(
             stack.enter_context(closing(home.connect()))
         run = gate(database=home, migrations=FILES, env=env, timeout=40)
     assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+
+
+def test_a_long_file_takes_no_memory_from_other_targets(database: Database) -> None:
+    """What spares it for one run is a limit of the whole process."""
+    before, seen = resource.getrlimit(resource.RLIMIT_AS), set()
+    query = b"SELECT " + b"1" * (64 << 20)
+    with closing(database.connect()) as conn:
+        sending = threading.Thread(target=send_query, args=(conn.pgconn, query))
+        sending.start()
+        while sending.is_alive():
+            seen.add(resource.getrlimit(resource.RLIMIT_AS))
+    assert seen == {before}
