@@ -165,15 +165,22 @@ class _Watch:
         with suppress(psycopg.Error):
             self._note()
             if self._held:
-                (waits,) = self.conn.execute(WAITS.format(pid=self.pid)).fetchone() or (
-                    False,
-                )
-                if waits or time.monotonic() - self._since_s > HOLD_S:
-                    self._note()
-                    self.let_go(self._held - 1)
-                    self.held_s += time.monotonic() - self._looked_s if waits else 0.0
+                self._let_go_in_time(is_waiting=self._is_waiting())
         self._looked_s = time.monotonic()
         return LOOK_S
+
+    def _is_waiting(self) -> bool:
+        ((waits,),) = self.conn.execute(WAITS.format(pid=self.pid)).fetchall()
+        return bool(waits)
+
+    def _let_go_in_time(self, *, is_waiting: bool) -> None:
+        """Let go of one lock, once the statement waits for it, or does not want it."""
+        now = time.monotonic()
+        if not is_waiting and now - self._since_s <= HOLD_S:
+            return
+        self._note()
+        self.held_s += now - self._looked_s if is_waiting else 0.0
+        self.let_go(self._held - 1)
 
     def wal_bytes(self) -> int:
         """Return how much the server has written so far."""
