@@ -12,7 +12,7 @@ from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import ForeignRow
-from migration_gate.history.foreign import Foreign
+from migration_gate.history.foreign import Foreign, read_same
 from migration_gate.history.readers import READERS
 
 
@@ -40,4 +40,4 @@ def read_foreign(
         counts=qualified(reader.counts),
         order=sql.SQL(reader.order),
     )
-    return tuple(ForeignRow(*row) for row in conn.execute(query).fetchall())
+    return tuple(ForeignRow(*row) for row in read_same(conn, found, query))

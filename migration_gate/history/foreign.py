@@ -63,7 +63,8 @@ MARKS: Final = (
 CANDIDATES: Final = qualified(
     """
 WITH RECURSIVE {roles}
-SELECT n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner),
+SELECT n.nspname, c.relname, c.oid::pg_catalog.int8,
+       pg_catalog.pg_get_userbyid(c.relowner),
        pg_catalog.has_schema_privilege(n.oid, 'USAGE')
        AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        pg_catalog.row_security_active(c.oid),
@@ -92,6 +93,17 @@ ROWS: Final = sql.SQL(
     "(pg_catalog.array_agg({newest} ORDER BY {order}))[pg_catalog.count(*)]"
     "::pg_catalog.text FROM ONLY {table} WHERE {counts}"
 )
+# An error keeps the rows from being read: a planted view would run its functions.
+SAME: Final = qualified(
+    """
+LOCK TABLE ONLY {table} IN ACCESS SHARE MODE;
+SELECT CASE WHEN c.oid = {oid}::pg_catalog.oid AND c.relkind = 'r'
+        AND NOT pg_catalog.row_security_active(c.oid)
+    THEN 'on' ELSE 'gate:replaced' END::pg_catalog.bool
+FROM pg_catalog.pg_class c WHERE c.oid = {name}::pg_catalog.regclass;
+"""
+)
+REPLACED: Final = "gate:replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +111,14 @@ class Foreign:
     """
     Another tool's history.
 
-    ``unread`` says why its rows are not read; then how many they are is not known, and
-    ``count`` is None.
+    ``oid`` is that of the table that was judged. ``unread`` says why its rows are not
+    read; then how many they are is not known, and ``count`` is None.
     """
 
     tool: str
     schema: str
     table: str
+    oid: int
     count: int | None = None
     newest: str | None = None
     unread: str = ""
@@ -168,13 +181,17 @@ def iter_foreign(
         tables=_listed(sorted(tables)),
         marks=_listed(MARKS),
     )
-    for schema, table, *rights, types in conn.execute(query).fetchall():
+    for schema, table, oid, *rights, types in conn.execute(query).fetchall():
         is_named = _is_named(named, schema, table)
         owner = find_tool(None if is_named else table, types)
         if owner is None:
             continue
         found = Foreign(
-            tool=owner.name, schema=schema, table=table, unread=_why_unread(*rights)
+            tool=owner.name,
+            schema=schema,
+            table=table,
+            oid=oid,
+            unread=_why_unread(*rights),
         )
         if not found.unread:
             found = _count(conn, owner, found, limit_s)
@@ -304,8 +321,39 @@ def _ask(conn: psycopg.Connection[Any], tool: Tool, found: Foreign) -> Foreign:
         table=sql.Identifier(found.schema, found.table),
         counts=qualified(tool.counts),
     )
-    count, newest = conn.execute(query).fetchall()[0]
+    count, newest = read_same(conn, found, query)[0]
     return replace(found, count=count, newest=newest)
+
+
+def read_same(
+    conn: psycopg.Connection[Any], found: Foreign, query: sql.Composed
+) -> list[tuple[Any, ...]]:
+    """
+    Return the rows that a query of a table gives, if it is the one that was judged.
+
+    Whoever owns its schema may drop it, and make a view of its name, while it is waited
+    for.
+
+    Raises:
+        HistoryError: It is another one.
+    """
+    table = sql.Identifier(found.schema, found.table)
+    same = SAME.format(
+        table=table, name=sql.Literal(table.as_string()), oid=sql.Literal(found.oid)
+    )
+    try:
+        cursor = conn.execute(same + query)
+    except psycopg.errors.InvalidTextRepresentation as error:
+        if REPLACED not in (error.diag.message_primary or ""):
+            raise
+        raise HistoryError(
+            f'table "{found.schema}.{found.table}" was replaced while it was looked at',
+            hint="Nothing was written. Find out who does that, and start the gate "
+            "again when it is done.",
+        ) from None
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
 
 
 def require_not_foreign(
@@ -330,7 +378,9 @@ def require_not_foreign(
         facts["owner_is_trusted"],
     )
     schema, name = str(facts["schema"]), str(facts["name"])
-    found = Foreign(tool=tool.name, schema=schema, table=name, unread=unread)
+    found = Foreign(
+        tool=tool.name, schema=schema, table=name, oid=int(facts["oid"]), unread=unread
+    )
     if not unread:
         found = _ask(conn, tool, found)
     raise HistoryError(

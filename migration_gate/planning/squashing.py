@@ -140,7 +140,9 @@ def _has_all(
     scope = squash.scope
     if missing or scope.is_open:
         return not missing and bool(squash.inside)
-    return any(scope.is_last(row.number, row.key) for row in rows) or any(
+    last = [(row.number, row.key) for row in rows]
+    last += [(migration.number, migration.key) for migration in squash.inside]
+    return any(scope.is_last(*place) for place in last) or any(
         other.covers(scope.number, scope.key) for other in scopes
     )
 

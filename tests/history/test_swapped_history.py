@@ -69,3 +69,44 @@ def test_what_takes_the_historys_place_as_it_is_read_never_runs(
         run = process.wait()
     assert database.fetch("SELECT is_called FROM app.called") == [(False,)], run.output
     assert (run.exit_code, run.verdict["reason"]) == (1, "history"), run.output
+
+
+GOOSE = """
+CREATE TABLE app.goose_db_version (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp);
+INSERT INTO app.goose_db_version (version_id, is_applied, tstamp)
+VALUES (1, true, now())
+"""
+OTHERS_VIEW = """
+CREATE TABLE app.kept AS SELECT * FROM app.goose_db_version;
+DROP TABLE app.goose_db_version;
+CREATE VIEW app.goose_db_version AS SELECT id, app.note(version_id::text)::bigint
+    AS version_id, is_applied, tstamp FROM app.kept;
+GRANT SELECT ON app.goose_db_version, app.kept TO PUBLIC;
+"""
+
+
+@pytest.mark.parametrize("adopt", ["", "goose"])
+def test_what_takes_the_place_of_another_tools_history_never_runs(
+    gate: Gate, database: Database, adopt: str
+) -> None:
+    """It is judged and read as one, whether it is counted or taken over."""
+    login, low = database.role("app"), database.role("low")
+    database.execute(
+        f"CREATE SCHEMA app AUTHORIZATION {low.user};"
+        f"GRANT USAGE, CREATE ON SCHEMA app TO {login.user};"
+        f"ALTER ROLE {login.user} SET search_path = app"
+    )
+    login.execute(f"{GOOSE}; GRANT SELECT ON app.goose_db_version TO {low.user}")
+    low.execute(FUNCTION)
+    env = {"GATE_ADOPT": adopt, "GATE_HISTORY_TABLE": "app.schema_migrations"}
+    with closing(low.connect()) as planter:
+        planter.execute("BEGIN")
+        planter.execute(OTHERS_VIEW)
+        process = gate.start(database=login, migrations=ONE, env=env)
+        until(lambda: database.fetch(WAITING))
+        planter.execute("COMMIT")
+        run = process.wait()
+    assert database.fetch("SELECT is_called FROM app.called") == [(False,)], run.output
+    assert (run.exit_code, run.verdict["reason"]) == (1, "history"), run.output
+    assert "was replaced while it was looked at" in run.verdict["error_message"]

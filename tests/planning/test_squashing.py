@@ -70,6 +70,8 @@ def names(migrations: tuple[Migration, ...]) -> str:
         ("2_s<2 3_c 4_d 4_t<4 5_e", "2_s 3_c", "4_d 5_e", "4_t"),
         ("4_t<4 5_e", "2_s 3_c 4_d", "5_e", "4_t"),
         ("B2__s<2 V2__b V3__c", "", "B2__s V3__c", "V2__b"),
+        # the last of what one replaces is another
+        ("1_s<4 2_b 3_c 4_s<3", "1_a 2_b 3_c", "", "1_s 4_s"),
     ],
 )
 def test_it_or_what_it_replaces_is_run(
