@@ -11,11 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from migration_gate.rehearsal.estimate import (
+    BUILT_ROWS_PER_MS,
+    SCANNED_BYTES_PER_MS,
+    WRITTEN_BYTES_PER_MS,
+)
 from tests.commands.test_status import answer, log_of
 from tests.fix_gate import ROOT, Gate
 from tests.fix_postgres import Database, Databases
 from tests.log_schema import TYPES
-from tests.project.pages import read_blocks
+from tests.project.pages import read, read_blocks
 from tests.rehearsal.test_rehearse import FILES, FROM, found, statements
 
 
@@ -180,3 +185,13 @@ def test_the_example_is_what_a_rehearsal_answers(
 def without_times(line: str) -> str:
     """Return a line of a table with one blank between words, and no time."""
     return " ".join(re.sub(r"[\d.]+ m?s\b", "TIME", line).split())
+
+
+def test_the_rates_are_those_of_the_code() -> None:
+    """Bytes and rows a millisecond, as the page says them for a second."""
+    rates = (
+        f"{SCANNED_BYTES_PER_MS // 1000} MB a second to read, "
+        f"{WRITTEN_BYTES_PER_MS // 1000} MB a second to write, half a million rows"
+    )
+    assert rates in read(PAGE)
+    assert BUILT_ROWS_PER_MS * 1000 == 500_000
