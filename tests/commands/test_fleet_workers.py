@@ -64,7 +64,7 @@ def disturb(gate: Gate, database: Database, names: list[str], seed: int) -> int:
             workers[at] = start(at)
     runs = [worker.wait(timeout=60) for worker in workers]
     assert [run.exit_code for run in runs] == [0] * len(runs), [
-        run.verdict["message"] for run in runs if run.exit_code
+        (run.exit_code, run.stdout[-600:]) for run in runs if run.exit_code
     ]
     return killed
 
