@@ -322,3 +322,4 @@ EVENTS: Final = tuple(
     value for value in list(globals().values()) if isinstance(value, Event)
 )
 VERDICTS: Final = (GATE_OPENED, GATE_CLOSED)
+TARGET_ENDS: Final = (TARGET_OPENED, TARGET_CLOSED)

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import structlog
 
 from migration_gate.report.console import describe_line
-from migration_gate.report.events import LEVELS, VERDICTS, Event, Level
+from migration_gate.report.events import LEVELS, TARGET_ENDS, VERDICTS, Event, Level
 from migration_gate.report.verdict import LINE_ROOM, VERDICT_ROOM, shorten
 
 
@@ -95,8 +95,8 @@ class Log:
         Return a log of one target of a fleet, whose name is on each of its lines.
 
         Several threads may write to it and to others. What is hidden from one is not
-        from another, and none of it is recorded. A person who watches sees only what
-        goes wrong.
+        from another, and of all of it only what came of the target is recorded. A
+        person who watches sees only what goes wrong.
 
         Args:
             target: Its name.
@@ -104,7 +104,8 @@ class Log:
         """
         log = object.__new__(Log)
         vars(log).update(vars(self))
-        log._record = log._redact = None
+        log._record = self._record and partial(_record_end, self._record)
+        log._redact = None
         log._answers = answers
         if self.is_live:  # how far the fleet is stands there, and what goes wrong
             log._level = max(self._level, LEVELS["warning"])
@@ -147,6 +148,12 @@ class Log:
             if event in VERDICTS:  # worth to be waited for once more
                 self._descriptor.is_read = True
             self._logger.write(event.level, event.name, message=message, **ordered)
+
+
+def _record_end(record: Record, event: Event, fields: Mapping[str, object]) -> None:
+    """Record what came of a target, and nothing else of it."""
+    if event in TARGET_ENDS:
+        record(event, fields)
 
 
 class _Logger(structlog.BoundLoggerBase):

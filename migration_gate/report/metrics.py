@@ -28,6 +28,8 @@ Attributes: TypeAlias = Mapping[str, Attribute]
 TEMPORALITIES: Final[Mapping[Temporality, int]] = {"delta": 1, "cumulative": 2}
 BOUNDS_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 MS_PER_S: Final = 1000
+# What becomes of a fleet's targets; a run without one has none of these counts.
+OUTCOMES: Final = ("done", "failed", "left", "gone")
 FOR_DATABASE: Final = {"migration_gate.waits_for": "database"}
 FOR_LOCK: Final = {"migration_gate.waits_for": "lock"}
 
@@ -79,6 +81,16 @@ def to_metrics(
             "Attempts at connecting, and at migrations for their locks, but the first.",
             [(_count_connects(past), FOR_DATABASE), (_count_locks(past), FOR_LOCK)],
         ),
+        made.count(
+            "targets",
+            "{target}",
+            "Targets of fleets, by what came of them.",
+            [
+                (ending[f"{outcome}_count"], {"migration_gate.outcome": outcome})
+                for outcome in OUTCOMES
+                if ending.get(f"{outcome}_count") is not None
+            ],
+        ),
     ]
     told = [metric for metric in metrics if metric is not None]
     scope = {"scope": SCOPE, "metrics": told}
@@ -128,8 +140,10 @@ class _Maker:
         unit: str,
         description: str,
         points: Sequence[tuple[int, Attributes]],
-    ) -> dict[str, Any]:
-        """Return a counter."""
+    ) -> dict[str, Any] | None:
+        """Return a counter; None where there is nothing to tell of."""
+        if not points:
+            return None
         data = [
             {**self._point(attributes), "asInt": str(count)}
             for count, attributes in points

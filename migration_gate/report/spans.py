@@ -46,6 +46,8 @@ ENDS: Final = {
     *("database.ready", "lock.acquired"),
     *("migration.applied", "migration.undone"),
 }
+TARGETS: Final = {"target.opened", "target.closed"}
+TARGET: Final = "migrate target"
 # What the attributes of a span say already.
 SAID: Final = {"gate.started", "plan.made", *STEPS, *ENDS}
 # Fields of a closed gate, and the conventions' names for them.
@@ -119,6 +121,9 @@ class _Seen:
 
     def take(self, record: Record) -> None:
         """Begin, go on with or end the span that an event is about."""
+        if record.event in TARGETS:
+            self._over.append(self._to_target(record))
+            return
         key = WAITS.get(record.event) or record.fields.get("version", "")
         if record.event in BEGINNINGS and key not in self._open:
             self._open[key] = self._begin(record)
@@ -143,6 +148,24 @@ class _Seen:
             if span.has_failed:
                 span.attributes.update(self._failure())
         return [*self._over, *self._open.values()]
+
+    def _to_target(self, record: Record) -> Span:
+        """Return the span of a target of a fleet, which tells of itself at its end."""
+        fields = record.fields
+        has_failed = record.event == "target.closed"
+        about = ("target", "applied_count", "duration_ms")
+        return Span(
+            name=TARGET,
+            kind=INTERNAL,
+            started_ns=record.at_ns - fields["duration_ms"] * NS_PER_MS,
+            ended_ns=record.at_ns,
+            has_failed=has_failed,
+            attributes={
+                **self._database,
+                **to_own(fields, *about),
+                **(_to_failure(fields) if has_failed else {}),
+            },
+        )
 
     def _begin(self, record: Record) -> Span:
         """Begin a span; of a wait the first event tells how long it has been."""
@@ -176,10 +199,13 @@ class _Seen:
         )
 
     def _failure(self) -> dict[str, Attribute]:
-        """Return why the gate is closed, and where in which file."""
-        ending = self._past.ending
-        place = {name: ending.get(field) for field, name in PLACE.items()}
-        return {"error.type": ending["reason"], **place}
+        return _to_failure(self._past.ending)
+
+
+def _to_failure(ending: Mapping[str, Any]) -> dict[str, Attribute]:
+    """Return why the gate, or a target, is closed, and where in which file."""
+    place = {name: ending.get(field) for field, name in PLACE.items()}
+    return {"error.type": ending["reason"], **place}
 
 
 def _derive(first_id: int, number: int) -> str:
@@ -196,12 +222,14 @@ def _to_json(
     ]
     status: dict[str, Any] = {}
     if span.has_failed:
-        status = {"code": ERROR, "message": past.message}
+        reason = str(span.attributes.get("error.type", past.ending["reason"]))
+        message = reason if span.name == TARGET else past.message
+        status = {"code": ERROR, "message": message}
         exception: dict[str, Attribute] = {
-            "exception.type": past.ending["reason"],
-            "exception.message": past.message,
+            "exception.type": reason,
+            "exception.message": message,
         }
-        events.append(_to_event(past.ended_ns, "exception", exception))
+        events.append(_to_event(span.ended_ns, "exception", exception))
     return {
         "traceId": own.trace_id,
         "spanId": own.span_id,

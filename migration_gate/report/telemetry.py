@@ -18,7 +18,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
-from migration_gate.report.events import MIGRATION_NOTICE, MIGRATION_PROGRESS, Event
+from migration_gate.report.events import (
+    MIGRATION_NOTICE,
+    MIGRATION_PROGRESS,
+    TARGET_ENDS,
+    Event,
+)
 from migration_gate.report.metrics import Temporality, to_metrics
 from migration_gate.report.otlp import Past, Receiver, Record, Signal, TraceContext
 from migration_gate.report.spans import to_traces
@@ -76,7 +81,8 @@ class Telemetry:
     def record(self, event: Event, fields: Mapping[str, Any]) -> None:
         """Keep an event with its fields, whether the log shows it or not."""
         if event not in NOT_KEPT:
-            told = {name: fields[name] for name in event.fields if name in fields}
+            names = (*event.fields, "target") if event in TARGET_ENDS else event.fields
+            told = {name: fields[name] for name in names if name in fields}
             self._records.append(Record(self._now_ns(), event.name, told))
 
     def send(self, ending: Mapping[str, Any], message: str) -> str:

@@ -38,7 +38,7 @@ PAST = Past(
             (
                 *("gate.started", "database.ready", "lock.acquired"),
                 *("migration.started", "migration.applied"),
-                *("migration.undoing", "migration.undone"),
+                *("target.opened", "migration.undoing", "migration.undone"),
             )
         )
     ],
@@ -51,6 +51,7 @@ PAST = Past(
         "applied_count": 1,
         "waited_s": 0.1,
         "lock_waited_s": 0.1,
+        "done_count": 1,
     },
     message="",
 )

@@ -70,6 +70,35 @@ def unused_port() -> int:
         return port
 
 
+def test_a_fleet_is_a_trace_with_a_span_for_each_target(
+    gate: Gate, database: Database, collector: Collector
+) -> None:
+    """One that fails has its own reason and place; the metric counts what came."""
+    for name in ("a", "b", "c"):
+        database.execute(f"CREATE SCHEMA tenant_{name}")
+    database.execute("CREATE TABLE tenant_b.a ()")
+    query = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^tenant_'"
+    fleet = {"GATE_TARGETS": f"schemas:{query}"}
+    run = gate(env=sending_to(collector, **fleet), database=database, migrations=FILES)
+    assert run.exit_code == 1
+    root, *below = collector.spans()
+    targets = {
+        span.attributes["migration_gate.target"]: span
+        for span in below
+        if span.name == "migrate target"
+    }
+    assert targets.keys() == {"tenant_a", "tenant_b", "tenant_c"}
+    failed = {name for name, span in targets.items() if span.status}
+    assert failed == {"tenant_b"}
+    assert targets["tenant_b"].attributes["db.response.status_code"] == "42P07"
+    assert targets["tenant_a"].attributes["migration_gate.applied_count"] == 2
+    assert {span.parent_id for span in below} == {root.span_id}
+    assert [
+        (attributes["migration_gate.outcome"], count)
+        for attributes, count in collector.metrics()["migration_gate.targets"]
+    ] == [("done", 2), ("failed", 1), ("left", 0), ("gone", 0)]
+
+
 def test_a_run_is_a_trace(gate: Gate, database: Database, collector: Collector) -> None:
     """A span for the run, for each wait, for each migration; the pipeline's goes on."""
     run = gate(
