@@ -36,6 +36,7 @@ from psycopg.conninfo import make_conninfo
 from dev.postgres import Server
 from tests.collector import Collector
 from tests.fix_identity import Reply
+from tests.fix_postgres import database_of
 from tests.polling import until
 from tests.project.dashboard_rules import queries
 from tests.project.test_observability import prometheus_names
@@ -50,6 +51,9 @@ FILES: Final = {
     "002_b.sql": "CREATE INDEX CONCURRENTLY i ON a (id);",
 }
 BROKEN: Final = {**FILES, "003_c.sql": "INSERT INTO a VALUES (1);\nSELECT 1/0;"}
+FLEET: Final = {
+    "GATE_TARGETS": "schemas:SELECT nspname FROM pg_namespace WHERE nspname ~ '^shop'"
+}
 WAIT_S: Final = 60.0
 TIMES: Final = 5
 
@@ -69,7 +73,9 @@ def main(collector: Path) -> int:
             "TRACEPARENT": f"00-{TRACE}-{PARENT}-01",
         }
         codes = [gate(folder, env, files) for files in (FILES, FILES, BROKEN)]
-        faults += differ("exit codes", [0, 0, 1], codes)
+        database_of(server).execute("CREATE SCHEMA shop_1; CREATE SCHEMA shop_2")
+        codes.append(gate(folder, {**env, **FLEET}, FILES))
+        faults += differ("exit codes", [0, 0, 1, 0], codes)
         faults += judge_traces(log)
         faults += judge_metrics(scrape, web)
         faults += judge_costs(folder, env["DATABASE_URL"])
@@ -85,7 +91,7 @@ def differ(what: str, expected: object, found: object) -> list[str]:
 
 def judge_traces(log: Path) -> list[str]:
     """Compare the spans that the collector printed, by run."""
-    until(lambda: log.read_text().count("migration-gate migrate") == 3, WAIT_S)
+    until(lambda: log.read_text().count("migration-gate migrate") == 4, WAIT_S)
     text = log.read_text()
     spans = [
         (found["name"].strip(), found["trace"], found["parent"])
@@ -103,6 +109,7 @@ def judge_traces(log: Path) -> list[str]:
         *("migration-gate migrate", "wait for database"),
         *("migration-gate migrate", "wait for database", "wait for lock"),
         "apply migration",
+        *("migration-gate migrate", "migrate target", "migrate target"),
     ]
     return [
         *differ("spans", expected, names),
@@ -127,7 +134,7 @@ def judge_metrics(scrape: int, web: int) -> list[str]:
     answered = [len(ask(web, query)) > 0 for query in queries("prometheus")]
     return [
         *differ("metrics", set(prometheus_names()), names),
-        *differ("runs in Prometheus", {"open": 2, "closed": 1}, runs),
+        *differ("runs in Prometheus", {"open": 3, "closed": 1}, runs),
         *differ("queries of the dashboard that are understood", 9, len(answered)),
     ]
 
