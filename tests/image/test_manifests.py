@@ -256,6 +256,15 @@ def test_the_runbook_makes_a_job_of_a_command(name: str, command: str) -> None:
     assert read_call(yaml.safe_load(words)).name == command
 
 
+def test_a_release_has_an_image_of_each_extra() -> None:
+    """And the plain one."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text())
+    extras = re.findall(
+        r'^    "(\w+)": Extra\(', (ROOT / "image/extras.py").read_text(), re.MULTILINE
+    )
+    assert workflow["env"]["VARIANTS"].split() == ["plain", *extras]
+
+
 def hooks(heading: str) -> dict[str, Any]:
     """Return the metadata that k8s/hooks.md adds to the Job, as YAML reads it."""
     page = (ROOT / "k8s/hooks.md").read_text()
