@@ -48,7 +48,7 @@ RUN_TIMEOUT_S: Final = 60.0
 ROLE: Final = "gate"
 SETTINGS: Final = MappingProxyType(
     {
-        "GATE_WAIT_TIMEOUT": "1s",
+        "GATE_WAIT_TIMEOUT": "10s",
         "GATE_AUTH_GRACE": "0s",
         "GATE_DDL_RETRY_TIMEOUT": "5s",
         "GATE_LOCK_WAIT_TIMEOUT": "5s",
