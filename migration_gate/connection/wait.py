@@ -34,7 +34,7 @@ from migration_gate.connection.connect import (
     with_token,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
-from migration_gate.connection.waits import Halt, halting, pause
+from migration_gate.connection.waits import Halt, halting, pause, what_is_done
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     GateError,
@@ -105,7 +105,10 @@ class Patience:
         return f"{attempts} in {self.waited_s:.0f} s"
 
     def halt(self) -> Halt:
-        """Say what a stop interrupts."""
+        """Say what a stop interrupts: at first that may be the question for a token."""
+        doing = what_is_done()
+        if doing and not self.said and self.database.login != "password":
+            return Halt(f"had waited {self.waited_s:.1f} s to {doing}")
         where = f"a usable PostgreSQL at {self.address}"
         at = where if self.address else "the database"
         found = f" ({self.tried}): {self.said}" if self.said else ""

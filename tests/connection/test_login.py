@@ -122,6 +122,7 @@ def test_a_stop_is_heeded_while_an_endpoint_says_nothing(
     assert run.exit_code == 1
     expected = "interrupted" if way == "SIGTERM" else "deadline"
     assert run.verdict["reason"] == expected
+    assert "to get a token of azure" in run.verdict["error_message"]
 
 
 def test_a_token_that_the_server_refuses_is_not_used_again(
