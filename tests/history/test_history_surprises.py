@@ -102,7 +102,7 @@ def test_a_table_that_is_dropped_while_the_gate_applies_closes_it(
     assert run.exit_code == 1, run.output
     assert run.verdict["reason"] == "history"
     assert run.verdict["error_message"] == (
-        'could not write migration "2_b.sql" to table "public.schema_migrations": '
+        'could not lock table "public.schema_migrations" for migration "2_b.sql": '
         'relation "public.schema_migrations" does not exist (SQLSTATE 42P01)'
     )
     assert run.verdict["applied"] == ["1_a.sql"]
