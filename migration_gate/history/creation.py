@@ -137,6 +137,13 @@ def _create(  # noqa: PLR0913  # private, called once
             f"{acting_role}; or set GATE_HISTORY_TABLE=schema.schema_migrations or the "
             "role's search_path.",
         )
+    if seen.schema.startswith("pg_temp"):
+        raise LoginRefusedError(
+            f"the search path of role {quote_name(seen.acting_role)} begins with "
+            "pg_temp, whose tables end with the session",
+            hint="Put another schema first in the search_path of the role or the "
+            "database, or set GATE_HISTORY_TABLE=schema.schema_migrations.",
+        )
     maker = None
     if role is not None:
         with translated("ask what GATE_ROLE may own", full=full):

@@ -163,6 +163,17 @@ def test_a_search_path_without_a_schema_is_explained(
     assert "GATE_HISTORY_TABLE=schema.schema_migrations" in run.verdict["hint"]
 
 
+def test_a_search_path_that_begins_with_the_sessions_own_schema_is_explained(
+    gate: Gate, database: Database
+) -> None:
+    """A history there would be gone with the session, and every file run again."""
+    role = database.role("passing")
+    database.execute(f"ALTER ROLE {role.user} SET search_path = pg_temp, public")
+    run = gate(database=role, migrations=TWO)
+    assert run.verdict["reason"] == "refused"
+    assert "begins with pg_temp" in run.verdict["error_message"]
+
+
 @pytest.mark.timeout(90)
 def test_twenty_gates_at_once_make_it_once(gate: Gate, database: Database) -> None:
     """All open, each migration is applied once, and no error is in the server's log."""
