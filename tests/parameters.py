@@ -112,8 +112,9 @@ CLOSED: Final[dict[str, frozenset[str]]] = {
     "default_transaction_read_only": frozenset({"unreachable"}),
     "session_preload_libraries": frozenset({"refused", "unreachable"}),
     "local_preload_libraries": frozenset({"refused", "unreachable"}),
-    # A path without a schema that the role may use; a file of these reads a view.
+    # No schema that may be used, a role without rights; a file of these reads a view.
     "search_path": frozenset({"refused"}),
+    "role": frozenset({"refused"}),
     "restrict_nonsystem_relation_kind": frozenset({"migration_failed"}),
 }
 
