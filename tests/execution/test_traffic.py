@@ -213,7 +213,7 @@ def test_a_role_that_sees_little_names_what_it_sees(
         process = gate.start(
             database=role,
             migrations={"1_a.sql": "ALTER TABLE t1 ADD COLUMN c int;"},
-            env={"GATE_DDL_LOCK_TIMEOUT": "200ms"},
+            env={"GATE_DDL_LOCK_TIMEOUT": "800ms"},
         )
         retry = process.wait_for("migration.retry_scheduled")
         pid = blocker.info.backend_pid
