@@ -67,13 +67,13 @@ LOCK_STATES: Final = frozenset({"55P03", "40P01", "40001"})
 DEFERRED: Final = b"SET CONSTRAINTS ALL IMMEDIATE"  # and COMMIT: the file's own
 # A character that the database's encoding does not have; bytes that are none.
 UNCONVERTIBLE: Final = frozenset({"22P05", "22021"})
-# No such table or column; division by the number of rows. Nothing was recorded, in this
-# session or this transaction.
+# No such table, column or schema; division by the number of rows. Nothing was recorded,
+# in this session or this transaction.
 ROW_GONE: Final[Mapping[OwnName, frozenset[str]]] = MappingProxyType(
     {
-        "kept": frozenset({"42P01", "22012"}),
-        "trusted": frozenset({"42P01", "22P02"}),
-        "finish": frozenset({"42P01", "42703", "22012"}),
+        "kept": frozenset({"42P01", "3F000", "22012"}),
+        "trusted": frozenset({"42P01", "3F000", "22P02"}),
+        "finish": frozenset({"42P01", "3F000", "42703", "22012"}),
         "finished": frozenset({"42704", "22P02"}),
     }
 )

@@ -308,9 +308,10 @@ class UnresolvedError(GateError):
 def ask_to_resolve(version: str) -> str:
     """Return what a person answers about a statement that may have done a part."""
     return (
-        f"All of it is done: resolve {version} --applied. Nothing is, or it may run "
-        f"twice: resolve {version} --not-applied. A part is: finish that by hand and "
-        "say --applied, or undo it and say --not-applied. Start the gate again."
+        f"All of it is done: the command resolve {version} --applied, and the file "
+        "goes on after this statement. Nothing is, or it may run twice: resolve "
+        f"{version} --not-applied, and it runs again. A part is: finish that by hand "
+        "and say --applied, or undo it and say --not-applied. Start the gate again."
     )
 
 

@@ -232,8 +232,9 @@ def _name(holder: Holder | None) -> str:
 def _remedy(holder: Holder | None) -> str:
     pid = "pid" if holder is None or not holder.pid else holder.pid
     return (
-        "Look at that session in pg_stat_activity; end it with "
-        f"SELECT pg_terminate_backend({pid}); if its gate is gone."
+        "Look for its container, by client_addr in pg_stat_activity: one that runs may "
+        "be at work though this session is idle; its log says at what. Only where "
+        f"there is none any more: SELECT pg_terminate_backend({pid});"
     )
 
 

@@ -135,8 +135,8 @@ def test_another_gate_is_named(gate: Gate, database: Database) -> None:
         "stopped by SIGTERM: had waited N s for another gate (process P"
     )
     assert verdict["hint"].startswith(
-        "Nothing was being applied by this gate. Look at that session in "
-        "pg_stat_activity; end it"
+        "Nothing was being applied by this gate. Look for its container, by "
+        "client_addr in pg_stat_activity"
     )
 
 
