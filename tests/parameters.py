@@ -155,7 +155,7 @@ class Lab:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.callback(self.server.stop)
+            stack.callback(self.server.close)
             self.server.start()
             self._forker = stack.enter_context(closing(Forker(self._folder)))
             write_migrations(self._folder / "migrations", FILES)
