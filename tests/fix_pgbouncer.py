@@ -8,6 +8,7 @@ but never in CI.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -183,6 +184,7 @@ class PgBouncers:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
+        self._numbers = itertools.count(1)
 
     def __call__(
         self, mode: Mode, database: Database, name: str = "*", **settings: str
@@ -195,7 +197,7 @@ class PgBouncers:
             settings: lines of its section pgbouncer.
         """
         pooler = PgBouncer(
-            self._folder / f"{mode}-{find_free_port()}",
+            self._folder / f"{mode}-{next(self._numbers)}",
             database,
             {"pool_mode": mode, **settings},
             name,
