@@ -52,8 +52,6 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "fsync": "off",
         "full_page_writes": "off",
-        # A login costs 4,096 hashes on each side otherwise.
-        "scram_iterations": "1",
         "max_connections": "200",
         # Shared memory in files of the cluster: removed with it, also after a crash.
         "dynamic_shared_memory_type": "mmap",
@@ -337,7 +335,6 @@ def make_cluster(data: Path) -> None:
             "--locale=C",
             "--auth=scram-sha-256",
             "--no-sync",
-            "--set=scram_iterations=1",
         )
     # A clone that is somebody else's works without a template, a second slower.
     with contextlib.suppress(OSError):
