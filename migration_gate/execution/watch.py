@@ -77,13 +77,22 @@ class Attempt:
         return is_last or self.waiting_s >= self.ask_at_s
 
     def note(self, wait: LockWait) -> None:
-        """Note the answer: the wait may be another one than when it was asked last."""
+        """
+        Note the answer: the wait may be another one than when it was asked last.
+
+        The server's word on how long it has lasted is taken, so that the first wait
+        ends by the server's limit, which names the place. Where it has none, as
+        PostgreSQL 13, a wait is counted from when it was first seen.
+        """
         self.blockers = wait.blockers or self.blockers
-        lasted_s = self.waiting_s if wait.lasted_s is None else wait.lasted_s
         is_first = not self.ask_at_s
-        if is_first or lasted_s < self.waiting_s - max(self.ask_at_s / 4, NOISE_S):
-            self.waited_s += 0.0 if is_first else self.waiting_s - lasted_s
-            self.waiting_s = lasted_s
+        lasted_s = wait.lasted_s
+        if lasted_s is None:
+            lasted_s = min(self.waiting_s, NOISE_S) if is_first else self.waiting_s
+        is_another = lasted_s < self.waiting_s - max(self.ask_at_s / 4, NOISE_S)
+        if is_another and not is_first:
+            self.waited_s += self.waiting_s - lasted_s
+        self.waiting_s = lasted_s
         self.ask_at_s = 2 * self.waiting_s
 
     def end_wait(self) -> None:
@@ -283,8 +292,6 @@ class Watch:
         total_s = attempt.waited_s + attempt.waiting_s
         if attempt.waited_s:
             total_s += self._interval_s()
-        else:  # so that the server's own answer comes first, which tells the place
-            limit_s += max(limit_s / 4, NOISE_S)
         if total_s >= limit_s:
             attempt.was_cancelled = cancel(self.held.conn, pid)
 
