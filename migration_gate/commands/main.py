@@ -107,10 +107,8 @@ def run(
         error = closing_error
     except Stopped as stop:
         error = stop.error
-    except (ConnectionLostError, RefusedForNowError) as unanswered:
-        error = _without_another_try(unanswered)
-    except Exception as bug:  # noqa: BLE001  # a verdict for every end
-        error = internal_error(bug, log)
+    except Exception as failure:  # noqa: BLE001  # a verdict for every end
+        error = error_of(failure, log)
     # Cleaning up after a signal may have failed in its own way.
     return ending.end(None if is_done else wish_to_stop() or error, tally)
 
@@ -215,29 +213,24 @@ def report_wait(log: Log, doing: str, waited_s: float, sight: Sight) -> None:
     )
 
 
-def _without_another_try(
-    unanswered: ConnectionLostError | RefusedForNowError,
-) -> GateError:
-    """Return the error for a question of a command that asks each only once."""
-    if isinstance(unanswered, RefusedForNowError):
-        return unanswered.refusal
-    return DatabaseUnreachableError(
-        f"the connection was lost: {unanswered}",
-        hint="Give the command again; where it writes, look with the command status "
-        "what it has done.",
-    )
-
-
-def internal_error(bug: Exception, log: Log) -> GateError:
+def error_of(failure: Exception, log: Log) -> GateError:
     """
-    Return the error for a fault of the gate's own.
+    Return the error for what is no verdict: an answer that nobody asks for once more.
 
-    Only the exception's type is told: its text may hold anything. Where it happened is
-    in the traceback, at debug.
+    All else is a fault of the gate's own. Only its type is told: its text may hold
+    anything. Where it happened is in the traceback, at debug.
     """
-    log.emit(GATE_FAILED, traceback=traceback.format_tb(bug.__traceback__))
+    if isinstance(failure, RefusedForNowError):
+        return failure.refusal
+    if isinstance(failure, ConnectionLostError):
+        return DatabaseUnreachableError(
+            f"the connection was lost: {failure}",
+            hint="Give the command again; where it writes, look with the command "
+            "status what it has done.",
+        )
+    log.emit(GATE_FAILED, traceback=traceback.format_tb(failure.__traceback__))
     return GateError(
-        f"internal error: {type(bug).__name__}",
+        f"internal error: {type(failure).__name__}",
         hint="This is a fault of the gate: please report it with the traceback that "
         "GATE_LOG_LEVEL=debug shows.",
     )

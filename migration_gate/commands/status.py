@@ -30,6 +30,7 @@ from migration_gate.commands.steps import (
     looking_once,
     new_patience,
     plan_for,
+    require_agreed,
     wait_for_variables,
 )
 from migration_gate.connection.wait import wait_for
@@ -42,7 +43,7 @@ from migration_gate.planning.phases import (
     in_phase,
     require_first_phase,
 )
-from migration_gate.planning.plan import Plan, make_plan, require_agreement
+from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import (
     GateError,
     HistoryError,
@@ -109,7 +110,7 @@ def show_plan(settings: Settings, log: Log, tally: Tally, *, as_json: bool) -> N
     write_line(
         STDOUT, to_json((*seen.recorded, *lines)) if as_json else describe_plan(lines)
     )
-    _require_agreement(plan, settings)
+    require_agreed(plan, settings)
     require_first_phase(plan)
     faults = [fault for error in errors for fault in error.faults]
     if faults:
@@ -130,7 +131,7 @@ def _show_doubts(error: HistoryError, *, as_json: bool) -> None:
 def _find_error(seen: _Seen, settings: Settings) -> GateError | None:
     """Return what closes the gate; None where nothing does."""
     try:
-        _require_agreement(seen.plan, settings)
+        require_agreed(seen.plan, settings)
     except HistoryError as error:
         return error
     if seen.plan.pending:
@@ -258,15 +259,6 @@ def _plan_baseline(
         return plan, ()
     rows = [row for row, _ in to_history(chosen)]
     return make_plan(migrations, rows), make_lines(chosen)
-
-
-def _require_agreement(plan: Plan, settings: Settings) -> None:
-    require_agreement(
-        plan,
-        changed=settings.changed,
-        out_of_order=settings.out_of_order,
-        ahead=settings.ahead,
-    )
 
 
 def describe_pending(

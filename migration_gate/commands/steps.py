@@ -319,15 +319,20 @@ def agree(
     plan = plan_for(migrations, session)
     if settings.phase != ALL:
         plan = in_phase(plan, settings.phase)
+    require_agreed(plan, settings)
+    if plan.overdue:
+        require_first_phase(plan)
+    return plan
+
+
+def require_agreed(plan: Plan, settings: Settings) -> None:
+    """Refuse what the settings do not allow. Raises HistoryError."""
     require_agreement(
         plan,
         changed=settings.changed,
         out_of_order=settings.out_of_order,
         ahead=settings.ahead,
     )
-    if plan.overdue:
-        require_first_phase(plan)
-    return plan
 
 
 def plan_for(

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from migration_gate.commands.answers import describe_plan
 from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
-from migration_gate.commands.fleet.overview import Overview, Sight
+from migration_gate.commands.fleet.overview import Asked, Overview, Sight
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
 from migration_gate.commands.fleet.targets import list_targets
 from migration_gate.commands.last_failure import incomplete
@@ -22,6 +22,7 @@ from migration_gate.commands.steps import (
     load,
     log_disagreements,
     new_patience,
+    require_agreed,
     wait_for_variables,
 )
 from migration_gate.connection.causes import INCOMPLETE
@@ -29,7 +30,7 @@ from migration_gate.connection.connect import NotReadyError
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.planning.phases import asked_of, require_first_phase
-from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.tables import table
@@ -107,7 +108,9 @@ def _look_for_all(
         left = [name for name in listing.names if name not in score.done]
         if not left:
             break
-        overview = Overview(once, listing, migrations, log, asked_of(settings.phase))
+        overview = Overview(
+            Asked(once, listing, migrations, log, asked_of(settings.phase))
+        )
         seen = overview.look(left)
         sights = {name: seen[name] for name in left if name in seen}
         _note(sights, score, log, tally)
@@ -202,7 +205,7 @@ def _look_once(
     once = settings._replace(wait_timeout_s=0.0, auth_grace_s=0.0)
     listing = list_targets(once, log, tally)
     require_some(listing.names, log, tally)
-    overview = Overview(once, listing, migrations, log, phase)
+    overview = Overview(Asked(once, listing, migrations, log, phase))
     seen = overview.look(listing.names, explains=True)
     return migrations, {name: seen[name] for name in listing.names if name in seen}
 
@@ -226,12 +229,7 @@ def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
 def _refusal(plan: Plan, settings: Settings) -> GateError | None:
     """Return why migrate would refuse a target; None where it would not."""
     try:
-        require_agreement(
-            plan,
-            changed=settings.changed,
-            out_of_order=settings.out_of_order,
-            ahead=settings.ahead,
-        )
+        require_agreed(plan, settings)
         require_first_phase(plan)
     except GateError as error:
         return error

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from migration_gate.commands.fleet.overview import Glancer, Sight
+from migration_gate.commands.fleet.overview import Asked, Glancer, Sight
 from migration_gate.commands.fleet.run import Fleet
 from migration_gate.commands.fleet.targets import Listing
 from migration_gate.commands.migrate import apply_all
-from migration_gate.commands.steps import load, log_disagreements
-from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.commands.steps import load, log_disagreements, require_agreed
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -31,8 +31,8 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
     def find_done(listing: Listing, names: Sequence[str]) -> Collection[str]:
-        glancer = Glancer(settings, listing, migrations, log, settings.phase)
-        return _find_done(glancer.look(names), settings, log, tally)
+        asked = Asked(settings, listing, migrations, log, settings.phase)
+        return _find_done(Glancer(asked).look(names), settings, log, tally)
 
     Fleet(settings, log, tally, step, find_done).run()
 
@@ -59,12 +59,7 @@ def _find_done(
 
 def _is_done(plan: Plan, settings: Settings) -> bool:
     try:
-        require_agreement(
-            plan,
-            changed=settings.changed,
-            out_of_order=settings.out_of_order,
-            ahead=settings.ahead,
-        )
+        require_agreed(plan, settings)
     except HistoryError:
         return False
     return not plan.pending and not plan.overdue

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from migration_gate.commands.main import internal_error, judge, report_wait
+from migration_gate.commands.main import error_of, judge, report_wait
 from migration_gate.connection.waits import Stopped, pause, report_waits
 from migration_gate.report.errors import GateError
 from migration_gate.report.events import (
@@ -71,8 +71,8 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
         return _to_outcome(target, "stopped", stop.error, tally, answers)
     except GateError as closing_error:
         error = closing_error
-    except Exception as bug:  # noqa: BLE001  # a verdict for every end
-        error = internal_error(bug, own_log)
+    except Exception as failure:  # noqa: BLE001  # a verdict for every end
+        error = error_of(failure, own_log)
     verdict = judge(error, tally, started_s, own_log)
     event = TARGET_OPENED if verdict.is_open else TARGET_CLOSED
     own_log.emit(event, target=target.name, message=verdict.message, **verdict.fields)

@@ -18,8 +18,8 @@ from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.commands.fleet.run import at_once
 from migration_gate.commands.fleet.targets import Listing, Target, to_target
 from migration_gate.commands.last_failure import find_failures, incomplete
-from migration_gate.commands.main import internal_error
-from migration_gate.commands.steps import new_patience, plan_for
+from migration_gate.commands.main import error_of
+from migration_gate.commands.steps import looking_once, new_patience, plan_for
 from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
@@ -36,9 +36,8 @@ from migration_gate.history.glance import glance, to_history_of
 from migration_gate.history.many import History, look_at_many
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
-from migration_gate.report.errors import DatabaseUnreachableError, GateError
+from migration_gate.report.errors import GateError
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.session.session import start_session
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
@@ -63,23 +62,22 @@ class Sight(NamedTuple):
     error: GateError | None = None
 
 
+class Asked(NamedTuple):
+    """What targets are looked at for, and how."""
+
+    settings: Settings
+    listing: Listing
+    migrations: Sequence[Migration]
+    log: Log
+    phase: Phase
+
+
 class Overview:
     """Looks at targets as often as it is asked to."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        listing: Listing,
-        migrations: Sequence[Migration],
-        log: Log,
-        phase: Phase,
-    ) -> None:
-        self._settings = settings
-        self._listing = listing
-        self._migrations = migrations
-        self._log = log
-        self._phase = phase
-        self._crew = Crew(at_once(settings, listing), self._look_at)
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._crew = Crew(at_once(asked.settings, asked.listing), self._look_at)
         self._sights: dict[str, Sight] = {}
 
     def look(
@@ -92,48 +90,43 @@ class Overview:
             names: The targets.
             explains: Why the last attempt at what is pending failed is asked for too.
         """
-        settings, migrations, phase = self._settings, self._migrations, self._phase
-        glancer = Glancer(settings, self._listing, migrations, self._log, phase)
-        seen = glancer.look(names)
+        settings, listing = self._asked.settings, self._asked.listing
+        seen = Glancer(self._asked).look(names)
         self._sights = dict(seen)
         targets = [
-            to_target(settings, name, self._listing)
-            for name in names
-            if name not in seen
+            to_target(settings, name, listing) for name in names if name not in seen
         ]
         if explains:
             behind = [name for name, sight in seen.items() if _is_behind(sight)]
             targets += [
-                to_target(settings, name, self._listing)
-                for name in behind[:EXPLAINED_MAX]
+                to_target(settings, name, listing) for name in behind[:EXPLAINED_MAX]
             ]
         self._crew.run(targets, lambda _: None, every=lambda: settings.heartbeat_s)
         return self._sights
 
     def _look_at(self, target: Target) -> Outcome:
-        log = self._log.for_target(target.name)
+        log = self._asked.log.for_target(target.name)
         try:
             self._sights[target.name] = self._see(target, log)
         except Stopped:
             return Outcome(target.name, "stopped")
         except GateError as error:
             self._sights[target.name] = Sight(None, error=error)
-        except (ConnectionLostError, RefusedForNowError) as lost:
-            away = DatabaseUnreachableError(f"the look was cut short: {lost}")
-            self._sights[target.name] = Sight(None, error=away)
-        except Exception as bug:  # noqa: BLE001  # one target's trouble is its own
-            self._sights[target.name] = Sight(None, error=internal_error(bug, log))
+        except Exception as failure:  # noqa: BLE001  # one target's trouble is its own
+            self._sights[target.name] = Sight(None, error=error_of(failure, log))
         return Outcome(target.name, "done")
 
     def _see(self, target: Target, log: Log) -> Sight:
         settings = target.settings._replace(auth_grace_s=0.0)
         patience = new_patience(settings, log, timeout_s=0)
         session = wait_for(lambda: start_session(settings, must_write=False), patience)
-        with closing(session):
+        with closing(session), looking_once():
             name = settings.history_table
             if name.is_target and not session.seen.schema_exists:
                 raise missing_schema(name)
-            plan = in_phase(plan_for(self._migrations, session), self._phase)
+            plan = in_phase(
+                plan_for(self._asked.migrations, session), self._asked.phase
+            )
             failures = find_failures(session, plan)
             error = incomplete(plan.pending, failures) if failures else None
             return Sight(plan, _newest(session.seen.history), error)
@@ -150,41 +143,31 @@ class Glancer:
     Targets whose histories are alike have the same plan.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        listing: Listing,
-        migrations: Sequence[Migration],
-        log: Log,
-        phase: Phase,
-    ) -> None:
-        self._settings = settings
-        self._listing = listing
-        self._migrations = migrations
-        self._log = log
-        self._phase = phase
-        self._crew = Crew(at_once(settings, listing), self._glance_at)
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._crew = Crew(at_once(asked.settings, asked.listing), self._glance_at)
         self._known: dict[object, Sight] = {}
         self._seen: dict[str, Sight] = {}
 
     def look(self, names: Sequence[str]) -> Mapping[str, Sight]:
         """Return what is seen; a target of which nothing is needs a look of its own."""
-        targets, settings = self._settings.targets, self._settings
+        settings = self._asked.settings
+        targets = settings.targets
         if not names:
             return {}
         if targets is not None and targets.kind == "schemas":
             return self._look_together(names)
         self._seen = {}
         self._crew.run(
-            [to_target(settings, name, self._listing) for name in names],
+            [to_target(settings, name, self._asked.listing) for name in names],
             lambda _: None,
             every=lambda: settings.heartbeat_s,
         )
         return self._seen
 
     def _look_together(self, names: Sequence[str]) -> Mapping[str, Sight]:
-        settings = self._settings
-        patience = new_patience(settings, self._log, settings.wait_timeout_s)
+        settings = self._asked.settings
+        patience = new_patience(settings, self._asked.log, settings.wait_timeout_s)
 
         def look(conn: LimitedConnection) -> dict[str, Sight]:
             is_full = settings.log_detail == "full"
@@ -222,8 +205,8 @@ class Glancer:
     def _judge(self, key: object, history: History) -> Sight:
         known = self._known.get(key)
         if known is None:
-            plan = make_plan(self._migrations, history.rows, tool=history.tool)
-            known = Sight(in_phase(plan, self._phase), _newest(history.rows))
+            plan = make_plan(self._asked.migrations, history.rows, tool=history.tool)
+            known = Sight(in_phase(plan, self._asked.phase), _newest(history.rows))
             self._known[key] = known
         return known
 
