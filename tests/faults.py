@@ -456,6 +456,7 @@ class Breaker(Proxy):
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.fired = threading.Event()
+        self.fired_s = 0.0
         self._point: Point | None = None
         self._action: Callable[[Link], None] = lambda _: None
         self._counts: Counter[tuple[int, Sender]] = Counter()
@@ -515,8 +516,9 @@ class Breaker(Proxy):
             self._point = None
             passes, waits = (ready + whole, b"") if point.forward else (ready, whole)
             self._send(sender, bytes(passes), sink)
+            self.fired_s = time.monotonic()
+            self.fired.set()  # before: a signal may end the gate at once
             self._action(link)
-            self.fired.set()
             ready = bytearray(waits)
         self._send(sender, bytes(ready), sink)
 
@@ -691,11 +693,12 @@ class Lab:
             patience_s = freeze_s if point.kind == "freeze" else 25
             through = self.proxy.through(database)
             ended = self._run(scenario, through, GATE_TIMEOUT=f"{patience_s}s")
+            late_s = time.monotonic() - self.proxy.fired_s
             was_met = self.proxy.fired.is_set()
             self.proxy.arm(None, lambda _: None)
             if not was_met and ended.how == (1, "deadline") and patience_s < 25:
                 return self.attempt(point, freeze_s=2 * patience_s)
-            self._judge(point, ended, was_met=was_met)
+            self._judge(point, ended, was_met=was_met, late_s=late_s)
             database = self._find(database.name)
             self._start_again(scenario, database, ended)
         return was_met
@@ -740,8 +743,10 @@ class Lab:
     def _admin(self) -> psycopg.Connection[Any]:
         return psycopg.connect(**self.server.conninfo, autocommit=True)  # type: ignore[arg-type]  # all of them are texts
 
-    def _judge(self, point: Point, ended: Ended, *, was_met: bool) -> None:
-        """Require that the faulted run ended as it must."""
+    def _judge(
+        self, point: Point, ended: Ended, *, was_met: bool, late_s: float
+    ) -> None:
+        """Require that the faulted run ended as it must, ``late_s`` after the fault."""
         scenario = point.scenario
         as_usual = ended.how == (scenario.exit_code, scenario.reason)
         self.alone = as_usual
@@ -756,8 +761,8 @@ class Lab:
         if not allowed:
             text = f"ended with {ended.story}"
             raise NotSurvivedError(text)
-        if point.kind == "SIGTERM" and ended.duration_s > STOP_TIMEOUT_S + 2:
-            text = f"ended only {ended.duration_s:.1f} s after its start"
+        if point.kind == "SIGTERM" and was_met and late_s > STOP_TIMEOUT_S:
+            text = f"ended only {late_s:.1f} s after the signal, {ended.story}"
             raise NotSurvivedError(text)
 
     def _action(self, point: Point, standby: Server | None) -> Callable[[Link], None]:
