@@ -23,7 +23,13 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.connection.waits import NoAnswerError
 from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES, tables_of
 from migration_gate.history.readers import READERS
-from migration_gate.history.tools import TOOLS, Tool, find_owner, find_tool
+from migration_gate.history.tools import (
+    DBMATE_OR_RAILS,
+    TOOLS,
+    Tool,
+    find_owner,
+    find_tool,
+)
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
@@ -69,6 +75,8 @@ SELECT n.nspname, c.relname, c.oid::pg_catalog.int8,
        AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        pg_catalog.row_security_active(c.oid),
        {owner_is_trusted},
+       EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relnamespace = n.oid
+           AND r.relname = 'ar_internal_metadata'),
        pg_catalog.json_object_agg(a.attname, CASE WHEN tn.nspname = 'pg_catalog'
            THEN t.typname::pg_catalog.text ELSE pg_catalog.concat('.', t.typname) END)
 FROM pg_catalog.pg_class c
@@ -104,6 +112,10 @@ FROM pg_catalog.pg_class c WHERE c.oid = {name}::pg_catalog.regclass;
 """
 )
 REPLACED: Final = "gate:replaced"
+RECORD: Final = (
+    "record those first, up to the last one: GATE_BASELINE=VERSION, or the command "
+    "baseline VERSION"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +124,8 @@ class Foreign:
     Another tool's history.
 
     ``oid`` is that of the table that was judged. ``unread`` says why its rows are not
-    read; then how many they are is not known, and ``count`` is None.
+    read; then how many they are is not known, and ``count`` is None. ``is_of_rails``
+    tells that Rails has run there, whose migrations are no SQL.
     """
 
     tool: str
@@ -122,6 +135,7 @@ class Foreign:
     count: int | None = None
     newest: str | None = None
     unread: str = ""
+    is_of_rails: bool = False
 
     @property
     def rows(self) -> str:
@@ -181,7 +195,7 @@ def iter_foreign(
         tables=_listed(sorted(tables)),
         marks=_listed(MARKS),
     )
-    for schema, table, oid, *rights, types in conn.execute(query).fetchall():
+    for schema, table, oid, *rights, is_rails, types in conn.execute(query).fetchall():
         is_named = _is_named(named, schema, table)
         owner = find_tool(None if is_named else table, types)
         if owner is None:
@@ -192,6 +206,7 @@ def iter_foreign(
             table=table,
             oid=oid,
             unread=_why_unread(*rights),
+            is_of_rails=is_rails and owner.name == DBMATE_OR_RAILS,
         )
         if not found.unread:
             found = _count(conn, owner, found, limit_s)
@@ -282,21 +297,25 @@ def require_no_foreign(
     """
     tools = {reader.tool for reader in READERS.values()}
     for found in iter_foreign(conn, role, only=only):
-        if found.tool in tools or not only_adoptable:
+        is_adoptable = found.tool in tools and not found.is_of_rails
+        if is_adoptable or not only_adoptable:
             raise _may_have_run(found)
 
 
 def _may_have_run(found: Foreign) -> HistoryError:
     table = f"{quote_name(found.schema)}.{quote_name(found.table)}"
-    way = "record those first, up to the last one: baseline VERSION"
-    for name, reader in READERS.items():
-        if reader.tool == found.tool:
-            way = (
-                f"set GATE_ADOPT={name}, or give the command adopt --from {name}: "
-                "its history is taken over"
-            )
+    tool, way = found.tool, RECORD
+    names = [name for name, reader in READERS.items() if reader.tool == found.tool]
+    if found.is_of_rails:
+        tool = "Rails"
+        way += "; where dbmate goes on by that table, set GATE_ADOPT=dbmate"
+    elif names:
+        way = (
+            f"set GATE_ADOPT={names[0]}, or give the command adopt --from {names[0]}: "
+            "its history is taken over"
+        )
     return HistoryError(
-        f"{found.tool} has a history in this database, and the gate has none: table "
+        f"{tool} has a history in this database, and the gate has none: table "
         f"{table} has {found.rows}",
         hint="Nothing was written. Where the files here are new to this database, set "
         f"GATE_ADOPT=none; where the other tool has run some of them, {way}.",

@@ -34,6 +34,7 @@ class Tool:
 FLYWAY: Final = (
     "success AND type <> ALL (ARRAY['SCHEMA', 'DELETE', 'UNDO_SQL', 'UNDO'])"
 )
+DBMATE_OR_RAILS: Final = "dbmate or Rails"
 TOOLS: Final = (
     Tool(
         "Flyway",
@@ -250,7 +251,7 @@ TOOLS: Final = (
     ),
     Tool("Ecto", "version:int8 inserted_at:timestamp", "version", "version"),
     Tool(
-        "dbmate or Rails",
+        DBMATE_OR_RAILS,
         "version:varchar",
         "version",
         "version",

@@ -67,34 +67,52 @@ class Rules(NamedTuple):
     """
     A tool's key, and what else of its rows matters.
 
-    ``keeps_one`` tells that there is one row, the newest; ``mend`` is how the tool
-    itself gets over what failed.
+    ``keeps_one`` tells that there is one row, the newest; ``mend`` is how a person gets
+    over what failed, so that the tool records what is there.
     """
 
     key: Key
-    mend: str
+    mend: str = "finish or undo it"
     keeps_one: bool = False
 
 
 RULES: Final[Mapping[str, Rules]] = MappingProxyType(
     {
-        "golang-migrate": Rules(NUMBER, "migrate force VERSION", keeps_one=True),
-        "dbmate": Rules(DIGITS, ""),
-        "goose": Rules(NUMBER, ""),
-        "tern": Rules(NUMBER, "", keeps_one=True),
-        "sql-migrate": Rules(NAME, ""),
-        "node-pg-migrate": Rules(NAME, ""),
-        "supabase": Rules(DIGITS, ""),
-        "sqlx": Rules(NUMBER, "DELETE of the row"),
-        "flyway": Rules(FLYWAY, "flyway repair"),
-        "diesel": Rules(WITHOUT_DASHES, ""),
-        "prisma": Rules(NAME, "prisma migrate resolve --applied or --rolled-back"),
-        "atlas": Rules(BEFORE_UNDERSCORE, "atlas migrate set"),
-        "refinery": Rules(NUMBER, ""),
-        "graphile-migrate": Rules(NUMBER, ""),
-        "drizzle": Rules(NAME, ""),
-        "liquibase": Rules(NAME, "liquibase update"),
-        "yoyo": Rules(NAME, ""),
+        "golang-migrate": Rules(
+            NUMBER,
+            "finish or undo it, say migrate force VERSION with the last one that is "
+            "there as a whole",
+            keeps_one=True,
+        ),
+        "dbmate": Rules(DIGITS),
+        "goose": Rules(NUMBER),
+        "tern": Rules(NUMBER, keeps_one=True),
+        "sql-migrate": Rules(NAME),
+        "node-pg-migrate": Rules(NAME),
+        "supabase": Rules(DIGITS),
+        "sqlx": Rules(
+            NUMBER,
+            "finish it and set success of its row to true, or undo it and delete the "
+            "row",
+        ),
+        # What is repaired has no row any more, and is pending.
+        "flyway": Rules(FLYWAY, "undo it, say flyway repair"),
+        "diesel": Rules(WITHOUT_DASHES),
+        "prisma": Rules(
+            NAME,
+            "finish it and say prisma migrate resolve --applied NAME, or undo it and "
+            "say prisma migrate resolve --rolled-back NAME",
+        ),
+        "atlas": Rules(
+            BEFORE_UNDERSCORE,
+            "finish or undo it, say atlas migrate set VERSION with the last one that "
+            "is there as a whole",
+        ),
+        "refinery": Rules(NUMBER),
+        "graphile-migrate": Rules(NUMBER),
+        "drizzle": Rules(NAME),
+        "liquibase": Rules(NAME, "let liquibase update run it to its end"),
+        "yoyo": Rules(NAME),
     }
 )
 
@@ -199,6 +217,7 @@ def map_rows(
         if migration not in squashes:
             files[key_of(migration)].append(migration)
     held, strange = _hold(rules, rows)
+    is_newest = rules.keeps_one and len(held) == 1
     applied = {k: r for k, r in held.items() if r.state in {"applied", "baseline"}}
     explained = {k: r for k, r in applied.items() if k in files}
     stood_for = list(_find_stood_for(squashes, applied.values()))
@@ -218,10 +237,12 @@ def map_rows(
         *_unexplained(tool, [*lost, *strange]),
         *_ambiguous(tool, [(row, files[key]) for key, row in explained.items()]),
     ]
+    if rules.keeps_one and not is_newest:
+        doubts += _gaps(tool, [m for m in ordered if key_of(m) not in held], applied)
     adopted = stood_for
     for key, row in applied.items():
         adopted += [_adopt(each, row, known.checksums) for each in files.get(key, ())]
-        if rules.keeps_one or row.state == "baseline":
+        if is_newest or row.state == "baseline":
             newest = _to_parts(row.version)
             adopted += [
                 Adopted(migration=each, row=row, is_inferred=True, is_verified=True)
@@ -302,13 +323,11 @@ def _failed(
     failed = [(row, files) for row, files in held.values() if row.state == "failed"]
     if not failed:
         return []
-    mend = f", say {rules.mend}," if rules.mend else ""
     return [
         Doubt(
             f"{tool} records {listed([row.version for row, _ in failed])} as failed or "
             "not finished",
-            f"Look what of it is there, finish or undo it{mend} and start the gate "
-            "again.",
+            f"Look what of it is there, {rules.mend}, and start the gate again.",
             tuple(
                 Refused(row, files[0] if files else None, "failed or not finished")
                 for row, files in failed
@@ -349,6 +368,26 @@ def _unexplained(tool: str, missing: Sequence[ForeignRow]) -> list[Doubt]:
             "one first; where they are gone for good, give the command baseline "
             "VERSION, with the last one that is here.",
             tuple(Refused(row, None, "no file here explains it") for row in missing),
+        )
+    ]
+
+
+def _gaps(
+    tool: str, without: Sequence[Migration], applied: Mapping[Any, ForeignRow]
+) -> list[Doubt]:
+    if not applied:
+        return []
+    newest, row = max(applied.items(), key=lambda item: item[0])
+    gaps = [m for m in without if not m.is_repeatable and m.number < newest]
+    if not gaps:
+        return []
+    return [
+        Doubt(
+            f"{tool} keeps one row, and this table has several, but none of "
+            f"{listed([m.version for m in gaps])}, below the newest",
+            "Where Hasura has written it, a row a file, let that apply them first; "
+            "where these have run too, keep only the newest row.",
+            tuple(Refused(row, m, "no row of its own") for m in gaps),
         )
     ]
 

@@ -123,7 +123,7 @@ NOT_ALTERED = Event(
 OTHER_TOOL = Event(
     "history.other_tool",
     "warning",
-    "Applied by {tool} too, by table {table} ({row_count} rows, the newest {newest}), "
+    "Applied by {tool} too, by table {table} (rows: {row_count}, the newest {newest}), "
     "and run again now: {versions}; switch that tool off, and declare what must not "
     "run twice with resolve VERSION --applied",
     ("tool", "table", "row_count", "newest", "versions"),
@@ -143,13 +143,13 @@ TOOL_WAITING = Event(
 ADOPTED = Event(
     "history.adopted",
     "info",
-    "Took over {row_count} migrations from {tool}, by table {table}",
+    "Took over {row_count} as applied from {tool}, by table {table}",
     ("tool", "table", "row_count", "inferred", "versions"),
 )
 BASELINE = Event(
     "history.baseline",
     "info",
-    "Recorded {row_count} migrations as applied, up to {baseline}",
+    "Recorded {row_count} as applied, up to {baseline}",
     ("baseline", "row_count", "versions"),
 )
 LOCK_WAITING = Event(

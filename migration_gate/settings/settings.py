@@ -379,7 +379,8 @@ _REMEDIES: Final[Mapping[Callable[[str], object], str]] = MappingProxyType(
         _parse_positive_count: "Write a number like 1 or 8.",
         _parse_failures_max: "Write all, a number like 3, or a percentage like 5%.",
         _parse_adopt: f"The tools are: {', '.join(ADOPTED_TOOLS)}; a table of another"
-        " name is written after the tool, as in goose:audit.goose_db_version.",
+        " name is written after the tool, as in goose:audit.goose_db_version. Of any"
+        " other tool, what has run is told by GATE_BASELINE.",
     }
 )
 

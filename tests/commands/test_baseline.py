@@ -182,6 +182,24 @@ def test_a_history_that_can_be_taken_over_is_not_guessed(
     assert run.one("history.adopted")["row_count"] == 3
 
 
+def test_rails_table_is_not_taken_for_dbmates(gate: Gate, database: Database) -> None:
+    """Its migrations are code; where dbmate goes on by the table, that is said."""
+    rails = Path(__file__).parents[1] / "history" / "tools" / "rails.sql"
+    database.execute(HERE + rails.read_text("utf-8"))
+    closed = gate(database=database, migrations=FILES)
+    adopted = gate(
+        "plan",
+        database=database,
+        migrations={"20260101000001_a.sql": "", "20260101000002_b.sql": ""},
+        env={"GATE_ADOPT": "dbmate"},
+    )
+    run = gate(database=database, migrations=FILES, env=UP_TO_TWO)
+    assert closed.verdict["error_message"].startswith("Rails has a history in this")
+    assert "GATE_BASELINE=VERSION" in closed.verdict["hint"]
+    assert adopted.exit_code == 0, adopted.output
+    assert (run.exit_code, run.verdict["applied"]) == (0, ["003_c.sql"]), run.output
+
+
 def test_what_builds_an_invalid_index_is_not_recorded(
     gate: Gate, database: Database
 ) -> None:

@@ -510,7 +510,7 @@ def test_what_the_tool_has_applied_since_is_told(
     assert warned["versions"] == ["4_d.sql"]
     assert warned["message"] == (
         "Applied by goose too, by table public.goose_db_version "
-        f"({warned['row_count']} rows, the newest 4), and run again now: 4_d.sql; "
+        f"(rows: {warned['row_count']}, the newest 4), and run again now: 4_d.sql; "
         "switch that tool off, and declare what must not run twice with resolve "
         "VERSION --applied"
     )

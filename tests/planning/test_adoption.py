@@ -61,6 +61,33 @@ def test_where_one_row_is_kept_it_stands_for_all_before_it() -> None:
     assert names(found) == ["(1_a.sql)", "2_b.sql"]
 
 
+def test_several_rows_stand_for_themselves_alone() -> None:
+    """As Hasura writes them; what none of them names may have run, or may not."""
+    files = "1_a.sql 2_b.sql 3_c.sql 4_d.sql"
+    assert names(adopt("golang-migrate", files, *applied("1", "2"))) == [
+        *("1_a.sql", "2_b.sql")
+    ]
+    with pytest.raises(HistoryError, match=r'none of "1_a\.sql", "3_c\.sql", below'):
+        adopt("golang-migrate", files, *applied("4", "2"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "remedy"),
+    [
+        ("golang-migrate", "say migrate force VERSION with the last one that is there"),
+        ("flyway", "Look what of it is there, undo it, say flyway repair, and start"),
+        ("prisma", "or undo it and say prisma migrate resolve --rolled-back NAME"),
+        ("sqlx", "or undo it and delete the row, and start the gate again."),
+        ("goose", "Look what of it is there, finish or undo it, and start the gate"),
+    ],
+)
+def test_what_failed_is_mended_as_the_tool_does(tool: str, remedy: str) -> None:
+    """Flyway's repair forgets the row: what was finished would run once more."""
+    with pytest.raises(HistoryError) as caught:
+        adopt(tool, "", ForeignRow("3", "failed"))
+    assert remedy in caught.value.hint
+
+
 def test_a_baseline_needs_no_file() -> None:
     """It stands for what is up to it; a row of its own says more."""
     rows = [ForeignRow("1.1", "baseline"), *applied("3")]
