@@ -191,6 +191,12 @@ CASES: Final = (
     ),
     Case("ALTER TABLE m DETACH PARTITION m1", PARTITIONED),
     Case("ALTER TABLE m DETACH PARTITION m1 CONCURRENTLY", PARTITIONED, since=14),
+    Case(
+        "ALTER TABLE m DETACH PARTITION m1 CONCURRENTLY",
+        PARTITIONED + "ALTER TABLE m ADD FOREIGN KEY (id) REFERENCES p;",
+        "with a foreign key to `p`",
+        since=14,
+    ),
     Case("ALTER TABLE m ADD COLUMN n int", PARTITIONED),
     # views
     Case("CREATE VIEW n AS SELECT * FROM p"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.rehearsal.alone import IDENTITY, OTHERS
+from migration_gate.rehearsal.holding import WAITS, ask_for_tables
 from migration_gate.rehearsal.questions import CATALOGUE, question_about, questions
 from migration_gate.rehearsal.sizes import SIZES
-from migration_gate.rehearsal.watching import HELD_TABLES, WAITS
+from migration_gate.statements import split
 from tests.commands.test_status import answer
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
@@ -136,15 +137,57 @@ def test_what_goes_back_to_a_savepoint_is_as_it_was(
     }
 
 
+@pytest.mark.parametrize("others", [0, 600])
+def test_a_partition_that_is_detached_is_locked_in_the_second_transaction(
+    gate: Gate, database: Database, others: int
+) -> None:
+    """Out of the sight of readers; also where there are too many tables to hold all."""
+    if database.server.version < 140000:
+        pytest.skip("PostgreSQL 14 and later")
+    files = {
+        "001_before.sql": "CREATE TABLE public.m (id int) PARTITION BY RANGE (id);"
+        'CREATE TABLE public."M 1" PARTITION OF public.m'
+        " FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id);"
+        'CREATE TABLE public.m11 PARTITION OF public."M 1"'
+        " FOR VALUES FROM (0) TO (50);"
+        f"DO $$ BEGIN FOR n IN 1..{others} LOOP"
+        " EXECUTE format('CREATE TABLE public.other_%s ()', n); END LOOP; END $$;",
+        "002_inner.sql": 'ALTER TABLE public."M 1"'
+        " DETACH PARTITION public.m11 CONCURRENTLY;",
+        "003_outer.sql": 'ALTER TABLE public.m DETACH PARTITION public."M 1"'
+        " CONCURRENTLY;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    locks = {
+        place: {each["relation"]: each["lock"] for each in line["relations"]}
+        for place, line in statements(answer(run)).items()
+    }
+    assert locks == {
+        "002:1": {
+            "public.M 1": "ShareUpdateExclusive",
+            "public.m11": "AccessExclusive",
+        },
+        "003:1": {
+            "public.m": "ShareUpdateExclusive",
+            "public.M 1": "AccessExclusive",
+        },
+    }
+
+
 def test_nothing_that_is_asked_is_found_by_the_search_path(database: Database) -> None:
     """In the database that is rehearsed on, and in the real one."""
+    (detach,) = split(b"ALTER TABLE m DETACH PARTITION m1 CONCURRENTLY")
+    has_detached = database.server.version >= 140000
     with database.connect() as conn:
         asked = [text.decode() for text in questions(conn).values()]
         asked += [
             query.as_string(conn)
             for query in (
                 *(question_about(1), CATALOGUE, SIZES, OTHERS, IDENTITY),
-                *(HELD_TABLES.format(limit=1), WAITS.format(pid=1)),
+                WAITS.format(pid=1),
+                *ask_for_tables(detach),
+                *ask_for_tables(detach, detached_from=has_detached),
             )
         ]
         for text in asked:
