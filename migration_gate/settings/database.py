@@ -38,7 +38,7 @@ from migration_gate.settings.spelling import closest
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 Way = Literal["DATABASE_URL", "POSTGRES_HOST", "PG"]
@@ -138,6 +138,7 @@ class DatabaseSettings(NamedTuple):
     """
     The way in use, its settings, and the libpq variables that may fill in.
 
+    The first of ``sources`` is the one that names the database.
     ``instead`` are the parameters of one target of a fleet, which come before all of
     these; an empty one takes away what they say.
     """
@@ -163,6 +164,19 @@ def database_settings(
     database = DatabaseSettings(way=way, sources=sources, login=login)
     reading = _read(database, None)
     return database, reading.faults + _postgres_slips(environ, database)
+
+
+def another_database(
+    environ: Mapping[str, str], name: str
+) -> tuple[DatabaseSettings, list[SettingFault]]:
+    """Read a variable that names a second database as DATABASE_URL names the first."""
+    source = Source(
+        name=name,
+        value=environ.get(name) or None,
+        file=environ.get(f"{name}_FILE") or None,
+    )
+    database = DatabaseSettings(way="DATABASE_URL", sources=(source,))
+    return database, _read(database, None).faults
 
 
 def connection_parameters(
@@ -370,9 +384,11 @@ class _Reading:
     """The parameters found so far, where each came from, and the faults met."""
 
     def __init__(
-        self, sources: Iterable[Source], read_file: Callable[[str], str] | None
+        self, database: DatabaseSettings, read_file: Callable[[str], str] | None
     ) -> None:
-        self.sources = {source.name: source for source in sources}
+        self.sources = {source.name: source for source in database.sources}
+        is_url = database.way == "DATABASE_URL"
+        self.url = database.sources[0] if is_url else None
         self.read_file = read_file
         self.parameters: dict[str, str] = {}
         # Keywords that are given, whether or not their value could be read.
@@ -410,9 +426,8 @@ class _Reading:
         if text is not None:
             self.parameters[keyword] = text
 
-    def take_connection_string(self) -> bool:
-        """Take DATABASE_URL apart; False when its content is not known."""
-        source = self.sources["DATABASE_URL"]
+    def take_connection_string(self, source: Source) -> bool:
+        """Take a URL apart; False when its content is not known."""
         text = self.text(source)
         if text is None:
             return False
@@ -437,9 +452,9 @@ class _Reading:
 def _read(
     database: DatabaseSettings, read_file: Callable[[str], str] | None
 ) -> _Reading:
-    reading = _Reading(database.sources, read_file)
-    if database.way == "DATABASE_URL":
-        if not reading.take_connection_string():
+    reading = _Reading(database, read_file)
+    if reading.url is not None:
+        if not reading.take_connection_string(reading.url):
             return reading
         reading.fill_in("password", "POSTGRES_PASSWORD")
     elif database.way == "POSTGRES_HOST":
@@ -538,10 +553,11 @@ def _find_fault(reading: _Reading, way: Way) -> None:
         rule = broken_rule(keyword, text)
         if rule:
             _add_value_fault(reading, keyword, rule)
+    url = "" if reading.url is None else reading.url.setting
     for name, text in reading.beside.session.items():
         if "$" in text and re.search(PLACEHOLDER, text):
             fault = f"has a parameter {name} that {NOT_FILLED_IN}"
-            reading.fault(reading.sources[way].setting, fault, _FILL_IN)
+            reading.fault(url, fault, _FILL_IN)
     _require_equal_counts(reading)
     # libpq knows a user of its own: the system's, or the service's.
     if way == "PG" or "service" in reading.origins:
@@ -549,7 +565,7 @@ def _find_fault(reading: _Reading, way: Way) -> None:
     if way == "POSTGRES_HOST":
         name, rule = "POSTGRES_USER", "is not set"
     else:
-        name, rule = reading.sources[way].setting, "has no user"
+        name, rule = url, "has no user"
         if not _is_given(reading, "host") and not _is_given(reading, "hostaddr"):
             reading.fault(name, "has no host", FORM)
     if not _is_given(reading, "user"):
@@ -608,7 +624,7 @@ def _is_given(reading: _Reading, keyword: str) -> bool:
 def _add_value_fault(reading: _Reading, keyword: str, rule: str) -> None:
     origin = reading.origins[keyword]
     remedy = _HOST_ALONE if keyword == "host" else ""
-    if origin.startswith("DATABASE_URL"):
+    if reading.url is not None and origin == reading.url.setting:
         part = _PARTS.get(keyword, f"parameter {keyword}")
         remedy = ENCODE if keyword in ("host", "port") else ""
         remedy = QUOTING if "semicolon" in rule else remedy

@@ -18,6 +18,7 @@ from migration_gate.settings.database import (
     DatabaseSettings,
     Login,
     Source,
+    another_database,
     database_settings,
     is_service_link,
     said_beside,
@@ -204,13 +205,15 @@ class Setting(NamedTuple):
     """
     One GATE_ variable, and the field of Settings that it fills.
 
-    ``parse`` raises ValueError with the rule that is broken, never with the value.
+    ``parse`` raises ValueError with the rule that is broken, never with the value. One
+    that ``is_database`` names another database, and may be in a file as a URL may.
     """
 
     name: str
     default: str
     parse: Callable[[str], Any]
     meaning: str
+    is_database: bool = False
 
     @property
     def field(self) -> str:
@@ -340,16 +343,6 @@ def _parse_findings(text: str) -> tuple[str, ...]:
     if not FINDINGS.keys() >= set(names):
         raise ValueError(f"names what is no finding; the names are: {NAMES}")
     return names
-
-
-def _parse_database(text: str) -> DatabaseSettings | None:
-    """Take none, or another database as DATABASE_URL would name it."""
-    if text == "none":
-        return None
-    database, faults = database_settings({"DATABASE_URL": text})
-    for fault in faults:
-        raise ValueError(fault.rule)
-    return database
 
 
 def _choice(*words: T) -> Callable[[str], T]:
@@ -540,8 +533,9 @@ SETTINGS: Final = (
     Setting(
         "GATE_REHEARSE_SIZES",
         "none",
-        _parse_database,
+        _parse_word,
         "the real database, whose sizes a rehearsal reads and nothing else",
+        is_database=True,
     ),
     Setting(
         "GATE_LOG_FORMAT",
@@ -585,6 +579,11 @@ class _Reader:
 
     def read(self, setting: Setting) -> Any:  # noqa: ANN401  # as it parses
         text = self.environ.get(setting.name) or setting.default
+        is_file = setting.is_database and self.environ.get(f"{setting.name}_FILE")
+        if is_file or (setting.is_database and text != setting.default):
+            database, faults = another_database(self.environ, setting.name)
+            self.faults.extend(faults)
+            return database
         try:
             return setting.parse(text)
         except ValueError as broken:
@@ -695,6 +694,7 @@ def _pod_fields(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def _sort_unknown(reader: _Reader) -> tuple[str, ...]:
     """Return the unknown names; one that is a slip of the pen becomes a fault."""
     known = {setting.name.removeprefix(PREFIX) for setting in SETTINGS}
+    known |= {f"{s.name.removeprefix(PREFIX)}_FILE" for s in SETTINGS if s.is_database}
     unknown = []
     for name, text in sorted(reader.environ.items()):
         bare = name.removeprefix(PREFIX)

@@ -48,6 +48,7 @@ PARTS = "docs/development.md"
 DATABASE_NAMES = ("DATABASE_URL", *POSTGRES_VARIABLES.values(), *PG_VARIABLES.values())
 KNOWN_NAMES = {
     *(setting.name for setting in SETTINGS),
+    *(f"{setting.name}_FILE" for setting in SETTINGS if setting.is_database),
     *(name + end for name in DATABASE_NAMES for end in ("", "_FILE")),
     *(name for name, _ in POD_FIELDS),
     "GATE_PORT",  # a link that Kubernetes makes for a Service

@@ -6,6 +6,7 @@ import json
 import re
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -161,6 +162,23 @@ def test_the_real_database_is_only_read(gate: Gate, databases: Databases) -> Non
     assert (same.exit_code, log_of(same)[-1]["reason"]) == (1, "rehearsal")
     with pytest.raises(psycopg.errors.UndefinedTable):
         real.fetch("SELECT * FROM schema_migrations")
+
+
+def test_the_real_database_may_be_named_in_a_file(
+    gate: Gate, databases: Databases, tmp_path: Path
+) -> None:
+    """As a secret is mounted; one that is not there is told by its setting."""
+    database, real = databases.create(), databases.create()
+    secret = tmp_path / "sizes"
+    env = {"GATE_REHEARSE_SIZES_FILE": str(secret), "GATE_AUTH_GRACE": "0"}
+    options = ("rehearse", "--json", *FROM)
+    run = gate(*options, database=database, migrations=FILES, env=env)
+    assert run.exit_code == 1
+    assert "GATE_REHEARSE_SIZES_FILE names a file that does not exist" in run.output
+    secret.write_text(f"{real.url}\n", "utf-8")
+    run = gate(*options, database=database, migrations=FILES, env=env)
+    assert (run.exit_code, answer(run)["sizes_known"]) == (0, True)
+    assert real.url not in run.output
 
 
 def test_the_example_is_what_a_rehearsal_answers(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.settings.database import DatabaseSettings, Source
+from migration_gate.settings.database import (
+    DatabaseSettings,
+    Source,
+    connection_parameters,
+)
 from migration_gate.settings.durations import parse_duration
 from migration_gate.settings.settings import (
     SETTINGS,
@@ -147,7 +151,9 @@ def test_every_setting_can_be_set() -> None:
         rehearse_refuse=("renames", "drops-column"),
         rehearse_sizes=DatabaseSettings(
             way="DATABASE_URL",
-            sources=(Source(name="DATABASE_URL", value="postgresql://reader@db/app"),),
+            sources=(
+                Source(name="GATE_REHEARSE_SIZES", value="postgresql://reader@db/app"),
+            ),
         ),
         log_format="console",
         log_level="debug",
@@ -176,9 +182,33 @@ def test_the_table_lists_every_setting_and_its_default_parses() -> None:
         assert setting.meaning
 
 
+def test_the_real_database_may_be_named_in_a_file() -> None:
+    """As DATABASE_URL may; a fault is told of the variable that was set."""
+    name, files = "GATE_REHEARSE_SIZES", {"/sizes": "postgresql://reader:pw@db/app\n"}
+    sizes = from_environ(DATABASE | {f"{name}_FILE": "/sizes"}).rehearse_sizes
+    assert sizes is not None
+    assert connection_parameters(sizes, files.__getitem__)["password"] == "pw"
+    for text, fault in {
+        "mysql://db/app": 'GATE_REHEARSE_SIZES_FILE has the scheme "mysql"',
+        "postgresql://u@db:x/app": "GATE_REHEARSE_SIZES_FILE has a port that",
+        "postgresql://db/app": "GATE_REHEARSE_SIZES_FILE has no user",
+    }.items():
+        files["/sizes"] = text
+        with pytest.raises(SettingsError, match=fault):
+            connection_parameters(sizes, files.__getitem__)
+    both = {name: "postgresql://u@db/app", f"{name}_FILE": "/sizes"}
+    assert [(f.name, f.rule) for f in faults_of(both)] == [
+        (name, f"is set together with {name}_FILE")
+    ]
+    assert [(f.name, f.rule) for f in faults_of({name: "postgresql://db/app"})] == [
+        (name, "has no user")
+    ]
+
+
 def test_empty_is_unset() -> None:
     """Compose and Kubernetes make empty variables; they count as not there."""
     empty = {setting.name: "" for setting in SETTINGS}
+    empty["GATE_REHEARSE_SIZES_FILE"] = ""
 
     assert from_environ(DATABASE | empty) == from_environ(DATABASE)
 
