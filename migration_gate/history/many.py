@@ -27,6 +27,8 @@ from migration_gate.settings.settings import HistoryTableName
 
 # A transaction holds locks on each table that it reads, of a few ten thousand in all.
 SCHEMAS_EACH: Final = 250
+# Where the server has room for few locks, or others hold many, it is tried with less.
+FEWER: Final = 4
 # No table is looked for where only the server is asked about itself.
 NO_SCHEMA: Final = ""
 # Which takes the server less than one statement for all, and less than one for each.
@@ -76,18 +78,23 @@ def look_at_many(
     if server.is_standby or server.is_read_only:
         return
     known: dict[str, History] = {}
-    for at in range(0, len(schemas), SCHEMAS_EACH):
-        batch = schemas[at : at + SCHEMAS_EACH]
+    at, each = 0, SCHEMAS_EACH
+    while at < len(schemas):
+        batch = schemas[at : at + each]
         tables = _find_tables(ask_many(conn, server, name, batch, role), name)
-        if not tables:
-            continue
         try:
-            for schema, digest in _ask_digests(conn, tables):
+            for schema, digest in _ask_digests(conn, tables) if tables else ():
                 if digest not in known:
                     known[digest] = _ask_history(conn, *tables[schema], digest)
                 yield schema, known[digest]
+        except psycopg.errors.OutOfMemory:
+            conn.execute("ROLLBACK")
+            if len(batch) > 1:
+                each = max(1, len(batch) // FEWER)
+                continue
         except NOT_NOW:
             conn.execute("ROLLBACK")
+        at += len(batch)
 
 
 def _find_tables(

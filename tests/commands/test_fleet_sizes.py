@@ -1,0 +1,47 @@
+"""A fleet of many targets, or on a server that has room for few of anything."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+
+import psycopg
+import pytest
+
+from psycopg.rows import TupleRow
+
+from tests.commands.test_fleet import FILES, counts, schemas
+from tests.fix_gate import Gate
+from tests.fix_postgres import NewServer, database_of
+
+
+FEW_LOCKS = {"max_connections": "20", "max_locks_per_transaction": "10"}
+LEFT_FREE = 60
+
+
+def hold_locks(conn: psycopg.Connection[TupleRow]) -> None:
+    """Hold nearly all locks that the server has room for."""
+    held = 0
+    with suppress(psycopg.errors.OutOfMemory):
+        for held in range(10_000):
+            conn.execute("SELECT pg_advisory_lock(%s)", [held])
+    for number in range(held - LEFT_FREE, held):
+        conn.execute("SELECT pg_advisory_unlock(%s)", [number])
+
+
+@pytest.mark.timeout(60)
+def test_schemas_are_seen_together_where_there_is_room_for_few_locks(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """A look at many histories holds locks on each: fewer are looked at together."""
+    home = database_of(new_server(settings=FEW_LOCKS))
+    names = [f"t{number}" for number in range(60)]
+    env = schemas(home, names)
+    files = {"001_orders.sql": FILES["001_orders.sql"]}
+    assert gate(database=home, migrations=files, env=env, timeout=40).exit_code == 0
+    with closing(home.connect()) as conn:
+        hold_locks(conn)
+        run = gate(database=home, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [60, 60, 0, 0, 0])
+    assert run.one("fleet.looked")["up_to_date_count"] == 60
+    assert run.verdict["applied_count"] == 0
+    assert "out of shared memory" in home.log
