@@ -201,6 +201,7 @@ def take_gate(bench: Bench, at_once: str) -> Cost:
         "GATE_MIGRATIONS": str(bench.folder / "gate"),
         "GATE_TARGETS": f"{LIST[bench.kind]} {of_them}",
         "GATE_TARGETS_AT_ONCE": at_once,
+        "PGSSLMODE": "disable",
     }
     argv = [sys.executable, str(ROOT / "entrypoint.py")]
     return take(bench, argv, environ=environ)

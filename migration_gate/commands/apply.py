@@ -7,7 +7,7 @@ Loaded by a start that finds something pending, and by no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ from migration_gate.connection.connect import (
     open_connection,
     open_second_connection,
 )
+from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import interruptible
 from migration_gate.execution.ready import start_worker
@@ -35,6 +36,7 @@ from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration, version_to_key
+from migration_gate.files.script import leaves_path
 from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
@@ -117,9 +119,16 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
     shelf = Shelf(held.settings.migrations, history, variables)
     with interruptible():
         shelf.require_fit(plan.pending)
+    scripts = [shelf.take(migration) for migration in plan.pending]
     if held.is_pooled:
-        require_no_session(shelf.take(migration) for migration in plan.pending)
-    with open_worker(held.settings, held, log, variables=variables) as worker:
+        require_no_session(scripts)
+    with open_worker(
+        held.settings,
+        held,
+        log,
+        variables=variables,
+        leaves_path=all(map(leaves_path, scripts)),
+    ) as worker:
         if any(map(plan.find_replacement, plan.pending)):
             require_replaceable(worker.table, worker.acting_role)
         watch = Watch(held, worker, log)
@@ -147,14 +156,27 @@ def require_none_half_undone(held: Session, plan: Plan) -> None:
 
 
 @contextmanager
-def open_worker(
+def open_worker(  # noqa: PLR0913  # what a run has found out so far
     settings: Settings,
     held: Session,
     log: Log,
     fill: Fill | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
+    *,
+    leaves_path: bool = False,
 ) -> Iterator[Worker]:
-    """Open the connection that runs the files, and make the history table ours."""
+    """
+    Open the connection that runs the files, and make the history table ours.
+
+    Args:
+        leaves_path: No file says what the search path is: for a target that is a
+            schema the session may be one that another target has had, and the next.
+    """
+    is_kept = leaves_path and settings.options is not None
+    own = {}
+    if settings.options is not None and not is_kept:
+        own["options"] = settings.options
+        settings = settings._replace(search_path="")
     patience = new_patience(settings, log, settings.wait_timeout_s)
     opened = open_second_connection if held.is_pooled else open_connection
 
@@ -163,8 +185,9 @@ def open_worker(
         if not held.is_alive:
             text = "the lock's connection was lost"
             raise ConnectionLostError(text)
+        parameters = {**held.address, **own}
         try:
-            return opened(settings.database, until_s=patience.until_s, **held.address)
+            return opened(settings.database, until_s=patience.until_s, **parameters)
         except NotReadyError as error:
             if error.cause in NO_CONNECTION_LEFT:
                 if settings.gives_room:
@@ -173,7 +196,7 @@ def open_worker(
             raise
 
     conn = wait_for(connect, patience)
-    with closing(conn):
+    with _leaving(conn, is_kept=is_kept):
         table, reason = make_history(conn, held, fill)
         before = held.seen.table
         if before is not None and before.owner != table.owner:
@@ -181,4 +204,17 @@ def open_worker(
             log.emit(HANDED_OVER, table=name, owner=table.owner)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, held, table, variables)
+        yield start_worker(conn, held, table, settings, variables)
+
+
+@contextmanager
+def _leaving(conn: LimitedConnection, *, is_kept: bool) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        conn.close()
+        raise
+    if is_kept:
+        keep_or_close(conn)
+    else:
+        conn.close()

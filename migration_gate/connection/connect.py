@@ -42,6 +42,7 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
+from migration_gate.connection.spares import take_spare
 from migration_gate.connection.waits import (
     NoAnswerError,
     Steps,
@@ -100,10 +101,18 @@ class LimitedConnection(psycopg.Connection[Any]):
     A connection whose wait for an answer can be limited, in seconds.
 
     ``until_s`` is when the wait ends that it was made in; None where that has no end.
+    ``opened_with`` are its parameters; ``target_count`` is for how many targets of a
+    fleet it has been used. ``defaults`` is the hash of the defaults of role and
+    database that its session began with, once it was asked for, and ``is_outdated``
+    tells that they are others now.
     """
 
     answer_timeout_s: float = math.inf
     until_s: float | None = None
+    opened_with: Mapping[str, str] = MappingProxyType({})
+    target_count: int = 0
+    defaults: str | None = None
+    is_outdated: bool = False
 
     def wait(
         self,
@@ -210,7 +219,8 @@ def use_first(
 
     Args:
         use: Is given each connection, which is its own from then on; raises
-            NotReadyError where another server may do.
+            NotReadyError where another server may do. The first may be one that a
+            fleet has kept.
         until_s: When to give up, on the monotonic clock.
         overrides: Parameters in place of those of the settings.
 
@@ -237,11 +247,18 @@ def use_first(
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
+    spare = take_spare(parameters)
+    if spare is not None:
+        spare.until_s = until_s
+        with suppress(NotReadyError):
+            return use(spare)
     for server in each_server(parameters):
         if failures and until_s is not None and time.monotonic() >= until_s:
             break
         try:
-            return use(_open_as_set(server, until_s, database))
+            conn = _open_as_set(server, until_s, database)
+            conn.opened_with = parameters
+            return use(conn)
         except NotReadyError as error:
             if not isinstance(server, OSError):
                 error.address = error.address or _address(server)

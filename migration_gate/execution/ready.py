@@ -19,8 +19,10 @@ from migration_gate.execution.exchange import keep_settings, roll_back
 from migration_gate.execution.frame import DEFAULTS, select
 from migration_gate.execution.worker import Worker
 from migration_gate.history.table import HistoryTable
+from migration_gate.report.outcomes import DefaultsChangedError
 from migration_gate.report.redaction import Redactor
 from migration_gate.session.session import Session
+from migration_gate.settings.settings import Settings
 
 
 CLIENT_CHECK_MIN_VERSION: Final = 140000
@@ -36,6 +38,7 @@ def start_worker(
     conn: LimitedConnection,
     held: Session,
     table: HistoryTable,
+    settings: Settings,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Worker:
     """
@@ -43,12 +46,17 @@ def start_worker(
 
     One round trip, two where a default of the session would get in the way.
 
+    Raises:
+        DefaultsChangedError: The connections were kept, and other defaults hold now.
+
     Args:
         held: The session that holds the lock.
+        settings: Those of the target.
         variables: The values that files may ask for.
     """
     answers = _ask(conn)
     defaults, strings, idle_timeout, *timeouts = answers.done[0].row
+    _require_same_defaults(defaults, conn, held.conn)
     unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
     kept = {}
     if strings != "on":
@@ -58,7 +66,7 @@ def start_worker(
         kept["idle_session_timeout"] = "0"
     worker = Worker(
         conn=conn,
-        settings=held.settings,
+        settings=settings,
         table=table,
         acting_role=held.seen.acting_role,
         work_key=held.keys().work,
@@ -75,6 +83,21 @@ def start_worker(
     )
     keep_settings(worker)
     return worker
+
+
+def _require_same_defaults(defaults: str | None, *conns: LimitedConnection) -> None:
+    """
+    Let connections go that began with others: a new session has those of now.
+
+    Raises:
+        DefaultsChangedError: They were kept for too long.
+    """
+    if any(conn.defaults not in {None, defaults} for conn in conns):
+        for conn in conns:
+            conn.is_outdated = True
+        raise DefaultsChangedError
+    for conn in conns:
+        conn.defaults = defaults
 
 
 def _ask(conn: psycopg.Connection[Any]) -> Answers:

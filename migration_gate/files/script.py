@@ -45,6 +45,7 @@ from migration_gate.statements import (
     Statement,
     blocks,
     forbids_transaction,
+    has_any,
     having,
     leading_comments,
     place,
@@ -73,6 +74,10 @@ SAY_NOTHING: Final = (
     "statement such as SELECT 1;"
 )
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+# What undoes a session's SET, beside a SET of the same: and who writes one names it.
+PATH_WORDS: Final = (b"search_path", b"reset", b"discard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,11 @@ class Script:
     def statement_count(self) -> int:
         """Return how many statements PostgreSQL answers."""
         return sum(len(unit.statements) for unit in self.units)
+
+
+def leaves_path(script: Script) -> bool:
+    """Return whether a script plainly says nothing of the search path."""
+    return script.in_transaction and not has_any(script.content, *PATH_WORDS)
 
 
 def parse_script(

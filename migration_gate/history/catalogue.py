@@ -4,7 +4,7 @@ Ask the catalogue about the history table, and the server about itself. Reads on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -195,6 +195,24 @@ FROM candidate c, LATERAL (
 )
 
 
+# Each statement after it sees what others have committed before it.
+READ_COMMITTED: Final = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED")
+COMMIT: Final = sql.SQL("COMMIT")
+
+
+class Before(NamedTuple):
+    """
+    What is done in the same message, before the catalogue is asked.
+
+    It begins a transaction, which stays open unless ``ends``. ``take`` is given the
+    rows of its last statement.
+    """
+
+    statements: sql.Composable
+    take: Callable[[Sequence[Any]], object] = lambda _: None
+    ends: bool = False
+
+
 class Facts(NamedTuple):
     """
     What the catalogue says of the history table, and the server of itself.
@@ -244,9 +262,21 @@ def tables_of(schema: str | None) -> sql.Composable:
 
 
 def ask_catalogue(
-    conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
+    conn: psycopg.Connection[Any],
+    name: HistoryTableName,
+    role: str | None,
+    *,
+    after: Before | None = None,
 ) -> Facts:
-    """Ask for the facts. One round trip."""
+    """
+    Ask for the facts. One round trip.
+
+    Args:
+        conn: Where to ask.
+        name: The history table.
+        role: GATE_ROLE.
+        after: What is done before it.
+    """
     query = CATALOGUE.format(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
@@ -257,12 +287,29 @@ def ask_catalogue(
         rights=RIGHTS,
         limit=TABLES_MAX,
     )
-    server, tables = conn.execute(query).fetchall()[0]
+    if after is None:
+        ((server, tables),) = conn.execute(query).fetchall()
+    else:
+        end = [COMMIT] if after.ends else []
+        asked = [READ_COMMITTED, after.statements, query, *end]
+        cursor = conn.execute(sql.SQL("; ").join(asked))
+        *_, before, ((server, tables),) = _all_rows(cursor)
+        after.take(before)
     owners = Owners(**{who: tuple(names) for who, names in server["owners"].items()})
     return Facts(
         **{**server, "owners": owners},
         tables=tuple({**table, "owners": owners} for table in tables or ()),
     )
+
+
+def _all_rows(cursor: psycopg.Cursor[Any]) -> list[list[Any]]:
+    """Return the rows of each statement that has any columns."""
+    found = []
+    while True:
+        if cursor.description is not None:
+            found.append(cursor.fetchall())
+        if not cursor.nextset():
+            return found
 
 
 def ask_many(

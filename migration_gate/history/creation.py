@@ -15,7 +15,11 @@ from psycopg import sql
 
 from migration_gate.connection.qualified import names, qualified
 from migration_gate.connection.refusals import translated
-from migration_gate.history.catalogue import still_trusted
+from migration_gate.history.catalogue import (
+    READ_COMMITTED,
+    Before,
+    still_trusted,
+)
 from migration_gate.history.companions import made_otherwise, right_to_become
 from migration_gate.history.look import Look, look
 from migration_gate.history.making import making
@@ -32,6 +36,10 @@ MAKE_LIMIT_S: Final = 10
 # One for the whole database: where there is no history, two gates whose search paths
 # differ have locks of their own.
 MAKING_KEY: Final = int.from_bytes(b"gatemake", "big")
+LIMIT: Final = sql.SQL("SET LOCAL lock_timeout = {}").format(f"{MAKE_LIMIT_S}s")
+TAKE_MAKING: Final = sql.SQL("{}; SELECT pg_catalog.pg_advisory_xact_lock({})").format(
+    LIMIT, MAKING_KEY
+)
 NOT_THERE: Final = qualified(
     """
 SELECT wanted FROM (
@@ -162,10 +170,12 @@ def _create(  # noqa: PLR0913  # private, called once
     shown = f"{table.schema}.{table.name}"
     with making(conn, table.schema, table.name, table.owner, full=full):
         try:
-            conn.execute(_begin(is_alone=name.schema is not None))
+            creation = _creation(table, maker, exists=seen.schema_exists, fill=fill)
             if name.schema is None:
                 _require_none(conn, seen, name, role)
-            creation = _creation(table, maker, exists=seen.schema_exists, fill=fill)
+            else:
+                begin = [READ_COMMITTED, LIMIT]
+                creation = sql.SQL("; ").join([*begin, creation])
             try:
                 conn.execute(creation)
             except psycopg.errors.InvalidSchemaName as error:
@@ -183,31 +193,16 @@ def _create(  # noqa: PLR0913  # private, called once
     return table
 
 
-def _begin(*, is_alone: bool) -> sql.Composed:
-    """
-    Return what begins the transaction that makes the table.
-
-    Its statements see what others have committed before each of them.
-
-    Args:
-        is_alone: The gates' lock is that of any other gate which could make it.
-    """
-    take = sql.SQL("" if is_alone else "SELECT pg_catalog.pg_advisory_xact_lock({})")
-    return sql.SQL(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}; {}"
-    ).format(f"{MAKE_LIMIT_S}s", take.format(MAKING_KEY))
-
-
 def _require_none(
     conn: psycopg.Connection[Any], seen: Look, name: HistoryTableName, role: str | None
 ) -> None:
     """
-    Look over the whole database once more: no other gate makes a history now.
+    Begin, and look over the whole database once more: no gate makes a history now.
 
     Raises:
         HistoryMadeError: There is one, or it would have another name.
     """
-    found = look(conn, name, role)
+    found = look(conn, name, role, after=Before(TAKE_MAKING))
     schema = found.schema if found.hidden_schema is None else found.hidden_schema
     if found.table is not None or found.hidden_schema or found.name != seen.name:
         raise HistoryMadeError(f"{schema}.{found.name.table}")

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.history.catalogue import Facts, ask_catalogue
+from migration_gate.history.catalogue import Before, Facts, ask_catalogue
 from migration_gate.history.choice import Choice, choose_history
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
@@ -68,7 +68,11 @@ class Look(NamedTuple):
 
 
 def look(
-    conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
+    conn: psycopg.Connection[Any],
+    name: HistoryTableName,
+    role: str | None,
+    *,
+    after: Before | None = None,
 ) -> Look:
     """
     Look at the server's state and the history. Reads only.
@@ -79,6 +83,7 @@ def look(
     Args:
         name: The history table; without a schema, it is found in any.
         role: GATE_ROLE, which may own the table.
+        after: What has to be done first; see ``ask_catalogue``.
 
     Raises:
         HistoryError: The table is another tool's, or cannot be trusted.
@@ -86,7 +91,8 @@ def look(
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
     for _ in range(LOOKS_MAX):
-        facts = ask_catalogue(conn, name, role)
+        facts = ask_catalogue(conn, name, role, after=after)
+        after = None
         chosen, choice = choose_history(facts, name)
         if choice.table is None:
             return _to_look(facts, chosen, choice, None, ())

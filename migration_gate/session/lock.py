@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
+from migration_gate.history.catalogue import Before
 from migration_gate.session.activity import (
     ADVISORY,
     WAITS_FOR,
@@ -97,6 +98,14 @@ class Trial:
     orphans: tuple[int, ...]
 
 
+def try_before(
+    conn: psycopg.Connection[Any], keys: Keys, take: Callable[[Trial], object]
+) -> Before:
+    """Return what tries once to take the lock, in the message that looks after it."""
+    query = _compose_trial(keys, conn.info.server_version, pooled=False)
+    return Before(query, lambda rows: take(_to_trial(rows[0])), ends=True)
+
+
 def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Trial:
     """
     Try once to take the lock; never waits inside PostgreSQL.
@@ -114,10 +123,14 @@ def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Tria
         conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     row = conn.execute(query).fetchone()
     assert row is not None  # noqa: S101  # a SELECT without FROM
-    trial = Trial(bool(row[0]), row[1], tuple(row[2]))
+    trial = _to_trial(row)
     if pooled and not trial.taken:
         conn.execute("ROLLBACK")
     return trial
+
+
+def _to_trial(row: Sequence[Any]) -> Trial:
+    return Trial(bool(row[0]), row[1], tuple(row[2]))
 
 
 def let_go(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
@@ -127,11 +140,15 @@ def let_go(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
 
 @lru_cache(HISTORIES)
 def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
+    """Return the query as it is sent: a gate that waits sends it many times."""
+    return _compose_trial(keys, version, pooled=pooled).as_bytes()
+
+
+def _compose_trial(keys: Keys, version: int, *, pooled: bool) -> sql.Composed:
     """
     Return the query that takes the lock, and lifts what would end the session.
 
-    The same query tells who has it and who works. Composed once: a gate that waits
-    sends it many times.
+    The same query tells who has it and who works.
     """
     limits = {"idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
     if not pooled:
@@ -145,7 +162,7 @@ def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
         for name, value in limits.items()
     )
     function = "pg_try_advisory_xact_lock" if pooled else "pg_try_advisory_lock"
-    query = TRIAL.format(
+    return TRIAL.format(
         function=sql.SQL(function),
         key=sql.Literal(keys.lock),
         advisory=ADVISORY,
@@ -153,7 +170,6 @@ def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
         workers=workers_query(keys.work, "advisory"),
         lifted=lifted,
     )
-    return query.as_bytes()
 
 
 # Who has it is looked for after the trial, and who works only where it was taken. The

@@ -22,6 +22,7 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.dialing import address_of
 from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
+from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import Fill, ensure_history
@@ -35,6 +36,7 @@ from migration_gate.session.lock import (
     find_holder,
     let_go,
     lock_keys,
+    try_before,
     try_lock,
 )
 from migration_gate.settings.settings import (
@@ -60,7 +62,7 @@ class Session:
     ``awaited``, this one gives way.
     """
 
-    __slots__ = ("awaited", "conn", "rivals", "seen", "settings")
+    __slots__ = ("awaited", "conn", "is_over", "rivals", "seen", "settings")
 
     def __init__(self, conn: LimitedConnection, settings: Settings, seen: Look) -> None:
         self.conn = conn
@@ -68,6 +70,7 @@ class Session:
         self.seen = seen
         self.rivals: tuple[Keys, ...] = ()
         self.awaited: Keys | None = None
+        self.is_over = False
 
     @property
     def is_pooled(self) -> bool:
@@ -185,6 +188,21 @@ class Session:
         with self.translated("take the gates' lock"):
             return try_lock(self.conn, self.keys(), pooled=self.is_pooled)
 
+    def try_lock_and_look(self) -> tuple[Trial, Look | None]:
+        """
+        Try once to take the lock, and look again behind that, in one round trip.
+
+        No look comes with it through a pooler, nor where others' locks come first.
+        """
+        if self.is_pooled or self.rivals:
+            return self.try_lock(), None
+        trials: list[Trial] = []
+        before = try_before(self.conn, self.keys(), trials.append)
+        with self.translated("take the gates' lock"), limited(self.conn):
+            name, role = self.settings.history_table, self.settings.role
+            self.seen = look(self.conn, name, role, after=before)
+        return trials[0], self.seen
+
     def gives_way(self) -> bool:
         """
         Let go of the lock that was just taken where another gate has a rival's.
@@ -224,8 +242,18 @@ class Session:
             yield
 
     def close(self) -> None:
-        """Close the connection; a lock or transaction of its session ends with it."""
-        self.conn.close()
+        """
+        Give the connection up: a lock or transaction of its session ends with that.
+
+        It is closed, or kept for the next target where that is in the same database.
+        """
+        if self.is_over:
+            return
+        self.is_over = True
+        if self.only is None or self.is_pooled:
+            self.conn.close()
+        else:
+            keep_or_close(self.conn)
 
 
 def start_session(

@@ -25,7 +25,7 @@ from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError, TurnTakenError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.activity import find_workers, observe
-from migration_gate.session.lock import Holder, Trial
+from migration_gate.session.lock import Holder, Keys, Trial
 from migration_gate.session.session import Session, start_session
 from migration_gate.settings.settings import Settings
 
@@ -105,31 +105,42 @@ class _Queue:
         return _halt(self.waited_s, self._holder)
 
     def wait(self) -> None:
+        keys = self.session.keys()
+        trial, seen = self._try_first()
         while True:
-            trial = self._try()
             if trial.taken and not self.session.gives_way():
                 if trial.orphans:
                     wait_for_orphans(self.session, self._log)
-                self._look_under_lock()
+                if trial.orphans or seen is None:
+                    keys = self.session.keys()
+                    self.session.look_again()
+                self._require_same(keys)
                 self._log.emit(LOCK_ACQUIRED, waited_s=round(self.waited_s, 3))
                 return
             if not self._settings.waits_for_turn:
                 raise TurnTakenError
-            if self._is_worth_a_look(trial.holder_pid):
+            if self._is_worth_a_look(trial.holder_pid) and seen is None:
                 self._looked_s = time.monotonic()
-                if self._is_done(self.session.look_again()):
-                    return
+                seen = self.session.look_again()
+            if seen is not None and self._is_done(seen):
+                return
             self._require_progress()
             seen = self._pause()
             if seen is not None and self._is_done(seen):
                 return
+            trial, seen = self._try(), None
 
-    def _look_under_lock(self) -> None:
-        """Look again; the lock is that of the table that was seen before it."""
-        keys, seen = self.session.keys(), self.session.look_again()
+    def _require_same(self, keys: Keys) -> None:
+        """Require that the lock is that of the table which was seen behind it."""
         if self.session.keys() != keys:
             table = self.session.settings.history_table.table
-            raise HistoryMadeError(f"{seen.schema}.{table}")
+            raise HistoryMadeError(f"{self.session.seen.schema}.{table}")
+
+    def _try_first(self) -> tuple[Trial, Look | None]:
+        """Try; look in the same round trip where the lock is nearly always free."""
+        if self._settings.gives_room:  # a target of a fleet
+            return self.session.try_lock_and_look()
+        return self._try(), None
 
     def _try(self) -> Trial:
         started_s = time.monotonic()
@@ -193,7 +204,7 @@ class _Queue:
             pause(pause_s)
             return None
         rivals, awaited = self.session.rivals, self.session.awaited
-        self.session.close()
+        self.session.conn.close()
         pause(pause_s)
         settings = self._settings
         patience = Patience(

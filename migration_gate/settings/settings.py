@@ -146,8 +146,8 @@ class Settings(NamedTuple):
     ``waits_for_turn`` is False where another gate that applies is not waited for: a
     fleet goes on with another target; ``gives_room`` is True where a target that gets
     no second connection gives its first one back. ``search_path`` is what each file
-    begins with, where a pooler keeps a session from having it; empty for what the
-    session has.
+    begins with, where its session has another; empty for what the session has.
+    ``options`` are those of a session of its own that has it, where there may be one.
     """
 
     database: DatabaseSettings
@@ -189,6 +189,7 @@ class Settings(NamedTuple):
     waits_for_turn: bool = True
     gives_room: bool = False
     search_path: str = ""
+    options: str | None = None
 
 
 class LogSettings(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Final
 
 from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.commands.fleet.targets import Target
+from migration_gate.connection.spares import keeping
 from migration_gate.connection.waits import Bell, Stopped, ending
 
 
@@ -83,13 +84,14 @@ class Crew:
         self, take: Callable[[Outcome], None], may_begin: Callable[[], bool]
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
-        while (target := self._next()) is not None:
-            outcome = self._work(target)
-            with self._handing:
-                del self.running[target.name]
-                take(outcome)
-                if not may_begin():
-                    self._waiting.clear()
+        with keeping():
+            while (target := self._next()) is not None:
+                outcome = self._work(target)
+                with self._handing:
+                    del self.running[target.name]
+                    take(outcome)
+                    if not may_begin():
+                        self._waiting.clear()
         self._threads.discard(threading.current_thread())
         self._bell.ring()
 

@@ -4,13 +4,16 @@ The command migrate over a fleet.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import threading
 
-from migration_gate.commands.fleet.overview import Asked, Glancer, Sight
-from migration_gate.commands.fleet.run import Fleet
-from migration_gate.commands.fleet.targets import Listing
+from collections.abc import Collection, Sequence
+
+from migration_gate.commands.fleet.overview import Asked, Glancer
+from migration_gate.commands.fleet.run import Fleet, Glances
+from migration_gate.commands.fleet.targets import Listing, Target
 from migration_gate.commands.migrate import apply_all
 from migration_gate.commands.steps import load, log_disagreements, require_agreed
+from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.log import Log
@@ -30,31 +33,64 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
     def step(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
-    def find_done(listing: Listing, names: Sequence[str]) -> Collection[str]:
-        asked = Asked(settings, listing, migrations, log, settings.phase)
-        return _find_done(Glancer(asked).look(names), settings, log, tally)
-
-    Fleet(settings, log, tally, step, find_done).run()
+    glances = _Glances(settings, migrations, log, tally)
+    Fleet(settings, log, tally, step, glances).run()
 
 
-def _find_done(
-    seen: Mapping[str, Sight], settings: Settings, log: Log, tally: Tally
-) -> Collection[str]:
-    """Return the targets that have nothing pending, and no reason to be refused."""
-    judged: dict[int, bool] = {}
-    done = []
-    for name, (plan, *_) in seen.items():
-        if plan is None:
-            continue
-        if id(plan) not in judged:
-            judged[id(plan)] = _is_done(plan, settings)
-            if judged[id(plan)]:
-                own = Tally()
-                log_disagreements(plan, log, own)
-                tally.warnings = list(dict.fromkeys([*tally.warnings, *own.warnings]))
-        if judged[id(plan)]:
-            done.append(name)
-    return done
+class _Glances(Glances):
+    """Tells of targets that they have nothing pending, and are not to be refused."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        migrations: Sequence[Migration],
+        log: Log,
+        tally: Tally,
+    ) -> None:
+        self._settings = settings
+        self._migrations = migrations
+        self._log = log
+        self._tally = tally
+        self._judged: dict[int, tuple[Plan, bool]] = {}
+        self._judging = threading.Lock()
+        self._glancer = self._new_glancer(Listing(()))
+
+    def find_done(
+        self, listing: Listing, names: Sequence[str], /
+    ) -> Collection[str] | None:
+        targets = self._settings.targets
+        if targets is None or targets.kind != "schemas":
+            return None
+        self._glancer = self._new_glancer(listing)
+        seen = self._glancer.look(names)
+        return [
+            n for n, sight in seen.items() if sight.plan and self._judge(sight.plan)
+        ]
+
+    def is_done(self, target: Target, /) -> bool:
+        if target.settings.history_table.is_target:
+            return False
+        sight = self._glancer.glance_at(target, keeps=True)
+        return sight is not None and sight.plan is not None and self._judge(sight.plan)
+
+    def _new_glancer(self, listing: Listing) -> Glancer:
+        settings = self._settings
+        return Glancer(
+            Asked(settings, listing, self._migrations, self._log, settings.phase)
+        )
+
+    def _judge(self, plan: Plan) -> bool:
+        """Judge a plan, which many targets have, once; its oddities are told then."""
+        with self._judging:
+            if id(plan) not in self._judged:
+                is_done = _is_done(plan, self._settings)
+                self._judged[id(plan)] = plan, is_done
+                if is_done:
+                    own = Tally()
+                    log_disagreements(plan, self._log, own)
+                    warnings = [*self._tally.warnings, *own.warnings]
+                    self._tally.warnings = list(dict.fromkeys(warnings))
+            return self._judged[id(plan)][1]
 
 
 def _is_done(plan: Plan, settings: Settings) -> bool:

@@ -39,7 +39,8 @@ class Outcome(NamedTuple):
     What came of one target; ``error`` says why it failed, and is None otherwise.
 
     ``applied`` are the versions that this run has applied there, and ``undone`` those
-    that it has undone; ``answers`` is what the command has to say of it.
+    that it has undone; ``answers`` is what the command has to say of it. ``at_once``
+    tells that a glance showed that there was nothing to do.
     """
 
     name: str
@@ -49,13 +50,19 @@ class Outcome(NamedTuple):
     undone: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    at_once: bool = False
 
 
-def work_at(target: Target, step: Step, log: Log) -> Outcome:
+def work_at(
+    target: Target, step: Step, log: Log, is_done: Callable[[Target], bool]
+) -> Outcome:
     """
     Perform a step for one target, in a thread that does nothing else meanwhile.
 
     Returns what came of it, whatever that is: one target's trouble is its own.
+
+    Args:
+        is_done: Tells at a glance that there is nothing to do.
     """
     tally, answers = Tally(), list[str]()
     own_log = log.for_target(target.name, answers)
@@ -63,6 +70,8 @@ def work_at(target: Target, step: Step, log: Log) -> Outcome:
     error: GateError | None = None
     report_waits(partial(report_wait, own_log), target.settings.heartbeat_s)
     try:
+        if is_done(target):
+            return Outcome(target.name, "done", at_once=True)
         _perform(step, target.settings, own_log, tally)
     except TurnTakenError:
         own_log.emit(TARGET_PASSED_OVER, target=target.name)
@@ -143,6 +152,7 @@ class Score:
         self.stopped: dict[str, None] = {}
         self.applied: dict[str, None] = {}
         self.applied_count = 0
+        self.at_once_count = 0
         self.undone: dict[str, None] = {}
         self.undone_count = 0
         self.warnings: dict[str, None] = {}
@@ -175,6 +185,7 @@ class Score:
             by_state[outcome.state][outcome.name] = None
         self.applied.update(dict.fromkeys(outcome.applied))
         self.applied_count += len(outcome.applied)
+        self.at_once_count += outcome.at_once
         self.undone.update(dict.fromkeys(outcome.undone))
         self.undone_count += len(outcome.undone)
         self.warnings.update(dict.fromkeys(outcome.warnings))

@@ -8,7 +8,7 @@ plainly enough; all other targets each by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final, NamedTuple
 
 import psycopg
@@ -28,6 +28,7 @@ from migration_gate.connection.connect import (
     open_connection,
     use_first,
 )
+from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.files.migration import AppliedMigration, Migration
@@ -188,19 +189,40 @@ class Glancer:
         )
 
     def _glance_at(self, target: Target) -> Outcome:
-        """Glance at one target; whatever is odd about it is told by who looks."""
         try:
-            conn = open_connection(target.settings.database)
-            name, role = target.settings.history_table, target.settings.role
-            with closing(conn), limited(conn):
-                rows = glance(conn, name, role)
+            sight = self.glance_at(target)
         except Stopped:
             return Outcome(target.name, "stopped")
-        except (psycopg.Error, NotReadyError, GateError):
-            return Outcome(target.name, "failed")
-        if rows:
-            self._seen[target.name] = self._judge(rows, to_history_of(rows))
+        if sight is not None:
+            self._seen[target.name] = sight
         return Outcome(target.name, "done")
+
+    def glance_at(self, target: Target, *, keeps: bool = False) -> Sight | None:
+        """
+        Glance at one target; whatever is odd about it is told by who looks.
+
+        Args:
+            target: Which one.
+            keeps: Keep the connection for who looks next.
+
+        Raises:
+            Stopped: The run is to stop.
+        """
+        try:
+            conn = open_connection(target.settings.database)
+        except (NotReadyError, GateError):
+            return None
+        name, role = target.settings.history_table, target.settings.role
+        try:
+            with limited(conn), suppress(psycopg.Error):
+                rows = glance(conn, name, role)
+                return self._judge(rows, to_history_of(rows)) if rows else None
+        finally:
+            if keeps:
+                keep_or_close(conn, is_clean=True)
+            else:
+                conn.close()
+        return None
 
     def _judge(self, key: object, history: History) -> Sight:
         known = self._known.get(key)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,8 +14,7 @@ from migration_gate.commands.adopt import adopt
 from migration_gate.commands.baseline import baseline
 from migration_gate.commands.calls import UsageError
 from migration_gate.commands.fleet.outcomes import Step
-from migration_gate.commands.fleet.run import Fleet
-from migration_gate.commands.fleet.targets import Listing
+from migration_gate.commands.fleet.run import Fleet, Glances
 from migration_gate.commands.recording import HasRowsError
 from migration_gate.commands.rollback import rollback
 from migration_gate.report.log import Log
@@ -79,7 +77,7 @@ def _unless_begun(step: Step) -> Step:
 def _go_over(
     settings: Settings, log: Log, tally: Tally, step: Step, *, as_json: bool
 ) -> None:
-    fleet = Fleet(settings, log, tally, step, _find_none)
+    fleet = Fleet(settings, log, tally, step, Glances())
     try:
         fleet.run()
     finally:
@@ -88,8 +86,3 @@ def _go_over(
             log.answer(json.dumps({n: json.loads(a[-1]) for n, a in answers.items()}))
         elif answers:
             log.answer("\n".join(f"{n}:\n{a[-1]}\n" for n, a in answers.items()))
-
-
-def _find_none(_listing: Listing, _names: Sequence[str]) -> Sequence[str]:
-    """Find none of which it is plain that nothing is to be done."""
-    return ()

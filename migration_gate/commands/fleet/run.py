@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -49,7 +49,18 @@ UNDER_WAY: Final = (
 )
 
 
-FindDone = Callable[[Listing, Sequence[str]], Collection[str]]
+class Glances:
+    """Tells of targets that there is nothing to do, where that is plainly seen."""
+
+    def find_done(
+        self, _listing: Listing, _names: Sequence[str], /
+    ) -> Collection[str] | None:
+        """Return those of many of which it is; None where each is looked at alone."""
+        return None
+
+    def is_done(self, _target: Target, /) -> bool:
+        """Return whether it is so of one; called by the thread that works at it."""
+        return False
 
 
 class Fleet:
@@ -66,18 +77,17 @@ class Fleet:
         log: Log,
         tally: Tally,
         step: Step,
-        find_done: FindDone,
+        glances: Glances,
     ) -> None:
         """
         Make ready for a run.
 
         Args:
             step: What is done for each target.
-            find_done: Returns those targets for which it has nothing to do, as far as
-                that is plainly to be seen.
+            glances: Tells which targets it has nothing to do for.
         """
         self.score = Score()
-        self._find_done = find_done
+        self._glances = glances
         self._settings = settings
         self._log = log
         self._tally = tally
@@ -107,7 +117,9 @@ class Fleet:
         require_some(names, self._log, self._tally)
         crew = Crew(
             at_once(self._settings, listing),
-            partial(work_at, step=self._step, log=self._log),
+            partial(
+                work_at, step=self._step, log=self._log, is_done=self._glances.is_done
+            ),
         )
         self._report_start(crew, names, begins_at)
         others = [*names[begins_at:], *names[:begins_at]]
@@ -151,30 +163,34 @@ class Fleet:
         )
 
     def _work(self, crew: Crew, names: Sequence[str], *, waits: bool = False) -> None:
-        targets = [self._to_target(name, waits=waits) for name in self._sift(names)]
+        if not names or not self._may_begin():
+            return
+        started_s, before = time.monotonic(), self.score.at_once_count
+        done = self._glances.find_done(self._listing, names)
+        for name in done or ():
+            self.score.take(Outcome(name, "done", at_once=True))
+        if done is not None:
+            self._report_glances(len(names), before, started_s)
+        left = [name for name in names if name not in self.score.done]
         crew.run(
-            targets,
+            [self._to_target(name, waits=waits) for name in left],
             self.score.take,
             may_begin=self._may_begin,
             every=partial(self._report, crew),
         )
+        if done is None:
+            self._report_glances(len(names), before, started_s)
 
-    def _sift(self, names: Sequence[str]) -> list[str]:
-        """Leave out those targets that are plainly done."""
-        if not names or not self._may_begin():
-            return []
-        started_s = time.monotonic()
-        done = self._find_done(self._listing, names)
-        if done:
+    def _report_glances(self, count: int, before: int, started_s: float) -> None:
+        """Say how many of some targets had nothing to be done, if any had."""
+        found = self.score.at_once_count - before
+        if found:
             self._log.emit(
                 FLEET_LOOKED,
-                target_count=len(names),
-                up_to_date_count=len(done),
+                target_count=count,
+                up_to_date_count=found,
                 duration_ms=round((time.monotonic() - started_s) * 1000),
             )
-        for name in done:
-            self.score.take(Outcome(name, "done"))
-        return [name for name in names if name not in self.score.done]
 
     def _to_target(self, name: str, *, waits: bool) -> Target:
         target = to_target(self._settings, name, self._listing)

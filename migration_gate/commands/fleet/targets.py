@@ -140,11 +140,10 @@ def to_target(settings: Settings, name: str, listing: Listing) -> Target:
         quoted = sql.Identifier(name).as_string()
         path = ", ".join(filter(None, [quoted, home.search_path]))
         instead = {}
-        if home.is_pooled:
-            changed = changed._replace(search_path=path)
-        else:
+        changed = changed._replace(search_path=path)
+        if not home.is_pooled:
             option = f"-c search_path={_escape(path)}"
-            instead = {"options": f"{home.options} {option}".strip()}
+            changed = changed._replace(options=f"{home.options} {option}".strip())
         table = settings.history_table.table
         history_table = HistoryTableName(name, table, is_target=True)
         changed = changed._replace(history_table=history_table)
