@@ -11,6 +11,7 @@ from migration_gate.rehearsal.facts import (
     SEQUENCE,
     TABLES,
     WRITES_WAIT,
+    Counts,
     Relation,
     Reply,
     Said,
@@ -31,7 +32,7 @@ class Comparison:
     catalogue: Mapping[int, Relation]
     own: frozenset[tuple[str, str]]
     modes: Mapping[int, int]
-    scans: Mapping[int, int]
+    counts: Mapping[int, Counts]
     after: Reply
     is_alone: bool = False
 
@@ -58,10 +59,14 @@ class Comparison:
         return None if (table.schema, table.name) in self.own else table
 
     def _look_at_table(self, seen: Touched, oid: int, mode: int) -> Touched:
-        was_read = self.after.scans.get(oid, 0) > self.scans.get(oid, 0)
+        before = self.counts.get(oid, Counts())
+        counts = self.after.counts.get(oid, before).since(before)
         is_written = self._has_new_file(oid) and seen.relation.kind != SEQUENCE
         return self._add_lock(seen, oid, mode)._replace(
-            held=mode, is_scanned=was_read, is_rewritten=is_written
+            held=mode,
+            is_scanned=counts.scans > 0,
+            is_rewritten=is_written,
+            counts=counts,
         )
 
     def _look_at_index(self, seen: Touched, oid: int, mode: int) -> Touched:
@@ -105,5 +110,8 @@ def only_told(
     return tuple(
         each
         for each in touched
-        if each.mode is not None or each.works or each.relation.name in named
+        if each.mode is not None
+        or each.works
+        or each.counts.rows_changed
+        or each.relation.name in named
     )

@@ -64,19 +64,38 @@ class Relation(NamedTuple):
         return f"{self.schema}.{self.name}"
 
 
+class Counts(NamedTuple):
+    """
+    PostgreSQL's counters of a relation.
+
+    How often it was read from end to end, the rows that were read so, and the rows that
+    were updated or deleted.
+    """
+
+    scans: int = 0
+    rows_read: int = 0
+    rows_changed: int = 0
+
+    def since(self, before: Counts) -> Counts:
+        """Return what was counted after these."""
+        return Counts(
+            *(max(now - then, 0) for now, then in zip(self, before, strict=True))
+        )
+
+
 class Reply(NamedTuple):
     """
     An answer, at ``asked_s`` on the server's clock; what follows begins at ``left_s``.
 
-    ``modes`` are the strongest locks by relation, ``scans`` how often each was read,
-    ``relations`` what the catalogue says of them: nothing of what is dropped.
+    ``modes`` are the strongest locks by relation, ``counts`` what was read and changed
+    of each, ``relations`` what the catalogue says of them: nothing of what is dropped.
     """
 
     asked_s: float
     left_s: float
     wal_bytes: int
     modes: Mapping[int, int]
-    scans: Mapping[int, int]
+    counts: Mapping[int, Counts]
     relations: Mapping[int, Relation]
 
 
@@ -95,6 +114,7 @@ class Touched(NamedTuple):
     is_rewritten: bool = False
     is_scanned: bool = False
     built: bool = False
+    counts: Counts = Counts()
 
     @property
     def waits(self) -> tuple[str, ...]:
@@ -109,6 +129,12 @@ class Touched(NamedTuple):
     def is_locked(self) -> bool:
         """Return whether queries of it wait, though for an earlier lock."""
         return self.held is not None and self.held >= WRITES_WAIT
+
+    @property
+    def is_changed_whole(self) -> bool:
+        """Return whether as many rows were changed as there are in it, or more."""
+        scans, rows_read, rows_changed = self.counts
+        return 0 < rows_read <= rows_changed * scans
 
     @property
     def works(self) -> bool:

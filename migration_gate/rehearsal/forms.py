@@ -240,6 +240,8 @@ def _lock(relation: RelationLine) -> str:
         )
         if is_so
     ]
+    if relation.rows_changed:
+        work.append(f"{_count(relation.rows_changed, 'row')} changed")
     said = f"{escape(relation.relation)} {relation.lock}"
     return f"{said} ({', '.join(work)})" if work else said
 

@@ -175,18 +175,34 @@ def _find_said(done: Done, later: Sequence[Done]) -> Iterator[Finding]:
 
 def _find_changes(done: Done, sizes: Sizes | None) -> Iterator[Finding]:
     """Find rows that stay locked to the end: all of a table, or many."""
-    if done.command not in CHANGING:
-        return
-    says = [said.table for said in done.says if said.name == MANY]
     for touched in done.touched:
         size = size_of(touched, sizes)
         is_written = touched.held is not None and touched.held >= WRITTEN
-        count = done.rows or 0
-        if says and size is not None:
-            count = max(count, size.rows)
-        is_all = bool(says) and size is None
+        is_all, count = _count_changes(done, touched)
+        if is_all and size is not None:
+            is_all, count = False, max(count, size.rows)
         if is_written and (is_all or count >= MANY_ROWS):
-            yield Finding(MANY, touched.relation.full_name)
+            rows = touched.counts.rows_changed
+            is_inside = done.command not in CHANGING and rows
+            detail = f"{rows} rows of it were changed" if is_inside else ""
+            yield Finding(MANY, touched.relation.full_name, detail)
+
+
+def _count_changes(done: Done, touched: Touched) -> tuple[bool, int]:
+    """
+    Tell whether a statement changes every row of a relation, and how many it changed.
+
+    What stands in a function, or in a string, is not read: as many rows as there are,
+    are all.
+    """
+    said = [said for said in done.says if said.name == MANY]
+    if done.command in CHANGING:
+        return bool(said), max(done.rows or 0, touched.counts.rows_changed)
+    if touched.relation.kind == MATERIALIZED:
+        return False, 0
+    name = touched.relation.name
+    is_named = any(each.bare_name == name for each in said)
+    return is_named or touched.is_changed_whole, touched.counts.rows_changed
 
 
 def _relation_of(done: Done, table: tuple[str | None, str] | None) -> str | None:

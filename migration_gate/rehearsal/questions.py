@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.rehearsal.facts import MODES, Relation, Reply
+from migration_gate.rehearsal.facts import MODES, Counts, Relation, Reply
 
 
 # transam.h: FirstNormalObjectId, below which all is PostgreSQL's own.
@@ -42,11 +42,23 @@ WHERE t.oid >= 16384::pg_catalog.oid
   AND t.typtype = ANY (ARRAY['e', 'd']::pg_catalog."char"[])
 """
 ).format(relation=RELATION)
+CHANGED: Final = qualified(
+    """
+(pg_catalog.pg_stat_get_xact_tuples_updated({relation}) +
+ pg_catalog.pg_stat_get_xact_tuples_deleted({relation}))
+"""
+)
+COUNTS: Final = qualified(
+    """
+pg_catalog.json_build_array(
+    pg_catalog.pg_stat_get_xact_numscans({relation}),
+    pg_catalog.pg_stat_get_xact_tuples_returned({relation}), {changed})
+"""
+)
 LOCKS: Final = qualified(
     """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    l.relation::pg_catalog.int8, l.mode,
-    pg_catalog.pg_stat_get_xact_numscans(l.relation), {relation}))
+    l.relation::pg_catalog.int8, l.mode, {counts}, {relation}))
 FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
 WHERE l.pid = {pid} AND l.relation >= 16384::pg_catalog.oid
 """
@@ -55,20 +67,20 @@ WHERE l.pid = {pid} AND l.relation >= 16384::pg_catalog.oid
 LOCKS_BEFORE: Final = qualified(
     """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    l.relation::pg_catalog.int8, l.mode, 0, NULL))
+    l.relation::pg_catalog.int8, l.mode, NULL, NULL))
 FROM pg_catalog.pg_locks l
 WHERE l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384::pg_catalog.oid
 """
 )
 # Counters of an earlier transaction may not have been reported yet.
-SCANS: Final = qualified(
+COUNTED: Final = qualified(
     """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    c.oid::pg_catalog.int8, pg_catalog.pg_stat_get_xact_numscans(c.oid)))
+    c.oid::pg_catalog.int8, {counts}))
 FROM pg_catalog.pg_class c
 WHERE c.oid >= 16384::pg_catalog.oid
   AND c.relkind = ANY (ARRAY['r', 'm']::pg_catalog."char"[])
-  AND pg_catalog.pg_stat_get_xact_numscans(c.oid) > 0
+  AND (pg_catalog.pg_stat_get_xact_numscans(c.oid) > 0 OR {changed} > 0)
 """
 )
 ASKED: Final = qualified(
@@ -76,7 +88,7 @@ ASKED: Final = qualified(
 SELECT pg_catalog.json_build_array(
     extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8,
     pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0'),
-    ({locks}), ({scans}),
+    ({locks}), ({counted}),
     extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.float8)
 """
 )
@@ -86,37 +98,50 @@ NOTHING: Final = sql.SQL("NULL")
 
 def questions(conn: psycopg.Connection[Any]) -> dict[str, bytes]:
     """Return what is asked between statements, by the names that ``Observer`` has."""
-    locks = LOCKS.format(relation=RELATION, pid=OWN_PID)
+    locks = _ask_for_locks(OWN_PID)
+    relation = sql.SQL("c.oid")
+    counted = COUNTED.format(
+        counts=_ask_for_counts(relation), changed=CHANGED.format(relation=relation)
+    )
     asked = {
-        "opening": (LOCKS_BEFORE, SCANS),
-        "resuming": (locks, SCANS),
+        "opening": (LOCKS_BEFORE, counted),
+        "resuming": (locks, counted),
         "question": (locks, NOTHING),
         "closing": (NOTHING, NOTHING),
     }
     return {
-        name: ASKED.format(locks=locks, scans=scans).as_bytes(conn)
-        for name, (locks, scans) in asked.items()
+        name: ASKED.format(locks=locks, counted=counted).as_bytes(conn)
+        for name, (locks, counted) in asked.items()
     }
 
 
 def question_about(pid: int) -> sql.Composed:
     """Return what another session is asked about this one."""
-    locks = LOCKS.format(relation=RELATION, pid=sql.Literal(pid))
-    return ASKED.format(locks=locks, scans=NOTHING)
+    return ASKED.format(locks=_ask_for_locks(sql.Literal(pid)), counted=NOTHING)
+
+
+def _ask_for_locks(pid: sql.Composable) -> sql.Composed:
+    counts = _ask_for_counts(sql.SQL("l.relation"))
+    return LOCKS.format(relation=RELATION, counts=counts, pid=pid)
+
+
+def _ask_for_counts(relation: sql.SQL) -> sql.Composed:
+    return COUNTS.format(relation=relation, changed=CHANGED.format(relation=relation))
 
 
 def read_reply(said: Any) -> Reply:  # noqa: ANN401  # JSON
     """Read an answer."""
-    asked_s, wal_bytes, locks, scans, left_s = said
+    asked_s, wal_bytes, locks, counted, left_s = said
     modes: dict[int, int] = {}
-    counted = dict(scans or ())
+    counts = {oid: Counts(*count) for oid, count in counted or ()}
     relations = {}
     for oid, mode, count, *columns in locks or ():
         modes[oid] = max(modes.get(oid, 0), rank(mode))
-        counted[oid] = max(counted.get(oid, 0), count)
+        if count is not None:
+            counts[oid] = Counts(*count)
         if columns[0] is not None:
             relations[oid] = to_relation(oid, *columns)
-    return Reply(asked_s, left_s, wal_bytes, modes, counted, relations)
+    return Reply(asked_s, left_s, wal_bytes, modes, counts, relations)
 
 
 def rank(mode: str) -> int:

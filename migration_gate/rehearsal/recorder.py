@@ -17,6 +17,7 @@ from migration_gate.execution.message import Part, Task
 from migration_gate.rehearsal.comparing import Comparison, only_told
 from migration_gate.rehearsal.facts import (
     TYPE,
+    Counts,
     Done,
     Relation,
     Reply,
@@ -46,7 +47,7 @@ class Recorder:
     own: frozenset[tuple[str, str]]
     transactions: list[Transaction] = field(default_factory=list)
     _last: Reply | None = None
-    _scans: dict[int, int] = field(default_factory=dict)
+    _counts: dict[int, Counts] = field(default_factory=dict)
     _unasked: list[tuple[Statement, Answer]] = field(default_factory=list)
     _open: Transaction | None = None
     # What the catalogue said before the transaction; None of what was not there.
@@ -55,7 +56,7 @@ class Recorder:
     def on_sent(self) -> None:
         """Note that a message begins: PostgreSQL may have reported its counters."""
         self._last = None
-        self._scans.clear()
+        self._counts.clear()
         self._unasked.clear()
 
     def on_answer(self, task: Task, part: Part, answer: Answer) -> None:
@@ -81,7 +82,7 @@ class Recorder:
     def compare(
         self,
         modes: Mapping[int, int],
-        scans: Mapping[int, int],
+        counts: Mapping[int, Counts],
         after: Reply,
         *,
         is_alone: bool = False,
@@ -91,7 +92,7 @@ class Recorder:
             catalogue=self.relations,
             own=self.own,
             modes=modes,
-            scans=scans,
+            counts=counts,
             after=after,
             is_alone=is_alone,
         )
@@ -133,7 +134,7 @@ class Recorder:
             if done.command == GOES_BACK:
                 self._forget_changes()
         self._last = reply
-        self._scans |= reply.scans
+        self._counts |= reply.counts
         self.learn(reply.relations.values())
 
     def _commit(self) -> None:
@@ -160,7 +161,7 @@ class Recorder:
             wal_bytes=after.wal_bytes - before.wal_bytes,
             touched=(
                 *only_told(
-                    self.compare(before.modes, self._scans, after).find_touched(),
+                    self.compare(before.modes, self._counts, after).find_touched(),
                     says,
                     is_emptied=command == EMPTIES,
                 ),

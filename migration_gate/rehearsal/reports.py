@@ -33,8 +33,9 @@ class RelationLine:
     """
     A relation that a statement locked or worked through.
 
-    ``waits`` are the queries that wait for its lock, for ``window_ms`` at most. Real
-    sizes, and the rough time from them, are None where they are not known.
+    ``waits`` are the queries that wait for its lock, for ``window_ms`` at most.
+    ``rows_changed`` were updated or deleted, by functions too. Real sizes, and the
+    rough time from them, are None where they are not known.
     """
 
     relation: str
@@ -45,6 +46,7 @@ class RelationLine:
     rewritten: bool
     scanned: bool
     index_built: bool
+    rows_changed: int
     real_bytes: int | None
     real_rows: int | None
     rough_ms: int | None
@@ -186,6 +188,7 @@ def _relation(touched: Touched, window: float, sizes: Sizes | None) -> RelationL
         rewritten=touched.is_rewritten,
         scanned=touched.is_scanned,
         index_built=touched.built,
+        rows_changed=touched.counts.rows_changed,
         real_bytes=None if size is None else size.table_bytes + size.index_bytes,
         real_rows=None if size is None else size.rows,
         rough_ms=None if size is None else round(rough_ms(touched, size)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Final, NamedTuple
 
 from migration_gate.files.script import Script
@@ -23,7 +23,7 @@ from migration_gate.statements import (
     iter_forms,
     tables_written,
 )
-from migration_gate.statements.names import TokenReader
+from migration_gate.statements.names import TokenReader, is_string, string_value
 
 
 # No findings: what makes others none.
@@ -32,7 +32,7 @@ MAKES: Final = "makes"
 DROPS_VIEW: Final = "drops-view"
 FORMS_READ: Final = 2000  # of a statement: ALTER TABLE with hundreds of actions
 STARTS: Final = frozenset(
-    {b"alter", b"create", b"drop", b"truncate", b"update", b"delete"}
+    {b"alter", b"create", b"drop", b"truncate", b"update", b"delete", b"do"}
 )
 # Functions that PostgreSQL and its usual extensions mark volatile.
 VOLATILE: Final = frozenset(
@@ -52,6 +52,8 @@ VOLATILE: Final = frozenset(
 SERIALS: Final = frozenset(
     {b"serial", b"bigserial", b"smallserial", b"serial2", b"serial4", b"serial8"}
 )
+# After these a statement begins in PL/pgSQL; ">" ends a label.
+BEGINS: Final = frozenset({b";", b"begin", b"then", b"else", b"loop", b">"})
 VIEWS: Final = (
     "create view",
     "create or replace view",
@@ -65,7 +67,7 @@ Table = tuple[str | None, str]
 def read_statement(content: Content, statement: Statement) -> Iterator[Said]:
     """Yield what a statement's text tells, in the order of its words."""
     if statement.tokens[:1] and statement.tokens[0] in STARTS:
-        tokens = tuple(_tokens(content, statement))
+        tokens = tuple(_tokens(content, statement.first, statement.end))
         yield from _read(TokenReader(tokens), statement)
 
 
@@ -132,14 +134,16 @@ def tables_made(statement: Statement) -> tuple[Table, ...]:
     return tables_written(statement) if is_create else ()
 
 
-def _tokens(content: Content, statement: Statement) -> Iterator[bytes]:
+def _tokens(
+    content: Content, first: int, last: int, *, is_block: bool = False
+) -> Iterator[bytes]:
     with suppress(ScriptError):
-        forms = iter_forms(content, statement.first)
+        forms = iter_forms(content, first)
         for start, end, is_word in islice(forms, FORMS_READ):
-            if start >= statement.end:
+            if start >= last:
                 return
             token = bytes(content[start:end])
-            if token == b";":
+            if token == b";" and not is_block:
                 return
             yield token.lower() if is_word else token
 
@@ -147,6 +151,9 @@ def _tokens(content: Content, statement: Statement) -> Iterator[bytes]:
 def _read(reader: TokenReader, statement: Statement) -> Iterator[Said]:
     if reader.take_any("update", "delete from"):
         yield from _read_change(reader)
+    elif reader.take_words("do"):
+        for token in filter(is_string, reader.rest()):
+            yield from _read_block(string_value(token).encode(errors="replace"))
     elif reader.take_words("truncate"):
         reader.take_words("table")
         reader.take_words("only")
@@ -187,6 +194,21 @@ def _read_change(reader: TokenReader) -> Iterator[Said]:
         if depth == 0 and token == b"where":
             return
     yield Said("changes-many-rows", table)
+
+
+def _read_block(text: bytes) -> Iterator[Said]:
+    """Read what stands in DO: an UPDATE or DELETE where a statement begins."""
+    tokens = tuple(_tokens(text, 0, len(text), is_block=True))
+    for at, (before, token) in enumerate(pairwise((b";", *tokens))):
+        if token in {b"update", b"delete"} and before in BEGINS:
+            reader = TokenReader(_until_semicolon(tokens[at:]))
+            is_merge = reader.take_words("update set")
+            if not is_merge and reader.take_any("update", "delete from"):
+                yield from _read_change(reader)
+
+
+def _until_semicolon(tokens: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(takewhile(lambda token: token != b";", tokens))
 
 
 def _read_alter(reader: TokenReader) -> Iterator[Said]:

@@ -242,6 +242,13 @@ CASES: Final = (
     ),
     Case("SELECT count(*) FROM p"),
     Case("DO 'BEGIN UPDATE p SET c = 1; END'"),
+    Case("DO 'BEGIN UPDATE p SET c = 1 WHERE id = 7; END'"),
+    Case("DO $$ BEGIN EXECUTE 'DELETE FROM q'; END $$"),
+    Case(
+        "SELECT f()",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'UPDATE p SET c = 1';",
+        "a function that updates each row of `p`",
+    ),
     Case("VACUUM p"),
     Case("VACUUM FULL p"),
     Case("ANALYZE p"),

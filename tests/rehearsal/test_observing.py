@@ -175,6 +175,58 @@ def test_a_partition_that_is_detached_is_locked_in_the_second_transaction(
     }
 
 
+def test_rows_that_are_changed_inside_are_told_as_those_outside(
+    gate: Gate, database: Database
+) -> None:
+    """In DO, a function, a string; by counters that go on from file to file."""
+    table = "public.customers"
+    files = {
+        "001_before.sql": BEFORE
+        + "CREATE FUNCTION public.f() RETURNS bigint LANGUAGE plpgsql AS"
+        " 'BEGIN UPDATE public.orders SET note = 1; RETURN 1; END';"
+        "CREATE TABLE public.empty (id int);",
+        "002_inside.sql": f"UPDATE {table} SET id = id + 100;\n"
+        f"DO $$ BEGIN UPDATE {table} SET id = id + 100; END $$;\n"
+        "SELECT public.f();\n"
+        f"DO $$ BEGIN EXECUTE 'DELETE FROM {table}'; END $$;\n"
+        "DO $$ BEGIN DELETE FROM public.empty; END $$;",
+        "003_not.sql": "DO $$ BEGIN UPDATE public.orders SET note = 2"
+        " WHERE id = 7; END $$;\nSELECT count(*) FROM public.orders;\n"
+        "INSERT INTO public.orders (id) VALUES (7) ON CONFLICT (id)"
+        " DO UPDATE SET note = 3;",
+        "004_big.sql": "INSERT INTO public.orders (customer)"
+        " SELECT g FROM generate_series(1, 10000) g;\n"
+        "DO $$ BEGIN UPDATE public.orders SET note = 4 WHERE id > 1000; END $$;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    said = answer(run)
+    places = ["002:1", "002:2", "002:3", "002:4", "002:5", "004:2"]
+    assert found(said) == {place: {"changes-many-rows"} for place in places}
+    changed = {
+        place: {
+            each["relation"]: each["rows_changed"]
+            for each in line["relations"]
+            if each["rows_changed"]
+        }
+        for place, line in statements(said).items()
+    }
+    assert changed == {
+        "002:1": {table: 10},
+        "002:2": {table: 10},
+        "002:3": {"public.orders": 1000},
+        "002:4": {table: 10},
+        "002:5": {},
+        "003:1": {"public.orders": 1},
+        "003:2": {},
+        "003:3": {"public.orders": 1},
+        "004:1": {},
+        "004:2": {"public.orders": 10000},
+    }
+    (finding,) = statements(said)["002:3"]["findings"]
+    assert finding["detail"] == "1000 rows of it were changed"
+
+
 def test_nothing_that_is_asked_is_found_by_the_search_path(database: Database) -> None:
     """In the database that is rehearsed on, and in the real one."""
     (detach,) = split(b"ALTER TABLE m DETACH PARTITION m1 CONCURRENTLY")

@@ -26,6 +26,8 @@ NEEDS_MORE = {
     "ALTER TABLE p ADD COLUMN n int UNIQUE",  # an index on a column's clause
     "REINDEX INDEX i",
     "REINDEX TABLE p",
+    "DO $$ BEGIN EXECUTE 'DELETE FROM q'; END $$",
+    "SELECT f()",
 }
 
 
@@ -51,6 +53,29 @@ def test_the_text_tells_what_was_measured(case: object) -> None:
     assert names - found <= UNSURE
     if case.sql not in NEEDS_MORE:
         assert found - names <= FOLLOWS
+
+
+@pytest.mark.parametrize(
+    ("body", "tables"),
+    [
+        ("BEGIN UPDATE p SET a = 1; DELETE FROM ONLY s.q; END", ["p", "q"]),
+        ("DECLARE n int; BEGIN <<x>> LOOP DELETE FROM p; END LOOP; END", ["p"]),
+        ("BEGIN IF a THEN UPDATE p SET a = 1; ELSE DELETE FROM q; END IF; END", "pq"),
+        ("BEGIN UPDATE p SET a = CASE WHEN a THEN 1 ELSE 2 END WHERE b; END", []),
+        ("BEGIN UPDATE p SET a = (SELECT 1 WHERE b); END", ["p"]),
+        ("BEGIN MERGE INTO p USING q ON a WHEN MATCHED THEN UPDATE SET a = 1; END", []),
+        ("BEGIN INSERT INTO p VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1; END", []),
+        ("BEGIN PERFORM 1 FROM p FOR UPDATE; -- UPDATE p SET a = 1;\n END", []),
+        ("BEGIN RAISE '; UPDATE p SET a = 1'; END", []),
+        ("BEGIN UPDATE p SET a = ' unclosed; END", ["p"]),  # PostgreSQL refuses it
+    ],
+)
+def test_what_a_block_changes_is_read_too(body: str, tables: list[str]) -> None:
+    """In whatever quotes it stands; a block is a string to PostgreSQL as well."""
+    for quoted in (f"$x$ {body} $x$", f"'{body.replace(chr(39), chr(39) * 2)}'"):
+        assert [each[1:] for each in told(f"DO LANGUAGE plpgsql {quoted};")] == [
+            ("changes-many-rows", table) for table in tables
+        ]
 
 
 def test_a_table_that_a_pending_file_makes_is_nobodys() -> None:
