@@ -139,7 +139,7 @@ def bring_up_to_date(
 
             if take_baseline(settings, migrations, session, log, tally):
                 return bring_up_to_date(settings, migrations, log, tally, apply_steps)
-        plan = agree(settings, migrations, session)
+        plan = agree(settings, migrations, session, is_last=False)
         if tally.in_doubt:
             from migration_gate.applying.settlement import settle_doubts
 

@@ -307,16 +307,28 @@ def require_kept(session: Session, tally: Tally) -> None:
 
 
 def agree(
-    settings: Settings, migrations: Sequence[Migration], session: Session
+    settings: Settings,
+    migrations: Sequence[Migration],
+    session: Session,
+    *,
+    is_last: bool = True,
 ) -> Plan:
     """
     Plan the phase that is asked for, and refuse what the settings do not allow.
+
+    Args:
+        settings: What they allow.
+        migrations: Those that are shipped here.
+        session: What it has seen.
+        is_last: False where it is asked again under the lock: other tools' histories
+            are looked for then, where the lock is hardly ever waited for.
 
     Raises:
         HistoryError: Files and history disagree.
         IncompleteError: The phase before this one has not come to its end.
     """
-    plan = plan_for(migrations, session)
+    looks_around = is_last or not settings.gives_room
+    plan = plan_for(migrations, session, by_hand=not looks_around)
     if settings.phase != ALL:
         plan = in_phase(plan, settings.phase)
     require_agreed(plan, settings)
@@ -342,7 +354,8 @@ def plan_for(
     Plan by what a session has seen, where that is surely the history of these files.
 
     Args:
-        by_hand: A person says what another tool has applied: its history is no matter.
+        by_hand: Other tools' histories are no matter, as where a person says what is
+            applied.
 
     Raises:
         HistoryError: Another table may be the history.
