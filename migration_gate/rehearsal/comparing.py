@@ -37,7 +37,7 @@ class Comparison:
     is_alone: bool = False
 
     def find_touched(self) -> tuple[Touched, ...]:
-        """Return each table, or view, that it did something to."""
+        """Return each table, or view, that it did something to, by name."""
         touched: dict[int, Touched] = {}
         for oid, mode in self.after.modes.items():
             relation = self.catalogue.get(oid)
@@ -47,7 +47,8 @@ class Comparison:
                 is_table = oid == table.oid
                 look = self._look_at_table if is_table else self._look_at_index
                 touched[table.oid] = look(seen, oid, mode)
-        return tuple(map(self._settle_built, touched.values()))
+        found = sorted(touched.values(), key=lambda each: each.relation.full_name)
+        return tuple(map(self._settle_built, found))
 
     def _table_of(self, relation: Relation | None) -> Relation | None:
         """Return the relation that is told of; None where it is nobody's."""

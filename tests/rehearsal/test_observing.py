@@ -175,6 +175,28 @@ def test_a_partition_that_is_detached_is_locked_in_the_second_transaction(
     }
 
 
+def test_relations_are_told_in_one_order(gate: Gate, database: Database) -> None:
+    """Two reports of one file differ in nothing but times; PostgreSQL has no order."""
+    names = [f"m{number:02}" for number in range(30)]
+    files = {
+        "001_before.sql": "CREATE TABLE public.m (id int) PARTITION BY LIST (id);"
+        + "".join(
+            f"CREATE TABLE public.{name} PARTITION OF public.m FOR VALUES IN ({at});"
+            for at, name in sorted(enumerate(names), key=lambda each: -each[0] % 7)
+        ),
+        "002_all.sql": "ALTER TABLE public.m ADD a int;",
+        "003_alone.sql": "VACUUM FULL public.m;",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    lines = statements(answer(run))
+    told = {
+        place: [each["relation"].removeprefix("public.") for each in line["relations"]]
+        for place, line in lines.items()
+    }
+    assert told == {"002:1": ["m", *names], "003:1": told["003:1"]}
+    assert told["003:1"] == sorted(told["003:1"])
+
+
 def test_rows_that_are_changed_inside_are_told_as_those_outside(
     gate: Gate, database: Database
 ) -> None:
