@@ -1,70 +1,64 @@
 """
-What a fleet costs, side by side: one run of the gate, and a loop of a peer's processes.
+What a fleet costs, side by side: one run of the gate, and loops of others' processes.
 
-    python -m bench.fleet DSN KIND COUNT STATE [AT_ONCE ...]
+    python -m bench.fleet --kind schemas --state pending --count 1000
+    python -m bench.fleet --kind databases --state idle --count 1000 --at-once 8
+    python -m bench.fleet --kind schemas --state pending --count 200 --rtt-ms 20
+    python -m bench.fleet --plot bench/fleet.svg
 
-KIND is schemas or databases, STATE idle or pending: each target has ten small files
-applied, or to be applied. DSN names a superuser of a server of one's own on this
-machine, whose processes are its postmaster's children: their CPU time is measured too.
+Each target has ten small files, applied before or to be applied. Tools take turns on
+one durable server; ``--plot`` lets the gate alone go over 10 to 10,000 targets.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import psycopg
 
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from bench.install import ROOT, install
+from bench import disk, django_fleet, fleet_plot, link, server
+from bench.install import ROOT, Missing, install
+from bench.measure import Command, Runner, Sample, build_launcher
+from bench.server import ROLE
+from dev.postgres import conninfo_to_url, ended_by_signals
 
 
 PREFIX: Final = "fleet_bench"
 FILES: Final = 10
 # A backend's time is its postmaster's when it is gone.
 SETTLE_S: Final = 0.7
-TICKS: Final = os.sysconf("SC_CLK_TCK")
+TIMEOUT_S: Final = 1800.0
+HOME: Final = f"{PREFIX}_home"
 LIST: Final[Mapping[str, str]] = {
-    "schemas": "schemas:SELECT nspname FROM pg_namespace",
-    "databases": "databases:SELECT datname FROM pg_database",
+    "schemas": "schemas:SELECT nspname FROM pg_namespace WHERE nspname",
+    "databases": "databases:SELECT datname FROM pg_database WHERE datname",
 }
+COUNTS: Final = (10, 100, 1000, 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a run over all targets took."""
+class Fleet:
+    """A server, the files in each tool's form, and the targets."""
 
-    wall_s: float
-    client_s: float
-    server_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """A server, the folder of the files in each tool's form, and the targets."""
-
-    dsn: str
+    server: server.DurableServer
     folder: Path
     kind: str
     count: int
-
-    @property
-    def home(self) -> str:
-        """The database that has the schemas, or that a list is asked of."""
-        return f"{PREFIX}_home"
+    far: link.Link | None = None
 
     @property
     def names(self) -> list[str]:
@@ -72,27 +66,40 @@ class Bench:
         return [f"{PREFIX}_{number:05}" for number in range(self.count)]
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[TupleRow]:
-        """Connect as the superuser."""
-        return psycopg.connect(self.dsn, autocommit=True, dbname=database)
+        """Connect as the superuser, from near."""
+        known = self.server.conninfo | {"sslmode": "disable", "dbname": database}
+        return psycopg.connect(conninfo_to_url(known), autocommit=True)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients find the server."""
+        host = self.server.host if self.far is None else link.HERE
+        return host, self.server.port
 
     def url(self, target: str, more: str = "") -> str:
         """Return the URL of a target, as Go's tools read it."""
-        known = conninfo_to_dict(self.dsn)
-        user, password = (quote(str(known[k]), safe="") for k in ("user", "password"))
+        host, port = self.address
         of_schema = self.kind == "schemas"
         path = f"&search_path={target}" if of_schema else ""
-        place = f"{known['host']}:{known['port']}/{self.home if of_schema else target}"
-        return f"postgres://{user}:{password}@{place}?sslmode=disable{path}{more}"
+        place = f"{host}:{port}/{HOME if of_schema else target}"
+        return f"postgres://{ROLE}:{ROLE}@{place}?sslmode=disable{path}{more}"
+
+    def run(self, command: Command) -> Sample:
+        """Run a command to its end, and say what it took."""
+        prefix = () if self.far is None else self.far.prefix
+        runner = Runner(prefix=prefix, server_pid=self.server.pid, timeout_s=TIMEOUT_S)
+        time.sleep(SETTLE_S)
+        sample = runner.run(command)
+        if sample.exit_code:
+            sys.exit(f"{command.arguments}: exit code {sample.exit_code}")
+        return sample
 
 
 def write_files(folder: Path) -> None:
     """Write ten small files, for each tool in its own form."""
     for tool in ("gate", "dbmate", "migrate"):
         (folder / tool).mkdir()
-    for number in range(1, FILES + 1):
-        text = f"CREATE TABLE t{number} (id bigint PRIMARY KEY, note text);\n"
-        if number % 2 == 0:
-            text = f"ALTER TABLE t{number - 1} ADD COLUMN c{number} int;\n"
+    for number, text in enumerate(texts(), start=1):
         name = f"{number:03}_t{number}"
         (folder / "gate" / f"{name}.sql").write_text(text, "utf-8")
         (folder / "migrate" / f"{name}.up.sql").write_text(text, "utf-8")
@@ -100,177 +107,236 @@ def write_files(folder: Path) -> None:
         (folder / "dbmate" / f"{name}.sql").write_text(both, "utf-8")
 
 
-def drop_all(bench: Bench) -> None:
+def texts() -> Iterator[str]:
+    """Yield what the files say: a table, then a column more."""
+    for number in range(1, FILES + 1, 2):
+        yield f"CREATE TABLE t{number} (id bigint PRIMARY KEY, note text);\n"
+        yield f"ALTER TABLE t{number} ADD COLUMN c{number} int;\n"
+
+
+def drop_all(fleet: Fleet) -> None:
     """Drop what an earlier turn has left."""
-    with bench.connect() as conn:
+    with fleet.connect() as conn:
         query = "SELECT datname FROM pg_database WHERE datname ~ %s"
         for (name,) in conn.execute(query, [f"^{PREFIX}_"]).fetchall():
             drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
             conn.execute(drop.format(sql.Identifier(name)))
 
 
-def make_all(bench: Bench) -> None:
+def make_all(fleet: Fleet) -> None:
     """Make the targets anew, empty."""
-    drop_all(bench)
-    of_schemas = bench.kind == "schemas"
+    drop_all(fleet)
+    of_schemas = fleet.kind == "schemas"
     make = sql.SQL("CREATE SCHEMA {}" if of_schemas else "CREATE DATABASE {}")
-    with bench.connect() as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(bench.home)))
-    with bench.connect(bench.home) as conn:
-        for name in bench.names:
+    with fleet.connect() as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(HOME)))
+    with fleet.connect(HOME) as conn:
+        for name in fleet.names:
             conn.execute(make.format(sql.Identifier(name)))
+        conn.execute("CHECKPOINT")
 
 
-def drop_tables(bench: Bench) -> None:
+def drop_tables(fleet: Fleet) -> None:
     """Drop what the files made, so that another tool can make it in its turn."""
+    of_schemas = fleet.kind == "schemas"
     tables = [f"t{number}" for number in range(1, FILES + 1, 2)]
-    places = [bench.home] if bench.kind == "schemas" else bench.names
-    schemas = bench.names if bench.kind == "schemas" else ["public"]
+    places = [HOME] if of_schemas else fleet.names
     for place in places:
-        with bench.connect(place) as conn:
-            for schema in schemas:
+        with fleet.connect(place) as conn:
+            for schema in fleet.names if of_schemas else ["public"]:
                 names = [sql.Identifier(schema, table) for table in tables]
                 conn.execute(
                     sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(names))
                 )
 
 
-def find_postmaster(bench: Bench) -> int:
-    """Return the process that all backends are children of."""
-    with bench.connect() as conn:
-        row = conn.execute("SELECT pg_backend_pid()").fetchone()
-        assert isinstance(row, tuple)  # noqa: S101 -- a SELECT without FROM
-        return int(read_stat(int(str(row[0])))[1])
-
-
-def read_stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name."""
-    text = Path(f"/proc/{pid}/stat").read_text("utf-8")
-    return text.rpartition(")")[2].split()
-
-
-def server_s(postmaster: int) -> float:
-    """Return the CPU seconds of a server's processes that have ended, and its own."""
-    return sum(map(int, read_stat(postmaster)[11:15])) / TICKS
-
-
-def client_s() -> float:
-    """Return the CPU seconds of the processes that were waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def take(
-    bench: Bench,
-    argv: Sequence[str],
-    *,
-    environ: Mapping[str, str] | None = None,
-    text: str = "",
-) -> Cost:
-    """Run a command to its end, and say what it took."""
-    postmaster = find_postmaster(bench)
-    time.sleep(SETTLE_S)
-    before = client_s(), server_s(postmaster)
-    started_s = time.monotonic()
-    run = subprocess.run(
-        argv, check=False, capture_output=True, env=environ, input=text.encode()
-    )
-    wall_s = time.monotonic() - started_s
-    time.sleep(SETTLE_S)
-    if run.returncode:
-        sys.exit((run.stdout + run.stderr).decode()[-2000:])
-    return Cost(
-        wall_s=wall_s,
-        client_s=client_s() - before[0],
-        server_s=server_s(postmaster) - before[1],
-    )
-
-
-def take_gate(bench: Bench, at_once: str) -> Cost:
+def take_gate(fleet: Fleet, at_once: int) -> Sample:
     """Run the gate over all targets."""
-    known = conninfo_to_dict(bench.dsn)
-    column = "nspname" if bench.kind == "schemas" else "datname"
-    of_them = f"WHERE {column} ~ '^{PREFIX}_[0-9]' ORDER BY 1"
+    host, port = fleet.address
     environ = {
         "PATH": os.defpath,
-        "PGHOST": str(known["host"]),
-        "PGPORT": str(known["port"]),
-        "PGUSER": str(known["user"]),
-        "PGPASSWORD": str(known["password"]),
-        "PGDATABASE": bench.home,
-        "GATE_MIGRATIONS": str(bench.folder / "gate"),
-        "GATE_TARGETS": f"{LIST[bench.kind]} {of_them}",
-        "GATE_TARGETS_AT_ONCE": at_once,
+        "PGHOST": host,
+        "PGPORT": str(port),
+        "PGUSER": ROLE,
+        "PGPASSWORD": ROLE,
+        "PGDATABASE": HOME,
         "PGSSLMODE": "disable",
+        "GATE_MIGRATIONS": str(fleet.folder / "gate"),
+        "GATE_TARGETS": f"{LIST[fleet.kind]} ~ '^{PREFIX}_[0-9]' ORDER BY 1",
+        "GATE_TARGETS_AT_ONCE": str(at_once),
     }
-    argv = [sys.executable, str(ROOT / "entrypoint.py")]
-    return take(bench, argv, environ=environ)
+    arguments = (sys.executable, str(ROOT / "entrypoint.py"))
+    return fleet.run(Command(arguments=arguments, environ=environ))
 
 
-def take_dbmate(bench: Bench, at_once: str) -> Cost:
+def take_dbmate(fleet: Fleet, at_once: int) -> Sample:
     """Run a process of dbmate for each target."""
-    folder = str(bench.folder / "dbmate")
-    argv = (
-        *("xargs", "-P", at_once, "-I{}", str(install("dbmate").program), "-d", folder),
+    folder = str(fleet.folder / "dbmate")
+    arguments = (
+        *(str(install("dbmate").program), "-d", folder),
         *("--no-dump-schema", "--migrations-table", "of_dbmate", "-u", "{}", "migrate"),
     )
-    return take(bench, argv, text="\n".join(map(bench.url, bench.names)) + "\n")
+    return each(fleet, at_once, arguments, map(fleet.url, fleet.names))
 
 
-def take_migrate(bench: Bench, at_once: str) -> Cost:
+def take_migrate(fleet: Fleet, at_once: int) -> Sample:
     """Run a process of golang-migrate for each target."""
-    folder = str(bench.folder / "migrate")
-    argv = (
-        *("xargs", "-P", at_once, "-I{}", str(install("migrate").program)),
-        *("-path", folder, "-database", "{}", "up"),
-    )
-    urls = [bench.url(n, "&x-migrations-table=of_migrate") for n in bench.names]
-    return take(bench, argv, text="\n".join(urls) + "\n")
+    folder = str(fleet.folder / "migrate")
+    program = str(install("migrate").program)
+    arguments = (program, "-path", folder, "-database", "{}", "up")
+    more = "&x-migrations-table=of_migrate"
+    return each(fleet, at_once, arguments, (fleet.url(n, more) for n in fleet.names))
 
 
-TAKERS: Final = {
+def each(
+    fleet: Fleet, at_once: int, arguments: Sequence[str], targets: Iterator[str]
+) -> Sample:
+    """Run a command for each target, some beside each other."""
+    listed = fleet.folder / "targets"
+    listed.write_text("\n".join(targets) + "\n", "utf-8")
+    loop = ("xargs", "-a", str(listed), "-P", str(at_once), "-I{}")
+    environ = {"PATH": os.defpath, "HOME": str(fleet.folder)}
+    return fleet.run(Command(arguments=(*loop, *arguments), environ=environ))
+
+
+def take_django(fleet: Fleet, at_once: int) -> Sample:
+    """Run django-tenants' own executor over all schemas, in as many processes."""
+    host, port = fleet.address
+    return fleet.run(django_fleet.over_all(fleet.folder, host, port, HOME, at_once))
+
+
+TAKERS: Final[Mapping[str, Callable[[Fleet, int], Sample]]] = {
     "gate": take_gate,
     "dbmate": take_dbmate,
     "golang-migrate": take_migrate,
+    "django-tenants": take_django,
 }
 
 
-def each_turn(
-    bench: Bench, state: str, counts: Sequence[str]
-) -> Iterator[tuple[str, str, Cost]]:
-    """Yield what each tool took, at each count of targets at once."""
-    if state == "idle":
-        make_all(bench)
-        for taker in TAKERS.values():
-            taker(bench, counts[-1])
-            drop_tables(bench)
-    for at_once in counts:
-        for name, taker in TAKERS.items():
-            if state == "pending":
-                make_all(bench)
-            yield name, at_once, taker(bench, at_once)
+def of_kind(tool: str, kind: str) -> bool:
+    """Return whether a tool has anything to do with this kind of targets."""
+    return tool != "django-tenants" or kind == "schemas"
 
 
-def main(dsn: str, kind: str, count: int, state: str, counts: Sequence[str]) -> None:
-    """Measure in turns, and print a row for each."""
-    head = f"{'':18} {'at once':>7} {'wall s':>8} {'a minute':>9}"
-    print(head, "CPU ms each, of client")  # noqa: T201
-    with tempfile.TemporaryDirectory() as name:
-        bench = Bench(dsn=dsn, folder=Path(name), kind=kind, count=count)
-        write_files(bench.folder)
+def prepare(fleet: Fleet, tool: str) -> None:
+    """Make what a tool needs beside the targets."""
+    if tool == "django-tenants":
+        host, port = fleet.server.host, fleet.server.port
+        django_fleet.prepare(fleet.folder, list(texts()))
         try:
-            for tool, at_once, cost in each_turn(bench, state, counts):
-                per_minute = count / cost.wall_s * 60
-                client_ms = cost.client_s / count * 1000
-                server_ms = cost.server_s / count * 1000
-                print(  # noqa: T201
-                    f"{tool:18} {at_once:>7} {cost.wall_s:8.2f} {per_minute:9.0f} "
-                    f"{client_ms:6.2f} and server {server_ms:6.2f}",
-                    flush=True,
-                )
-        finally:
-            drop_all(bench)
+            django_fleet.make_shared(fleet.folder, host, port, HOME)
+        except Missing as why:
+            sys.exit(f"django-tenants: {why}")
+        django_fleet.list_tenants(fleet.connect(HOME), fleet.names)
+
+
+def each_turn(
+    fleet: Fleet, state: str, at_once: int, tools: Sequence[str]
+) -> Iterator[tuple[str, Sample]]:
+    """Yield what each tool took."""
+    if state == "idle":
+        make_all(fleet)
+        for tool in tools:
+            prepare(fleet, tool)
+            TAKERS[tool](fleet, at_once)
+            drop_tables(fleet)
+    for tool in tools:
+        if state == "pending":
+            make_all(fleet)
+            prepare(fleet, tool)
+        yield tool, TAKERS[tool](fleet, at_once)
+
+
+@contextmanager
+def opened(kind: str, count: int, rtt_ms: float) -> Iterator[Fleet]:
+    """Start a durable server with a link to it, and write the files."""
+    with ExitStack() as stack:
+        far = stack.enter_context(link.up()) if rtt_ms else None
+        if far is not None:
+            far.set_rtt_ms(rtt_ms)
+        data = stack.enter_context(disk.place())
+        started = stack.enter_context(server.started(data, far=far is not None))
+        with contextlib.closing(server.Databases(started)):  # makes the role
+            pass
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        write_files(folder)
+        yield Fleet(server=started, folder=folder, kind=kind, count=count, far=far)
+
+
+def say(text: str) -> None:
+    """Write a line for the reader."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def describe(tool: str, sample: Sample, count: int) -> str:
+    """Return a row of the table."""
+    server_ms = (sample.server_cpu_s or 0.0) / count * 1000
+    client_ms = sample.cpu_s / count * 1000
+    return (
+        f"| {tool} | {sample.wall_s:.2f} | {count / sample.wall_s * 60:.0f} "
+        f"| {client_ms:.2f} | {server_ms:.2f} | {sample.rss_mb:.1f} |"
+    )
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Measure in turns, and print a row for each."""
+    with opened(asked.kind, asked.count, asked.rtt_ms) as fleet:
+        say(
+            f"{asked.count} {asked.kind}, {asked.state}, {asked.at_once} at once, "
+            f"{asked.rtt_ms:g} ms away\n"
+        )
+        known = [t for t in TAKERS if of_kind(t, asked.kind)]
+        say("| | wall s | a minute | client CPU ms | server CPU ms | MB |")
+        say("| --- | --: | --: | --: | --: | --: |")
+        for _ in range(asked.rounds):
+            for tool, sample in each_turn(
+                fleet, asked.state, asked.at_once, asked.tool or known
+            ):
+                say(describe(tool, sample, asked.count))
+
+
+def grow(file: Path, at_once: int) -> None:
+    """Let the gate go over ever more schemas, and draw what it takes."""
+    points = []
+    with opened("schemas", 0, 0.0) as none:
+        for count in COUNTS:
+            fleet = Fleet(
+                server=none.server, folder=none.folder, kind="schemas", count=count
+            )
+            make_all(fleet)
+            for state in ("pending", "idle"):
+                sample = take_gate(fleet, at_once)
+                say(f"{count:6} {describe(state, sample, count)}")
+                points.append((state, count, sample.wall_s, sample.rss_mb))
+    file.write_text(fleet_plot.to_svg(points), "utf-8")
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--kind", choices=list(LIST), default="schemas")
+    add("--state", choices=["idle", "pending"], default="idle")
+    add("--count", type=int, default=1000, help="targets")
+    add("--at-once", type=int, default=8)
+    add("--rtt-ms", type=float, default=0.0)
+    add("--rounds", type=int, default=1)
+    add("--tool", action="append", choices=list(TAKERS), help="all without any")
+    add("--plot", type=Path, help="draw what the gate takes for 10 to 10,000 schemas")
+    asked = parser.parse_args()
+    build_launcher()
+    with ended_by_signals():
+        if asked.plot:
+            grow(asked.plot, asked.at_once)
+        else:
+            compare(asked)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:] or ["8"])
+    try:
+        main()
+    except Missing as why:
+        sys.exit(str(why))
