@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from tests.commands.test_fleet import FILES, counts, schemas
 from tests.fix_gate import Gate
-from tests.fix_postgres import NewServer, database_of
+from tests.fix_postgres import Database, NewServer, database_of
 
 
 FEW_LOCKS = {"max_connections": "20", "max_locks_per_transaction": "10"}
@@ -45,3 +45,23 @@ def test_schemas_are_seen_together_where_there_is_room_for_few_locks(
     assert run.one("fleet.looked")["up_to_date_count"] == 60
     assert run.verdict["applied_count"] == 0
     assert "out of shared memory" in home.log
+
+
+@pytest.mark.timeout(120)
+def test_a_query_may_give_a_hundred_thousand_names(
+    gate: Gate, database: Database
+) -> None:
+    """Those that have nothing pending are found among them, and the last is short."""
+    names = ["t1", "t500", "t100000"]
+    env = schemas(database, names)
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    query = "SELECT 't' || n FROM generate_series(1, 100000) n"
+    env = {"GATE_TARGETS": f"schemas:{query}", "GATE_FAILURES_MAX": "0"}
+    run = gate(database=database, migrations=FILES, env=env, timeout=100)
+    target, done, failed, left, gone = counts(run)
+    assert (run.exit_code, target, done, gone) == (1, 100_000, 3, 0)
+    assert 1 <= failed <= 8
+    assert left == target - done - failed
+    assert run.one("fleet.looked")["up_to_date_count"] == 3
+    assert "more failed than GATE_FAILURES_MAX allows" in run.verdict["message"]
+    assert len(run.stdout.splitlines()[-1].encode()) < 2048
