@@ -1,7 +1,7 @@
 """
 Every fault at every message of the protocol: what is applied is applied exactly once.
 
-    python -m tests.faults [--kind KIND]... [--scenario NAME]... [--every N]
+    python -m tests.faults [--kind KIND] [--scenario NAME] [--every N] [--patience S]
 
 An undisturbed run is recorded first. Then, for each message of its two sessions and
 each kind of fault, a run on a fresh database meets that fault at that message, and
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import re
 import signal
 import socket
 import struct
@@ -53,6 +54,7 @@ Kind = Literal[
     "terminate",
     "restart",
     "failover",
+    "away",
 ]
 
 # How many of the messages meet the fault: each, or every so-manieth.
@@ -68,6 +70,7 @@ EVERY: Final[Mapping[Kind, int]] = MappingProxyType(
         "terminate": 3,
         "restart": 4,
         "failover": 12,
+        "away": 6,
     }
 )
 # At these, the message is held back in one run and passed on before in another.
@@ -78,12 +81,20 @@ SURVIVED_ALONE: Final[frozenset[Kind]] = frozenset(
 )
 
 BEHIND_POOLER: Final[frozenset[Kind]] = frozenset({"terminate", "failover"})
+# What happens to one target of a fleet, of which no other may take notice.
+OF_ONE_TARGET: Final[frozenset[Kind]] = frozenset({"cut", "reset", "terminate", "away"})
+TARGETS: Final = ("a", "b", "c")
+HOME: Final = "home"
+# How long a run waits for a target that stays away.
+AWAY_S: Final = 2
 # How many messages after the first the second of two cuts comes: another number for
 # each first, all over what the gate does to recover.
 SECOND_STEP: Final = 7
 SECOND_LATEST: Final = 90
 
-RUN_TIMEOUT_S: Final = 30.0
+# What a run has, where it is not to end by its own; a busy machine needs more.
+PATIENCE_S: Final = 25
+ENDS_IN_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 5.0
 QUIET_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
@@ -101,6 +112,11 @@ TABLE: Final = (
 def note(what: str) -> str:
     """Return a statement that shows how often it was run."""
     return f"INSERT INTO public.log (what) VALUES ('{what}');\n"
+
+
+def note_there(what: str) -> str:
+    """Return one for the log of whichever target it is run in."""
+    return f"INSERT INTO log (what) VALUES ('{what}');\n"
 
 
 def slowly(what: str) -> str:
@@ -150,7 +166,9 @@ class Scenario:
     A run that closes is followed by one with `mended` files on top, which opens.
     `pooled` puts a transaction pooler between proxy and server. `command` is given
     after all files are applied, without a fault. `before` is what the database has
-    already, and `settings` are the gate's.
+    already, and `settings` are the gate's. A `fleet` has three targets of that kind,
+    all of them at once; their messages are the same, and each meets a fault in one of
+    them, in turns.
     """
 
     name: str
@@ -161,11 +179,13 @@ class Scenario:
     command: tuple[str, ...] = ()
     before: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    fleet: Literal["schemas", "databases"] | None = None
 
     @property
     def kinds(self) -> frozenset[Kind]:
         """What can happen; a pooler tells no backend, and follows to no standby."""
-        return frozenset(EVERY) - (BEHIND_POOLER if self.pooled else frozenset())
+        kinds = frozenset(EVERY) - (BEHIND_POOLER if self.pooled else frozenset())
+        return kinds if self.fleet else kinds - {"away"}
 
     @property
     def exit_code(self) -> int:
@@ -363,6 +383,19 @@ SCENARIOS: Final = (
             + note("002 b"),
         },
     ),
+    *(
+        Scenario(
+            name=f"a fleet of {kind}",
+            files={
+                "001_log.sql": LOG + note_there("001"),
+                "002_outside.sql": "CREATE INDEX CONCURRENTLY log_what ON log (what);\n"
+                + note_there("002"),
+                "003_last.sql": note_there("003"),
+            },
+            fleet=kind,
+        )
+        for kind in ("schemas", "databases")
+    ),
 )
 
 # What is there in the end, but for oids, times and gaps in sequences.
@@ -411,6 +444,7 @@ CONTENTS: Final = MappingProxyType(
         "FROM schema_migrations_progress ORDER BY 1, 2",
     }
 )
+FAILURES: Final = "schema_migrations_failures"
 OTHERS: Final = """
 SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 60)
 FROM pg_stat_activity
@@ -426,7 +460,11 @@ WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A fault at one message; `number` counts those of one sender in one session."""
+    """
+    A fault at one message; `number` counts those of one sender in one session.
+
+    Of a fleet, `session` counts those of one `target`.
+    """
 
     scenario: Scenario
     kind: Kind
@@ -435,13 +473,16 @@ class Point:
     number: int
     type: str
     forward: bool
+    target: str = ""
 
     def __str__(self) -> str:
-        session = {0: "the lock's session", 1: "the worker's session"}
+        known = {0: "the lock's session", 1: "the worker's session"}
+        session = known.get(self.session, f"session {self.session}")
+        if self.target:
+            session = f"session {self.session} of {self.target}"
         return (
             f"{self.kind} {'after' if self.forward else 'before'} message "
-            f"{self.number} ({self.type}) of the {self.sender} in "
-            f"{session.get(self.session, f'session {self.session}')}, "
+            f"{self.number} ({self.type}) of the {self.sender} in {session}, "
             f'scenario "{self.scenario.name}"'
         )
 
@@ -459,9 +500,10 @@ class Breaker(Proxy):
         self.fired_s = 0.0
         self._point: Point | None = None
         self._action: Callable[[Link], None] = lambda _: None
-        self._counts: Counter[tuple[int, Sender]] = Counter()
+        self._counts: Counter[tuple[str, int, Sender]] = Counter()
         self._until_second = 0
         self._torn: set[Link] = set()
+        self._away = ""
 
     def arm(self, point: Point | None, action: Callable[[Link], None]) -> None:
         """Count sessions and messages from now on, and act at the point."""
@@ -470,6 +512,7 @@ class Breaker(Proxy):
         self.settled()
         self.links.clear()
         self._torn.clear()
+        self._away = ""
         self._counts.clear()
         self.fired.clear()
         self._point, self._action = point, action
@@ -479,6 +522,13 @@ class Breaker(Proxy):
         """Cut a session, and after so many messages the one that has the last."""
         self._until_second = messages
         link.end()
+
+    def keep_away(self, target: str) -> None:
+        """Cut each connection of one target from now on."""
+        self._away = target
+        for link in list(self.links):
+            if target_of(link) == target:
+                link.end()
 
     def point_to(self, server: Server | PgBouncer) -> None:
         """Pass new connections on to another server, or to a pooler before it."""
@@ -508,6 +558,9 @@ class Breaker(Proxy):
     ) -> None:
         ready = bytearray()
         for _, whole in link.read(sender, chunk):
+            if self._away and target_of(link) == self._away:
+                link.end()
+                return
             point = self._point
             if point is None or not self._is_due(point, link, sender):
                 ready += whole
@@ -529,10 +582,26 @@ class Breaker(Proxy):
                 link.end()
 
     def _is_due(self, point: Point, link: Link, sender: Sender) -> bool:
-        session = self.links.index(link)
-        self._counts[session, sender] += 1
-        here = (session, sender, self._counts[session, sender])
-        return here == (point.session, point.sender, point.number)
+        target, links = "", list(self.links)
+        if point.target:
+            target = target_of(link)
+            links = [each for each in links if target_of(each) == target]
+        session = links.index(link)
+        self._counts[target, session, sender] += 1
+        here = (target, session, sender, self._counts[target, session, sender])
+        return here == (point.target, point.session, point.sender, point.number)
+
+
+def target_of(link: Link) -> str:
+    """Return which target of a fleet a connection is for, as it said when it began."""
+    if not link.messages or link.messages[0].type != "startup":
+        return ""
+    said = link.messages[0].payload[4:].split(b"\0")[:-2]  # after the version
+    known = dict(zip(said[::2], said[1::2], strict=True))
+    schema = re.search(rb'search_path="([abc])"', known.get(b"options", b""))
+    named = schema[1] if schema else known[b"database"].rpartition(b"_")[2]
+    target = named.decode()
+    return target if target in TARGETS else HOME
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,8 +615,9 @@ class State:
 class Lab:
     """A server, a proxy before it, and what starts gates: one fault at a time."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, patience_s: int = PATIENCE_S) -> None:
         self._name = name
+        self._patience_s = patience_s
         self._stack = ExitStack()
         self._folder = folder / name
         self._folder.mkdir()
@@ -605,7 +675,8 @@ class Lab:
             yield self._find(name)
         finally:
             with closing(self._admin()) as conn:
-                conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+                for made in (name, *(f"{name}_{target}" for target in TARGETS)):
+                    conn.execute(f"DROP DATABASE IF EXISTS {made} WITH (FORCE)")
 
     def _find(self, name: str) -> Database:
         conninfo = {**self.server.conninfo, "dbname": name}
@@ -638,19 +709,19 @@ class Lab:
             self.proxy.arm(None, lambda _: None)
             ended = self._run(scenario, self.proxy.through(database))
             self._require_end(scenario, ended)
-            self._expected[scenario.name, "first"] = self._look(
-                database, pooled=scenario.pooled
-            )
+            self._expected[scenario.name, "first"] = self._look(scenario, database)
             points = list(self._to_points(scenario))
             if scenario.mended:
                 self._mend(scenario, database)
-                self._expected[scenario.name, "last"] = self._look(
-                    database, pooled=scenario.pooled
-                )
+                self._expected[scenario.name, "last"] = self._look(scenario, database)
         return points
 
     def _to_points(self, scenario: Scenario) -> Iterator[Point]:
-        for session, link in enumerate(self.proxy.settled()):
+        sessions: Counter[str] = Counter()
+        for link in self.proxy.settled():
+            target = target_of(link) if scenario.fleet else ""
+            session = sessions[target]
+            sessions[target] += 1
             counts: Counter[Sender] = Counter()
             for message in list(link.messages):
                 counts[message.sender] += 1
@@ -662,6 +733,7 @@ class Lab:
                     number=counts[message.sender],
                     type=message.type,
                     forward=False,
+                    target=target,
                 )
 
     def expect(self, other: Lab) -> None:
@@ -690,13 +762,17 @@ class Lab:
                 wait_for_replay(self.server, standby)
             self._aim(scenario)
             self.proxy.arm(point, self._action(point, standby))
-            patience_s = freeze_s if point.kind == "freeze" else 25
+            longest_s = self._patience_s
+            patience_s = freeze_s if point.kind == "freeze" else longest_s
+            limits = {"GATE_TIMEOUT": f"{patience_s}s"}
+            if point.kind == "away":
+                limits["GATE_WAIT_TIMEOUT"] = f"{AWAY_S}s"
             through = self.proxy.through(database)
-            ended = self._run(scenario, through, GATE_TIMEOUT=f"{patience_s}s")
+            ended = self._run(scenario, through, **limits)
             late_s = time.monotonic() - self.proxy.fired_s
             was_met = self.proxy.fired.is_set()
             self.proxy.arm(None, lambda _: None)
-            if not was_met and ended.how == (1, "deadline") and patience_s < 25:
+            if not was_met and ended.how == (1, "deadline") and patience_s < longest_s:
                 return self.attempt(point, freeze_s=2 * patience_s)
             self._judge(point, ended, was_met=was_met, late_s=late_s)
             database = self._find(database.name)
@@ -726,6 +802,13 @@ class Lab:
 
     def _prepare(self, scenario: Scenario, database: Database) -> None:
         """Fill the database; apply the files, where another command is to be met."""
+        if scenario.fleet == "schemas":
+            database.execute("".join(f"CREATE SCHEMA {name};" for name in TARGETS))
+        elif scenario.fleet == "databases":
+            with closing(self._admin()) as conn:
+                for target in TARGETS:
+                    name = f"{database.name}_{target}"
+                    conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         if scenario.before:
             with closing(database.connect()) as conn:
                 conn.execute(scenario.before.encode())
@@ -752,6 +835,8 @@ class Lab:
         self.alone = as_usual
         if not was_met or point.kind in SURVIVED_ALONE:
             allowed = as_usual
+        elif point.kind == "away":
+            allowed = as_usual or ended.exit_code == 1
         elif point.kind == "SIGKILL":
             allowed = as_usual or ended.exit_code == -signal.SIGKILL
         elif point.kind == "SIGTERM":
@@ -764,6 +849,8 @@ class Lab:
         if point.kind == "SIGTERM" and was_met and late_s > STOP_TIMEOUT_S:
             text = f"ended only {late_s:.1f} s after the signal, {ended.story}"
             raise NotSurvivedError(text)
+        if point.kind in OF_ONE_TARGET and point.target in TARGETS:
+            require_others_untouched(point.target, ended)
 
     def _action(self, point: Point, standby: Server | None) -> Callable[[Link], None]:
         def terminate(link: Link) -> None:
@@ -792,6 +879,7 @@ class Lab:
             "terminate": terminate,
             "restart": lambda _: self._restart(),
             "failover": fail_over,
+            "away": lambda _: self.proxy.keep_away(point.target),
         }
         return actions[point.kind]
 
@@ -805,10 +893,12 @@ class Lab:
             "GATE_MIGRATIONS": str(folder),
             "GATE_TERMINATION_LOG": str(self._folder / "termination-log"),
             "GATE_LOCK_WAIT_TIMEOUT": "20s",
+            **list_targets(scenario, database),
             **scenario.settings,
             **settings,
         }
-        (ended,) = self._forker.run([environ], RUN_TIMEOUT_S, scenario.command)
+        timeout_s = self._patience_s + ENDS_IN_S
+        (ended,) = self._forker.run([environ], timeout_s, scenario.command)
         return ended
 
     def _require_end(self, scenario: Scenario, ended: Ended) -> None:
@@ -819,7 +909,7 @@ class Lab:
     def _compare(self, database: Database, scenario: Scenario, stage: str) -> None:
         expected, actual = (
             self._expected[scenario.name, stage],
-            self._look(database, pooled=scenario.pooled),
+            self._look(scenario, database),
         )
         for name, rows in expected.contents.items():
             if actual.contents[name] != rows:
@@ -831,11 +921,30 @@ class Lab:
             text = f"the schema has {more} instead of {less}"
             raise NotSurvivedError(text)
 
-    def _look(self, database: Database, *, pooled: bool) -> State:
+    def _look(self, scenario: Scenario, database: Database) -> State:
+        if scenario.fleet is None:
+            return self._look_at(database, pooled=scenario.pooled)
+        if scenario.fleet == "schemas":
+            for target in TARGETS:
+                database.execute(f"DROP TABLE IF EXISTS {target}.{FAILURES}")
+        states = {
+            target: self._look_at(targeted(database, target, scenario.fleet))
+            for target in TARGETS
+        }
+        return State(
+            [(target, *row) for target, each in states.items() for row in each.schema],
+            {
+                f"{name} of {target}": rows
+                for target, each in states.items()
+                for name, rows in each.contents.items()
+            },
+        )
+
+    def _look_at(self, database: Database, *, pooled: bool = False) -> State:
         with closing(database.connect()) as conn:
             wait_until_alone(conn, pooled=pooled)
             # Why an attempt failed: not each ending has one to tell.
-            conn.execute("DROP TABLE IF EXISTS schema_migrations_failures")
+            conn.execute(f"DROP TABLE IF EXISTS {FAILURES}")
             present = [
                 name
                 for name in CONTENTS
@@ -845,6 +954,39 @@ class Lab:
                 conn.execute(SCHEMA).fetchall(),
                 {name: conn.execute(CONTENTS[name]).fetchall() for name in present},
             )
+
+
+def targeted(database: Database, target: str, kind: str) -> Database:
+    """Return a target of a fleet as what it is for: a database, or a search path."""
+    if kind == "databases":
+        return database.changed(dbname=f"{database.name}_{target}")
+    return database.changed(options=f"-c search_path={target}")
+
+
+def list_targets(scenario: Scenario, database: Database) -> dict[str, str]:
+    """Return the settings of a fleet; none for what is none."""
+    if scenario.fleet is None:
+        return {}
+    prefix = "" if scenario.fleet == "schemas" else f"{database.name}_"
+    rows = ", ".join(f"('{prefix}{target}'::text)" for target in TARGETS)
+    return {
+        "GATE_TARGETS": f"{scenario.fleet}:VALUES {rows}",
+        "GATE_TARGETS_AT_ONCE": str(len(TARGETS)),
+    }
+
+
+def require_others_untouched(target: str, ended: Ended) -> None:
+    """Require that a fleet's other targets are done, and had nothing to be told of."""
+    others = len(TARGETS) - 1
+    verdict = ended.verdict
+    if verdict["done_count"] < others or verdict["failed_count"] > 1:
+        text = f"others than {target} were not done: {verdict}"
+        raise NotSurvivedError(text)
+    for event in ended.events[:-1]:
+        name = event.get("target", "")[-1:]
+        if event["level"] != "info" and name != target:
+            text = f"trouble of {name or 'all'} by that of {target}: {event}"
+            raise NotSurvivedError(text)
 
 
 def wait_until_alone(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
@@ -889,10 +1031,12 @@ def backend_of(link: Link) -> int:
 
 def to_kind(points: Sequence[Point], kind: Kind, every: int) -> list[Point]:
     """Return the points of one kind among the recorded messages."""
-    chosen = list(points)
+    chosen = [p for p in points if not p.target or is_turn_of(p)]
+    if kind == "away":
+        chosen = [p for p in chosen if p.target in TARGETS]
     if kind == "terminate":
         # Before it has said who it is, there is nobody to terminate.
-        chosen = [p for p in points if p.sender == "server" or p.number > FIRST_ASKED]
+        chosen = [p for p in chosen if p.sender == "server" or p.number > FIRST_ASKED]
     chosen = chosen[:: max(every, 1)]
     if kind in BOTH_SIDES:
         sides = itertools.product(chosen, (False, True))
@@ -901,6 +1045,12 @@ def to_kind(points: Sequence[Point], kind: Kind, every: int) -> list[Point]:
         replace(p, kind=kind, forward=(index + p.number) % 2 == 0)
         for index, p in enumerate(chosen)
     ]
+
+
+def is_turn_of(point: Point) -> bool:
+    """Tell whether it is this target whose message of that number meets the fault."""
+    turn = (point.session + point.number + (point.sender == "server")) % len(TARGETS)
+    return point.target in {HOME, TARGETS[turn]}
 
 
 # A session's first messages are the login's: startup, and twice SCRAM.
@@ -1000,6 +1150,7 @@ def main() -> int:
     )
     parser.add_argument("--every", type=int, default=1, help="of the points, each Nth")
     parser.add_argument("--labs", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--patience", type=int, default=PATIENCE_S, help="of a run, s")
     wanted = parser.parse_args()
     started_s = time.monotonic()
     if installed_program() is None:
@@ -1007,7 +1158,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         labs = [
-            stack.enter_context(Lab(f"faults-{n}", folder)) for n in range(wanted.labs)
+            stack.enter_context(Lab(f"faults-{n}", folder, wanted.patience))
+            for n in range(wanted.labs)
         ]
         campaign = Campaign(labs)
         for scenario in SCENARIOS:
