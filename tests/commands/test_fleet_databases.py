@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from tests.commands.test_fleet import FILES, ODD_NAMES, counts, list_names, tables
+from tests.faults import GOOSE
 from tests.fix_gate import Gate
 from tests.fix_pgbouncer import Mode, PgBouncers
 from tests.fix_postgres import Database, NewServer, database_of
@@ -87,3 +90,45 @@ def test_a_fleet_of_databases_through_a_pooler(
     assert [tables(target) for target in targets] == [["public"]] * 3
     again = gate(database=through, migrations=FILES, env=env)
     assert (again.exit_code, again.verdict["applied_count"]) == (0, 0)
+
+
+def test_what_is_broken_in_three_ways_is_named_counted_and_done_when_mended(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """A file fails there, a right is lacking, another tool was there before."""
+    home = database_of(new_server())
+    shop = home.role("shop")
+    names = [f"t{number}" for number in range(8)]
+    targets = dict(zip(names, make(home, names), strict=True))
+    for name in names:
+        if name != "t4":
+            home.execute(f"ALTER DATABASE {name} OWNER TO {shop.user}")
+    targets["t2"].execute("CREATE TABLE orders ()")
+    targets["t6"].execute(GOOSE)
+    env = {"GATE_TARGETS": f"databases:{LIST}"}
+    run = gate(database=shop, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [8, 5, 3, 0, 0])
+    assert set(run.verdict["failed"]) == {
+        "t2: 001_orders.sql:1:1 (42P07)",
+        "t4: refused",
+        "t6: history",
+    }
+    first = run.verdict["failed"][0].partition(":")[0]
+    assert f"5 of 8 targets done, 3 failed; first {first}: " in run.verdict["message"]
+    told = gate("status", "--json", database=shop, migrations=FILES, env=env)
+    lines = {line["target"]: line for line in json.loads(told.stdout)}
+    states = {name: line["state"] for name, line in lines.items()}
+    assert states == dict.fromkeys(names, "up to date") | {
+        "t2": "behind",
+        "t4": "behind",
+        "t6": "refused",
+    }
+    assert "the last attempt failed" in lines["t2"]["reason"]
+    assert "goose has a history in this database" in lines["t6"]["reason"]
+    targets["t2"].execute("DROP TABLE orders")
+    targets["t4"].execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {shop.user}")
+    targets["t6"].execute("DROP TABLE goose_db_version")
+    again = gate(database=shop, migrations=FILES, env=env)
+    assert (again.exit_code, counts(again)) == (0, [8, 8, 0, 0, 0])
+    assert again.one("fleet.looked")["up_to_date_count"] == 5
+    assert {e["target"] for e in again.all("target.opened")} == {"t2", "t4", "t6"}
