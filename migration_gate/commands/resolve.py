@@ -143,7 +143,7 @@ def _resolve_under_lock(
     migrations: Sequence[Migration],
     saying: Saying,
 ) -> Sequence[Writing]:
-    plan, history = plan_for(migrations, held, by_hand=True), held.seen.history
+    plan, history = plan_for(migrations, held, looks_around=False), held.seen.history
     with open_worker(settings, held, log) as worker:
         with worker.translated("read the progress of files"):
             unfinished = tuple(find_unfinished(worker.conn, worker.table))

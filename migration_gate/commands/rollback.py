@@ -268,7 +268,7 @@ def _choose(wish: Wish, session: Session) -> tuple[tuple[Undoing, ...], frozense
         HistoryError: Nothing is applied; or another table may be the history; or a file
             is not what was applied.
     """
-    plan = plan_for(wish.migrations, session, by_hand=True)
+    plan = plan_for(wish.migrations, session, looks_around=False)
     session.require_sole(plan.applied, plan.applied)
     half_undone = _look_half_undone(session)
     history = session.seen.history

@@ -328,7 +328,7 @@ def agree(
         IncompleteError: The phase before this one has not come to its end.
     """
     looks_around = is_last or not settings.gives_room
-    plan = plan_for(migrations, session, by_hand=not looks_around)
+    plan = plan_for(migrations, session, looks_around=looks_around)
     if settings.phase != ALL:
         plan = in_phase(plan, settings.phase)
     require_agreed(plan, settings)
@@ -348,14 +348,14 @@ def require_agreed(plan: Plan, settings: Settings) -> None:
 
 
 def plan_for(
-    migrations: Sequence[Migration], session: Session, *, by_hand: bool = False
+    migrations: Sequence[Migration], session: Session, *, looks_around: bool = True
 ) -> Plan:
     """
     Plan by what a session has seen, where that is surely the history of these files.
 
     Args:
-        by_hand: Other tools' histories are no matter, as where a person says what is
-            applied.
+        looks_around: False where other tools' histories are no matter, as where a
+            person says what is applied.
 
     Raises:
         HistoryError: Another table may be the history.
@@ -364,6 +364,6 @@ def plan_for(
     require_readable(session.seen)
     plan = make_plan(migrations, session.seen.history, tool=session.seen.tool)
     session.require_sole(plan.applied, plan.pending)
-    if not by_hand:
+    if looks_around:
         session.require_no_foreign(plan.pending)
     return plan

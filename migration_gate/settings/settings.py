@@ -144,10 +144,11 @@ class Settings(NamedTuple):
     All settings, judged. Seconds are 0 where 0 means none or at once.
 
     ``waits_for_turn`` is False where another gate that applies is not waited for: a
-    fleet goes on with another target; ``gives_room`` is True where a target that gets
-    no second connection gives its first one back. ``search_path`` is what each file
-    begins with, where its session has another; empty for what the session has.
-    ``options`` are those of a session of its own that has it, where there may be one.
+    fleet goes on with another target. ``gives_room`` is True for a target of a fleet:
+    no other gate is expected at it, and one that gets no second connection gives its
+    first one back. ``search_path`` is what each file begins with, where its session has
+    another; empty for what the session has. ``options`` are those of a session of its
+    own that has it, where there may be one.
     """
 
     database: DatabaseSettings
