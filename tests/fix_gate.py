@@ -230,9 +230,19 @@ class Process:
         return self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How it ended, as a `Run` says it; None while it runs."""
+        return self._process.poll()
+
+    @property
     def stderr(self) -> str:
         """What it has written to stderr so far: of some commands that is the log."""
         return self._stderr.text
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, to both."""
+        return f"{self._stdout.text}\n{self._stderr.text}"
 
     @property
     def events(self) -> list[Event]:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import random
-import time
+from pathlib import Path
 
 import pytest
 
-from tests.commands.test_fleet import counts, list_names, schemas
-from tests.fix_gate import Gate, Process
+from tests.commands.test_fleet import counts, schemas
+from tests.fix_gate import Gate, write_migrations
 from tests.fix_pgbouncer import Mode, PgBouncers
-from tests.fix_postgres import Database, NewServer, database_of
+from tests.fix_postgres import Database, Databases, NewServer, database_of
+from tests.fleet_kills import FILES, Disturbance, Kind, empty, new_fleet
 
 
 pytestmark = pytest.mark.timeout(120)
-# What runs twice leaves a row too many, or fails.
-FILES = {
-    "001_made.sql": "CREATE TABLE made (id int); INSERT INTO made VALUES (1);",
-    "002_more.sql": "INSERT INTO made VALUES (2);",
-    "003_index.sql": "CREATE INDEX CONCURRENTLY made_index ON made (id);\n"
-    "INSERT INTO made VALUES (3);",
-    "004_last.sql": "INSERT INTO made VALUES (4);",
-}
-WORKERS_MAX = 8
-DISTURBED_S = 2.5
 
 
 def require_once(database: Database, names: list[str]) -> None:
@@ -35,46 +25,6 @@ def require_once(database: Database, names: list[str]) -> None:
         assert [row[0] for row in database.fetch(query)] == sorted(FILES), name
     invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
     assert database.fetch(invalid) == []
-
-
-def disturb(gate: Gate, database: Database, names: list[str], seed: int) -> int:
-    """Start, kill and restart workers for a while; return how many were killed."""
-    chance = random.Random(seed)  # noqa: S311 -- not a secret
-    workers: list[Process] = []
-    killed = 0
-    until_s = time.monotonic() + DISTURBED_S
-    size = chance.randint(1, WORKERS_MAX)
-
-    def start(index: int) -> Process:
-        env = {"GATE_TARGETS": f"schemas:{list_names(names)}"}
-        if chance.random() < 0.7:
-            env["JOB_COMPLETION_INDEX"] = str(index)
-        env["GATE_TARGETS_AT_ONCE"] = str(chance.randint(1, 4))
-        env["GATE_CANARIES"] = str(chance.choice([0, 0, 2]))
-        return gate.start(database=database, migrations=FILES, env=env)
-
-    while time.monotonic() < until_s:
-        if len(workers) < size:
-            workers.append(start(len(workers)))
-        time.sleep(chance.uniform(0.05, 0.4))
-        if workers and chance.random() < 0.6:
-            at = chance.randrange(len(workers))
-            killed += workers[at].is_running
-            workers[at].kill()
-            workers[at] = start(at)
-    runs = [worker.wait(timeout=60) for worker in workers]
-    assert [run.exit_code for run in runs] == [0] * len(runs), [
-        (run.exit_code, run.stdout[-600:]) for run in runs if run.exit_code
-    ]
-    return killed
-
-
-@pytest.fixture
-def names(database: Database) -> list[str]:
-    """Return the names of schemas that were made."""
-    made = [f"t{number:02}" for number in range(50)]
-    schemas(database, made)
-    return made
 
 
 def test_workers_share_a_fleet(gate: Gate, database: Database) -> None:
@@ -97,13 +47,20 @@ def test_workers_share_a_fleet(gate: Gate, database: Database) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["schemas", "databases"])
+@pytest.mark.parametrize("seed", range(3))
 def test_workers_may_be_killed_and_started_at_any_moment(
-    gate: Gate, database: Database, names: list[str], seed: int
+    gate: Gate, databases: Databases, tmp_path: Path, kind: Kind, seed: int
 ) -> None:
     """Whatever happens, what is left is done by whoever comes next."""
-    disturb(gate, database, names, seed)
-    require_once(database, names)
+    fleet = new_fleet(databases, kind)
+    empty(fleet)
+    files = write_migrations(tmp_path / "files", FILES)
+    run = Disturbance(gate, fleet, files, seed)
+    run.run()
+    assert run.faults == []
+    assert run.ends["0"] >= 1
 
 
 def test_a_server_with_room_for_ten_is_no_trouble(
