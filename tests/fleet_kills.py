@@ -377,11 +377,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100, help="of each kind")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--kind", action="append", choices=["schemas", "databases"])
+    parser.add_argument("--room", default="300", help="the server's max_connections")
     parser.add_argument("--keep", type=Path, default=Path(".cache/fleet_kills"))
     wanted = parser.parse_args()
     wrong = 0
     with ExitStack() as stack:
-        settings = {**SETTINGS, "max_connections": "300"}
+        settings = {**SETTINGS, "max_connections": wanted.room}
         name = "fleet-kills-" + "-".join(wanted.kind or ["all"])
         server = stack.enter_context(Server(name, settings=settings))
         hash_cheaply(server.conninfo)
