@@ -21,7 +21,7 @@ import time
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -116,7 +116,7 @@ def texts() -> Iterator[str]:
 
 def drop_all(fleet: Fleet) -> None:
     """Drop what an earlier turn has left."""
-    with fleet.connect() as conn:
+    with contextlib.closing(fleet.connect()) as conn:
         query = "SELECT datname FROM pg_database WHERE datname ~ %s"
         for (name,) in conn.execute(query, [f"^{PREFIX}_"]).fetchall():
             drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -128,26 +128,63 @@ def make_all(fleet: Fleet) -> None:
     drop_all(fleet)
     of_schemas = fleet.kind == "schemas"
     make = sql.SQL("CREATE SCHEMA {}" if of_schemas else "CREATE DATABASE {}")
-    with fleet.connect() as conn:
+    with contextlib.closing(fleet.connect()) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(HOME)))
-    with fleet.connect(HOME) as conn:
+    with contextlib.closing(fleet.connect(HOME)) as conn:
         for name in fleet.names:
             conn.execute(make.format(sql.Identifier(name)))
         conn.execute("CHECKPOINT")
+
+
+def make_applied(fleet: Fleet, tools: Sequence[str]) -> None:
+    """Let each tool apply the files to one target, and make the others as that."""
+    first = replace(fleet, count=1)
+    make_all(first)
+    for tool in tools:
+        prepare(first, tool)
+        TAKERS[tool](first, 1)
+        drop_tables(first)
+    if "django-tenants" in tools:
+        with contextlib.closing(fleet.connect(HOME)) as conn:
+            django_fleet.list_tenants(conn, fleet.names[1:])
+    if fleet.kind == "databases":
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        with contextlib.closing(fleet.connect()) as conn:
+            template = sql.Identifier(first.names[0])
+            for name in fleet.names[1:]:
+                conn.execute(copy.format(sql.Identifier(name), template))
+            conn.execute("CHECKPOINT")
+        return
+    with contextlib.closing(fleet.connect(HOME)) as conn:
+        copy_schemas(conn, first.names[0], fleet.names[1:])
+
+
+def copy_schemas(
+    conn: psycopg.Connection[TupleRow], template: str, names: Sequence[str]
+) -> None:
+    """Make schemas with the tables of one, and their rows: the tools' histories."""
+    query = "SELECT tablename::text FROM pg_tables WHERE schemaname = %s"
+    tables = [table for (table,) in conn.execute(query, [template]).fetchall()]
+    for name in names:
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+        for table in tables:
+            pair = sql.Identifier(name, table), sql.Identifier(template, table)
+            like = sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)")
+            conn.execute(like.format(*pair))
+            rows = sql.SQL("INSERT INTO {} OVERRIDING SYSTEM VALUE SELECT * FROM {}")
+            conn.execute(rows.format(*pair))
+    conn.execute("VACUUM ANALYZE")
 
 
 def drop_tables(fleet: Fleet) -> None:
     """Drop what the files made, so that another tool can make it in its turn."""
     of_schemas = fleet.kind == "schemas"
     tables = [f"t{number}" for number in range(1, FILES + 1, 2)]
-    places = [HOME] if of_schemas else fleet.names
-    for place in places:
-        with fleet.connect(place) as conn:
-            for schema in fleet.names if of_schemas else ["public"]:
-                names = [sql.Identifier(schema, table) for table in tables]
-                conn.execute(
-                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(names))
-                )
+    place, schema = (HOME, fleet.names[0]) if of_schemas else (fleet.names[0], "public")
+    names = [sql.Identifier(schema, table) for table in tables]
+    with contextlib.closing(fleet.connect(place)) as conn:
+        drop = sql.SQL("DROP TABLE IF EXISTS {}")
+        conn.execute(drop.format(sql.SQL(", ").join(names)))
 
 
 def take_gate(fleet: Fleet, at_once: int) -> Sample:
@@ -235,11 +272,7 @@ def each_turn(
 ) -> Iterator[tuple[str, Sample]]:
     """Yield what each tool took."""
     if state == "idle":
-        make_all(fleet)
-        for tool in tools:
-            prepare(fleet, tool)
-            TAKERS[tool](fleet, at_once)
-            drop_tables(fleet)
+        make_applied(fleet, tools)
     for tool in tools:
         if state == "pending":
             make_all(fleet)

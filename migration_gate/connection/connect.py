@@ -42,7 +42,7 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
-from migration_gate.connection.spares import take_spare
+from migration_gate.connection.spares import scram_memory, take_spare
 from migration_gate.connection.waits import (
     NoAnswerError,
     Steps,
@@ -318,7 +318,7 @@ def _open(
     if until_s is not None:
         timeout_s = min(timeout_s, max(until_s - now, CONNECT_TIMEOUT_MIN_S))
     try:
-        pgconn = dial(known, until_s=now + timeout_s)
+        pgconn = _dial(known, now + timeout_s)
     except DialError as error:
         text, cause = str(error), find_cause(str(error))
         if login != "password" and (cause.kind == "refused" or cause is UNKNOWN):
@@ -331,6 +331,26 @@ def _open(
     conn.autocommit = True
     conn.prepare_threshold = None
     return conn
+
+
+def _dial(parameters: Mapping[str, str], until_s: float) -> pq.abc.PGconn:
+    """Connect to one server; a fleet does not hash the same password again."""
+    memory = scram_memory()
+    if memory is None:
+        return dial(parameters, until_s=until_s)
+    keys = memory.keys(parameters)
+    if keys:
+        try:
+            return dial({**parameters, **keys}, until_s=until_s)
+        except DialError as error:
+            cause = find_cause(str(error))
+            if cause.kind != "refused" and cause is not UNKNOWN:
+                raise
+            memory.forget(parameters)
+    if not memory.is_to_be_watched(parameters):
+        return dial(parameters, until_s=until_s)
+    with memory.watching(parameters) as trace:
+        return dial(parameters, until_s=until_s, trace=trace, shows_login=True)
 
 
 def with_token(

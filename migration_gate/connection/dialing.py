@@ -20,6 +20,9 @@ from psycopg.waiting import Wait
 from migration_gate.connection.waits import is_ready
 
 
+REGRESS_MODE = pq.Trace.REGRESS_MODE
+
+
 class DialError(Exception):
     """
     A connection failed, for what libpq says.
@@ -33,7 +36,11 @@ class DialError(Exception):
 
 
 def dial(
-    parameters: Mapping[str, str], *, until_s: float, trace: int | None = None
+    parameters: Mapping[str, str],
+    *,
+    until_s: float,
+    trace: int | None = None,
+    shows_login: bool = False,
 ) -> pq.abc.PGconn:
     """
     Connect to one server.
@@ -41,7 +48,8 @@ def dial(
     Args:
         parameters: Those of one server, with its address: nothing is resolved here.
         until_s: When to give up, on the monotonic clock.
-        trace: A file descriptor that libpq writes its messages to.
+        trace: A file descriptor that libpq writes its messages to, until it is in.
+        shows_login: What is exchanged to log in is among them.
 
     Raises:
         DialError: The connection failed, or took too long.
@@ -54,11 +62,15 @@ def dial(
     try:
         if trace is not None:
             pgconn.trace(trace)
-            pgconn.set_trace_flags(pq.Trace.REGRESS_MODE)  # hides what SCRAM exchanges
-        _connect(pgconn, until_s)
+            # That mode hides what SCRAM exchanges.
+            flags = pq.Trace.SUPPRESS_TIMESTAMPS if shows_login else REGRESS_MODE
+            pgconn.set_trace_flags(flags)
+        try:
+            _connect(pgconn, until_s)
+        finally:
+            if trace is not None:
+                pgconn.untrace()
     except BaseException:
-        if trace is not None:
-            pgconn.untrace()
         pgconn.finish()
         raise
     pgconn.nonblocking = 1

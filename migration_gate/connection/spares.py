@@ -23,6 +23,7 @@ from psycopg.waiting import Wait
 
 if TYPE_CHECKING:
     from migration_gate.connection.connect import LimitedConnection
+    from migration_gate.connection.scram import Memory
     from migration_gate.connection.waits import Steps
 
 # What a session keeps in memory of each table that it has seen adds up.
@@ -34,20 +35,31 @@ class _Kept(threading.local):
     """What one thread keeps; None where it keeps nothing."""
 
     spares: list[LimitedConnection] | None = None
+    scram: Memory | None = None
 
 
 _kept: Final = _Kept()
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
-    """Let this thread keep connections in a block; those left are closed at its end."""
-    _kept.spares = []
+def keeping(scram: Memory) -> Iterator[None]:
+    """
+    Let this thread keep connections in a block; those left are closed at its end.
+
+    Args:
+        scram: What all threads of a fleet know of logins.
+    """
+    _kept.spares, _kept.scram = [], scram
     try:
         yield
     finally:
         drop_spares()
-        _kept.spares = None
+        _kept.spares = _kept.scram = None
+
+
+def scram_memory() -> Memory | None:
+    """Return what is known of logins; None outside of a fleet."""
+    return _kept.scram
 
 
 def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:

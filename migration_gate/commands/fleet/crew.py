@@ -16,6 +16,7 @@ from typing import Final
 
 from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.commands.fleet.targets import Target
+from migration_gate.connection.scram import Memory
 from migration_gate.connection.spares import keeping
 from migration_gate.connection.waits import Bell, Stopped, ending
 
@@ -41,6 +42,7 @@ class Crew:
         self._threads: set[threading.Thread] = set()
         self._handing = threading.Lock()
         self._bell = Bell()
+        self._scram = Memory()
 
     def run(
         self,
@@ -84,7 +86,7 @@ class Crew:
         self, take: Callable[[Outcome], None], may_begin: Callable[[], bool]
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
-        with keeping():
+        with keeping(self._scram):
             while (target := self._next()) is not None:
                 outcome = self._work(target)
                 with self._handing:
