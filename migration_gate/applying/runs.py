@@ -43,6 +43,7 @@ from migration_gate.report.outcomes import (
     DefaultsChangedError,
     LocksNotFreeError,
     NotAppliedError,
+    PathLeftError,
 )
 from migration_gate.session.session import Session
 from migration_gate.statements import having, may_change_defaults, string_syntax_set
@@ -53,6 +54,7 @@ RUN_MAX_BYTES: Final = 1 << 18
 NOTHING_LEFT: Final = (
     AlreadyAppliedError,
     DefaultsChangedError,
+    PathLeftError,
     LocksNotFreeError,
     NotAppliedError,
     UnparsedError,
@@ -102,6 +104,7 @@ class Applier:
             NotAppliedError: The history has not the row of what was to be undone.
             ConnectionLostError: It may have been applied: look at the history.
             DefaultsChangedError: What is left belongs in a new session.
+            PathLeftError: It belongs in one that begins with the target's path.
         """
         run = self._prepare(steps, NOTHING_YET)
         while run.tasks:

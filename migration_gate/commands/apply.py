@@ -31,12 +31,12 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import interruptible
-from migration_gate.execution.ready import start_worker
+from migration_gate.execution.ready import note_defaults, start_worker
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration, version_to_key
-from migration_gate.files.script import leaves_path
+from migration_gate.files.script import leaves_session
 from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
@@ -127,7 +127,7 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
         held,
         log,
         variables=variables,
-        leaves_path=all(map(leaves_path, scripts)),
+        leaves_session=all(map(leaves_session, scripts)),
     ) as worker:
         if any(map(plan.find_replacement, plan.pending)):
             require_replaceable(worker.table, worker.acting_role)
@@ -163,20 +163,24 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
     fill: Fill | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     *,
-    leaves_path: bool = False,
+    leaves_session: bool = False,
 ) -> Iterator[Worker]:
     """
     Open the connection that runs the files, and make the history table ours.
 
     Args:
-        leaves_path: No file says what the search path is: for a target that is a
-            schema the session may be one that another target has had, and the next.
+        leaves_session: No file changes what a session keeps: for a target that is a
+            schema it may be one that another target has had, and the next. A path in
+            ``settings`` is then set for each file; without one, its session has it.
     """
-    is_kept = leaves_path and settings.options is not None
+    is_shared = settings.options is not None and bool(settings.search_path)
+    is_kept = leaves_session and is_shared
     own = {}
     if settings.options is not None and not is_kept:
         own["options"] = settings.options
         settings = settings._replace(search_path="")
+    if is_kept:
+        note_defaults(held)
     patience = new_patience(settings, log, settings.wait_timeout_s)
     opened = open_second_connection if held.is_pooled else open_connection
 

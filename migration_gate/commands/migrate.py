@@ -33,6 +33,7 @@ from migration_gate.report.outcomes import (
     AlreadyAppliedError,
     ConnectionLostError,
     DefaultsChangedError,
+    PathLeftError,
     RefusedForNowError,
 )
 from migration_gate.report.verdict import Tally
@@ -49,6 +50,7 @@ STARTS_ANEW: Final = (
     RefusedForNowError,
     AlreadyAppliedError,
     DefaultsChangedError,
+    PathLeftError,
 )
 
 
@@ -96,6 +98,8 @@ def apply_all(
         try:
             bring_up_to_date(settings, migrations, log, tally, apply_steps)
         except STARTS_ANEW as error:
+            if isinstance(error, PathLeftError):
+                settings = settings._replace(search_path="")
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
                 raise _in_vain(error, tally) from error
@@ -118,6 +122,7 @@ def bring_up_to_date(
         ConnectionLostError: The last migration sent may or may not be applied.
         AlreadyAppliedError: The history has a row that it did not have under the lock.
         DefaultsChangedError: What is left belongs in a session with the new defaults.
+        PathLeftError: It belongs in one that begins with the target's search path.
     """
     use_standby = _check_standby(migrations) if settings.standby == "check" else None
     with closing(

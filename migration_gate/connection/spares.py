@@ -20,6 +20,8 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Wait
 
+from migration_gate.connection.simple_query import is_alive
+
 
 if TYPE_CHECKING:
     from migration_gate.connection.connect import LimitedConnection
@@ -121,7 +123,7 @@ def _is_as_new(conn: LimitedConnection) -> bool:
     conn.answer_timeout_s = ANSWER_TIMEOUT_S
     try:
         with suppress(psycopg.Error):
-            return conn.wait(_take_answer(conn.pgconn))
+            return conn.wait(_take_answer(conn.pgconn)) and is_alive(conn)
     finally:
         conn.answer_timeout_s = float("inf")
     return False

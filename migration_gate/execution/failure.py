@@ -53,6 +53,7 @@ from migration_gate.report.outcomes import (
     DefaultsChangedError,
     LocksNotFreeError,
     NotAppliedError,
+    PathLeftError,
 )
 from migration_gate.report.quoting import quote_name
 from migration_gate.report.remedies import find_remedy
@@ -89,6 +90,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
     {
         "begin": 'begin a transaction for migration "{version}"',
         "defaults": 'compare the defaults of the session for migration "{version}"',
+        "path": 'ask for the search path after migration "{version}"',
         "lock": 'lock table "{table}" for migration "{version}"',
         "limits": 'set the limits of migration "{version}"',
         "variables": 'set the variables of migration "{version}"',
@@ -280,6 +282,8 @@ def _find_outcome(
         return LocksNotFreeError(describe_failure(worker, task.script, failure))
     if part.name == "defaults" and failure.sqlstate == OUTDATED:
         return DefaultsChangedError()
+    if part.name == "path" and failure.sqlstate == OUTDATED:
+        return PathLeftError()
     faster = _find_faster(worker, task, part, failure)
     if faster is not None:
         return faster

@@ -51,6 +51,11 @@ REQUIRE_DEFAULTS: Final = sql.SQL(
     "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8 "
     "THEN pg_catalog.current_setting('migration_gate.defaults') END"
 )
+REQUIRE_PATH: Final = sql.SQL(
+    "SELECT CASE WHEN pg_catalog.current_setting('search_path') "
+    "OPERATOR(pg_catalog.<>) {}::pg_catalog.text "
+    "THEN pg_catalog.current_setting('migration_gate.search_path') END"
+)
 VARIABLE_CLASS: Final = "gate."
 ALWAYS_SENT: Final = 4096  # characters
 NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
@@ -161,7 +166,6 @@ CLEAN_UP: Final = (
     "DEALLOCATE ALL",
     "SET SESSION AUTHORIZATION DEFAULT",
     "RESET ROLE",
-    "RESET ALL",
 )
 DISCARD: Final = ("DISCARD TEMP", "DISCARD SEQUENCES")
 
@@ -202,9 +206,23 @@ def _clean_up(
         calls.append(set_config("synchronous_commit", "off", is_local=True))
     return (
         *(Own("clean up", text.encode()) for text in CLEAN_UP),
+        *_require_path(worker),
+        Own("clean up", b"RESET ALL"),
         own(worker, "trusted", select(calls)),
         *(Own("clean up", text.encode()) for text in DISCARD),
     )
+
+
+def _require_path(worker: Worker) -> list[Own]:
+    """
+    Fail where a file has left the path that was set for it, in a session that is kept.
+
+    Through a pooler there is no other session to do it in.
+    """
+    path = worker.settings.search_path
+    if not path or worker.is_pooled:
+        return []
+    return [own(worker, "path", REQUIRE_PATH.format(path))]
 
 
 def restore(worker: Worker, statements: Sequence[Statement]) -> list[Own]:

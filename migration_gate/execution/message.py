@@ -24,6 +24,7 @@ OwnName = Literal[
     "lock",
     "limits",
     "defaults",
+    "path",
     "variables",
     "row",
     "gone",

@@ -12,7 +12,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.connection.connect import LimitedConnection
+from migration_gate.connection.connect import LimitedConnection, limited
 from migration_gate.connection.refusals import refuse
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back
@@ -83,6 +83,22 @@ def start_worker(
     )
     keep_settings(worker)
     return worker
+
+
+def note_defaults(held: Session) -> None:
+    """
+    Note what the defaults are before a session begins that is to be kept.
+
+    It is asked for them only afterwards, when somebody may have changed them: a session
+    that serves many targets must not be taken for one that has the new ones.
+    """
+    if held.conn.defaults is None:
+        with (
+            held.translated("ask for the defaults of the session"),
+            limited(held.conn),
+        ):
+            ((defaults,),) = held.conn.execute(select([DEFAULTS])).fetchall()
+        held.conn.defaults = str(defaults)
 
 
 def _require_same_defaults(defaults: str | None, *conns: LimitedConnection) -> None:

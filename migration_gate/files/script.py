@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import re
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,7 @@ from migration_gate.statements import (
     blocks,
     forbids_transaction,
     has_any,
+    has_match,
     having,
     leading_comments,
     place,
@@ -78,6 +80,10 @@ UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 # What undoes a session's SET, beside a SET of the same: and who writes one names it.
 PATH_WORDS: Final = (b"search_path", b"reset", b"discard")
+# What DISCARD ALL leaves: a library, and parameters of others' own, which were NULL and
+# are empty from then on.
+LASTING_WORDS: Final = (b"set_config", b"load '")
+SETS_OWN: Final = re.compile(rb"set\s+(?:(?:local|session)\s+)?[\"\w$]+\s*\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +124,13 @@ class Script:
         return sum(len(unit.statements) for unit in self.units)
 
 
-def leaves_path(script: Script) -> bool:
-    """Return whether a script plainly says nothing of the search path."""
-    return script.in_transaction and not has_any(script.content, *PATH_WORDS)
+def leaves_session(script: Script) -> bool:
+    """Return whether a script plainly changes nothing that its session keeps."""
+    return (
+        script.in_transaction
+        and not has_any(script.content, *PATH_WORDS, *LASTING_WORDS)
+        and not has_match(script.content, SETS_OWN)
+    )
 
 
 def parse_script(

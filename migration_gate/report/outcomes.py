@@ -44,6 +44,15 @@ class DefaultsChangedError(Exception):
     """
 
 
+class PathLeftError(Exception):
+    """
+    A file has led away from the search path that was set for it, in a kept session.
+
+    What resets the path there comes to the role's. Nothing of the migration at hand was
+    done: it belongs in a session that begins with the path of its target.
+    """
+
+
 class LocksNotFreeError(Exception):
     """The migration was rolled back because it could not get its locks."""
 

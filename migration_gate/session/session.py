@@ -285,7 +285,7 @@ def start_session(
         if may_be_standby and session.seen.is_standby and not standbys:
             standbys.append(session)
         else:
-            session.close()
+            conn.close()
         raise not_writable(is_standby=session.seen.is_standby)
 
     try:
@@ -296,7 +296,7 @@ def start_session(
         raise
     finally:
         for standby in standbys:
-            standby.close()
+            standby.conn.close()
 
 
 def _start_on(conn: LimitedConnection, settings: Settings) -> Session:

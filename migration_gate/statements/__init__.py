@@ -20,6 +20,7 @@ from migration_gate.statements.contents import (
     blocks,
     find,
     has_any,
+    has_match,
     iter_matches,
     up_to,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "forbids_transaction",
     "forms",
     "has_any",
+    "has_match",
     "having",
     "is_copy_from_stdin",
     "is_copy_to_stdout",

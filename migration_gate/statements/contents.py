@@ -146,6 +146,17 @@ def has_any(
     return False
 
 
+def has_match(content: Content, pattern: re.Pattern[bytes]) -> bool:
+    """Tell whether a pattern of a few words, in lower case, is in any case of ASCII."""
+    before = b""
+    for _, block in blocks(content, 0, len(content)):
+        window = before + block.lower()
+        if pattern.search(window):
+            return True
+        before = window[-REACH_BYTES:]
+    return False
+
+
 def iter_matches(
     content: Content,
     pattern: re.Pattern[bytes],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from tests.commands.test_fleet import counts, history, schemas, tables
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database, Databases
+from tests.fix_postgres import Database, Databases, NewServer, database_of
 from tests.fix_proxy import Proxy
+from tests.polling import until
 
 
 NAMES = [f"t{number}" for number in range(6)]
@@ -19,7 +22,6 @@ SELECT pg_advisory_lock(4711);
 PREPARE kept AS SELECT 1;
 DECLARE held CURSOR WITH HOLD FOR SELECT 1;
 SET statement_timeout = '1h';
-SET app.tenant = 'somebody';
 """
 NOTHING_LEFT = """
 CREATE TABLE seen AS SELECT
@@ -28,7 +30,7 @@ CREATE TABLE seen AS SELECT
         AND pid = pg_backend_pid()) AS locks,
     (SELECT count(*) FROM pg_prepared_statements) AS statements,
     (SELECT count(*) FROM pg_cursors WHERE is_holdable) AS cursors,
-    nullif(current_setting('app.tenant', true), '') AS tenant;
+    current_setting('statement_timeout') AS limited;
 """
 
 
@@ -72,6 +74,74 @@ def test_what_resets_the_path_finds_its_own_schema(
     assert len(backends(database)) == len(NAMES)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DO $$ BEGIN EXECUTE 'RES' || 'ET ALL'; END $$;",
+        "SELECT public.leads_away();",
+        'SET U&"search\\005fpath" TO DEFAULT;',
+    ],
+)
+def test_what_leads_away_from_the_path_is_done_in_a_session_of_its_own(
+    gate: Gate, database: Database, text: str
+) -> None:
+    """It is rolled back, and its tables come where they would in a gate of its own."""
+    database.execute(
+        "CREATE FUNCTION public.leads_away() RETURNS void LANGUAGE plpgsql "
+        "AS 'BEGIN RESET search_path; END'"
+    )
+    env = schemas(database, NAMES) | ALONE
+    files = {
+        "001_before.sql": "CREATE TABLE before (id int);",
+        "002_away.sql": f"{text}\nCREATE TABLE IF NOT EXISTS after_it (id int);",
+        "003_backend.sql": BACKENDS,
+    }
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    for name in ("before", "after_it", "backend"):
+        assert tables(database, name) == NAMES
+    assert [history(database, name) for name in NAMES] == [sorted(files)] * 6
+    assert len(backends(database)) == len(NAMES)
+
+
+def test_a_path_that_is_set_to_another_schema_leads_there(
+    gate: Gate, database: Database
+) -> None:
+    """The file means what it says, in a session of its own as elsewhere."""
+    database.execute("CREATE SCHEMA shared")
+    env = schemas(database, NAMES) | ALONE
+    text = "SET SCHEMA 'shared'; CREATE TABLE IF NOT EXISTS common (id int);"
+    files = {"001_common.sql": text, "002_backend.sql": BACKENDS}
+    run = gate(database=database, migrations=files, env=env)
+    assert run.exit_code == 0, run.verdict
+    assert tables(database, "common") == ["shared"]
+    assert tables(database, "backend") == NAMES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET LOCAL app.tenant = 'somebody';",
+        "DO $$ BEGIN SET app . tenant = 'somebody'; END $$;",
+        "SELECT set_config('app.tenant', 'somebody', true);",
+    ],
+)
+def test_a_parameter_of_a_target_is_not_there_for_the_next(
+    gate: Gate, database: Database, text: str
+) -> None:
+    """After DISCARD ALL it would be empty, where a new session has none."""
+    env = schemas(database, NAMES) | ALONE
+    files = {
+        "001_seen.sql": "CREATE TABLE seen AS "
+        "SELECT current_setting('app.tenant', true) AS tenant;",
+        "002_tenant.sql": text,
+    }
+    run = gate(database=database, migrations=files, env=env)
+    assert run.exit_code == 0, run.verdict
+    for name in NAMES:
+        assert database.fetch(f"SELECT tenant FROM {name}.seen") == [(None,)]
+
+
 def test_nothing_of_a_target_is_left_for_the_next(
     gate: Gate, database: Database
 ) -> None:
@@ -83,7 +153,7 @@ def test_nothing_of_a_target_is_left_for_the_next(
     assert len(backends(database)) == 1
     for name in NAMES:
         (row,) = database.fetch(f"SELECT * FROM {name}.seen")
-        assert row == (None, 0, 0, 0, None)
+        assert row == (None, 0, 0, 0, "0")
 
 
 def test_a_failure_is_not_handed_on(gate: Gate, database: Database) -> None:
@@ -150,6 +220,82 @@ def test_defaults_that_others_change_hold_for_the_next_target(
     assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
     seen = [database.fetch(f"SELECT * FROM {name}.seen")[0][0] for name in NAMES]
     assert seen == [None] * 3 + ["new"] * 3
+
+
+def test_defaults_that_change_while_a_session_begins_hold_for_all(
+    gate: Gate, databases: Databases
+) -> None:
+    """It is older than they are, and is not taken for one that has them."""
+    database = databases.create()
+    env = schemas(database, NAMES) | ALONE
+    text = "CREATE TABLE seen AS SELECT current_setting('app.plan', true);"
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database() AND application_name LIKE 'migration-gate%'"
+    )
+    with closing(database.connect()) as conn:
+        conn.execute("BEGIN; CREATE TABLE t0.schema_migrations (version text)")
+        running = gate.start(
+            database=database, migrations={"001_seen.sql": text}, env=env
+        )
+        until(lambda: database.fetch(waiting))
+        database.execute(f"ALTER DATABASE \"{database.name}\" SET app.plan = 'new'")
+        conn.execute("ROLLBACK")
+    run = running.wait()
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    seen = [database.fetch(f"SELECT * FROM {name}.seen")[0][0] for name in NAMES]
+    assert seen == ["new"] * 6
+
+
+def test_a_session_that_the_server_ends_meanwhile_is_not_used(
+    gate: Gate, databases: Databases
+) -> None:
+    """It is seen before anything is sent: the target does not begin anew for it."""
+    database = databases.create()
+    env = schemas(database, NAMES) | ALONE
+    files = {"001_a.sql": "SELECT 1;"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    limit = f"ALTER DATABASE \"{database.name}\" SET idle_session_timeout = '300ms'"
+    idle = (
+        "SELECT FROM pg_stat_activity WHERE state = 'idle' AND datname = "
+        "current_database() AND application_name LIKE 'migration-gate%'"
+    )
+    database.execute(limit)
+    with closing(database.connect(options="-c idle_session_timeout=0")) as conn:
+        conn.execute("BEGIN; LOCK TABLE t1.schema_migrations")
+        files["002_backend.sql"] = BACKENDS
+        running = gate.start(database=database, migrations=files, env=env)
+        until(lambda: len(history(database, "t0")) == len(files))
+        until(lambda: not database.fetch(idle))
+        conn.execute("ROLLBACK")
+    run = running.wait()
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    ready = [event for event in run.all("database.ready") if event["target"] == "t1"]
+    assert len(ready) == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_session_at_a_standby_is_not_kept(gate: Gate, new_server: NewServer) -> None:
+    """Each look would begin there, and leave one more behind, here and there."""
+    primary = new_server()
+    standby = database_of(new_server(standby_of=primary))
+    database = database_of(primary)
+    env = schemas(database, NAMES) | ALONE
+    login = database.role("gate")
+    for name in NAMES:
+        database.execute(f"GRANT ALL ON SCHEMA {name} TO {login.user}")
+    ports = f"{standby.conninfo['port']},{database.conninfo['port']}"
+    env |= login.environ() | {"POSTGRES_HOST": "127.0.0.1,127.0.0.1"}
+    env |= {"POSTGRES_PORT": ports}
+    until(lambda: standby.fetch("SELECT FROM pg_roles WHERE rolname ~ '^gate_'"))
+    files = {"001_backend.sql": BACKENDS}
+    assert gate("baseline", *files, migrations=files, env=env).exit_code == 0
+    database.execute(f"ALTER ROLE {login.user} CONNECTION LIMIT 2")
+    until(lambda: standby.fetch("SELECT FROM pg_roles WHERE rolconnlimit = 2"))
+    run = gate("baseline", *files, migrations=files, env=env)
+    assert run.exit_code == 0
+    assert "6 of 6 targets done" in run.stderr
+    assert "database.retry_scheduled" not in run.stderr
 
 
 def test_a_database_is_connected_to_twice_with_files_and_once_without(
