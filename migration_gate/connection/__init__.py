@@ -7,8 +7,9 @@ the parameters name, and ``dialing`` connects to one of them; ``tls_files`` find
 TLS needs and cannot be read; ``sqlstate`` asks a server that refuses for its SQLSTATE;
 ``pooled_sessions`` asks whether a session has what a pooler does not let it begin with;
 ``wait`` repeats an attempt until it succeeds; ``spares`` keeps connections from one
-target of a fleet to the next, and ``scram`` what its logins hash; ``simple_query`` talks in messages of the simple
-protocol, answer by answer, and ``room`` sends a long one; ``waits`` is how all of it
-waits, until a socket is ready or the run is to stop; ``refusals`` translates the
-driver's errors; ``qualified`` is how SQL of the gate's own is written.
+target of a fleet to the next, and ``scram`` what its logins hash; ``simple_query``
+talks in messages of the simple protocol, answer by answer, and ``room`` sends a long
+one; ``waits`` is how all of it waits, until a socket is ready or the run is to stop;
+``refusals`` translates the driver's errors; ``qualified`` is how SQL of the gate's own
+is written.
 """
