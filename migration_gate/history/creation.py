@@ -33,6 +33,8 @@ from migration_gate.settings.settings import HistoryTableName
 Fill: TypeAlias = Callable[[HistoryTable], sql.Composed]
 
 MAKE_LIMIT_S: Final = 10
+# In a search path, quoted or not: the schema that has the role's name.
+ROLE_NAMED: Final = "$user"
 # One for the whole database: where there is no history, two gates whose search paths
 # differ have locks of their own.
 MAKING_KEY: Final = int.from_bytes(b"gatemake", "big")
@@ -90,6 +92,8 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         LoginRefusedError: The login role may not make it, or not insert into it.
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
+    if name.is_target and name.schema == ROLE_NAMED:
+        raise _unnameable()
     if seen.table is None:
         if name.is_target and not seen.schema_exists:
             raise missing_schema(name)
@@ -118,6 +122,16 @@ def missing_schema(name: HistoryTableName) -> HistoryError:
         f'there is no schema "{name.schema}"',
         hint="What GATE_TARGETS lists has to be there: create the schema, or let the "
         "list leave it out.",
+    )
+
+
+def _unnameable() -> HistoryError:
+    """Return the error for a target whose files would run in another schema."""
+    return HistoryError(
+        f'no search path can name schema "{ROLE_NAMED}"',
+        hint="There it stands for the schema that has the name of the role. Give it "
+        f'another name: ALTER SCHEMA "{ROLE_NAMED}" RENAME TO …; or let GATE_TARGETS '
+        "leave it out.",
     )
 
 

@@ -142,6 +142,17 @@ def test_a_parameter_of_a_target_is_not_there_for_the_next(
         assert database.fetch(f"SELECT tenant FROM {name}.seen") == [(None,)]
 
 
+def test_a_schema_that_no_path_can_name_is_refused_alone(
+    gate: Gate, database: Database
+) -> None:
+    """Its files would make their tables in the role's schema, or in public."""
+    env = schemas(database, ["$user", *NAMES])
+    run = gate(database=database, migrations={"001_backend.sql": BACKENDS}, env=env)
+    assert (run.exit_code, counts(run)) == (1, [7, 6, 1, 0, 0])
+    assert tables(database, "backend") == NAMES
+    assert run.verdict["failed"] == ["$user: history"]
+
+
 def test_nothing_of_a_target_is_left_for_the_next(
     gate: Gate, database: Database
 ) -> None:
