@@ -154,6 +154,8 @@ def make_applied(fleet: Fleet, tools: Sequence[str]) -> None:
             for name in fleet.names[1:]:
                 conn.execute(copy.format(sql.Identifier(name), template))
             conn.execute("CHECKPOINT")
+        for name in fleet.names:  # the first session in each writes down what it read
+            fleet.connect(name).close()
         return
     with contextlib.closing(fleet.connect(HOME)) as conn:
         copy_schemas(conn, first.names[0], fleet.names[1:])
