@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -42,7 +43,6 @@ from migration_gate.connection.causes import (
 from migration_gate.connection.dialing import DialError, address_of, dial
 from migration_gate.connection.refusals import to_outcome
 from migration_gate.connection.servers import each_server
-from migration_gate.connection.spares import scram_memory, take_spare
 from migration_gate.connection.waits import (
     NoAnswerError,
     Steps,
@@ -68,6 +68,9 @@ from migration_gate.settings.database import (
     shown,
 )
 
+
+if TYPE_CHECKING:
+    from migration_gate.connection.scram import Memory
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -143,6 +146,23 @@ class LimitedConnection(psycopg.Connection[Any]):
             drive(gen, self.pgconn.socket, limit_s=limit_s)
         if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             self.close()
+
+
+class Keeper(threading.local):
+    """
+    What a thread of a fleet has from the targets before; nothing elsewhere.
+
+    ``take`` returns a connection that was opened with these parameters, and is as good
+    as new. ``scram`` is what is known of logins. See ``spares``.
+    """
+
+    take: Callable[[Mapping[str, str]], LimitedConnection | None] = staticmethod(
+        lambda _opened_with: None
+    )
+    scram: Memory | None = None
+
+
+keeper: Final = Keeper()
 
 
 class NotReadyError(Exception):
@@ -247,7 +267,7 @@ def use_first(
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
-    spare = take_spare(parameters)
+    spare = keeper.take(parameters)
     if spare is not None:
         spare.until_s = until_s
         with suppress(NotReadyError):
@@ -335,7 +355,7 @@ def _open(
 
 def _dial(parameters: Mapping[str, str], until_s: float) -> pq.abc.PGconn:
     """Connect to one server; a fleet does not hash the same password again."""
-    memory = scram_memory()
+    memory = keeper.scram
     if memory is None:
         return dial(parameters, until_s=until_s)
     keys = memory.keys(parameters)

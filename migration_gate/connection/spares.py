@@ -20,11 +20,11 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Wait
 
+from migration_gate.connection.connect import LimitedConnection, keeper
 from migration_gate.connection.simple_query import is_alive
 
 
 if TYPE_CHECKING:
-    from migration_gate.connection.connect import LimitedConnection
     from migration_gate.connection.scram import Memory
     from migration_gate.connection.waits import Steps
 
@@ -37,7 +37,6 @@ class _Kept(threading.local):
     """What one thread keeps; None where it keeps nothing."""
 
     spares: list[LimitedConnection] | None = None
-    scram: Memory | None = None
 
 
 _kept: Final = _Kept()
@@ -51,17 +50,14 @@ def keeping(scram: Memory) -> Iterator[None]:
     Args:
         scram: What all threads of a fleet know of logins.
     """
-    _kept.spares, _kept.scram = [], scram
+    _kept.spares = []
+    keeper.take, keeper.scram = take_spare, scram
     try:
         yield
     finally:
         drop_spares()
-        _kept.spares = _kept.scram = None
-
-
-def scram_memory() -> Memory | None:
-    """Return what is known of logins; None outside of a fleet."""
-    return _kept.scram
+        _kept.spares = None
+        del keeper.take, keeper.scram
 
 
 def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:

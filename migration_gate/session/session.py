@@ -22,7 +22,6 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.dialing import address_of
 from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
-from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
 from migration_gate.history.creation import Fill, ensure_history
@@ -253,6 +252,10 @@ class Session:
         if self.only is None or self.is_pooled:
             self.conn.close()
         else:
+            from migration_gate.connection.spares import (  # noqa: PLC0415  # a fleet's
+                keep_or_close,
+            )
+
             keep_or_close(self.conn)
 
 
