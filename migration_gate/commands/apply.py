@@ -119,15 +119,17 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
     shelf = Shelf(held.settings.migrations, history, variables)
     with interruptible():
         shelf.require_fit(plan.pending)
-    scripts = [shelf.take(migration) for migration in plan.pending]
     if held.is_pooled:
-        require_no_session(scripts)
+        require_no_session(map(shelf.take, plan.pending))
+    # Only a target that is a schema asks: what is long would be split once more.
+    may_share = held.settings.options is not None
     with open_worker(
         held.settings,
         held,
         log,
         variables=variables,
-        leaves_session=all(map(leaves_session, scripts)),
+        leaves_session=may_share
+        and all(map(leaves_session, map(shelf.take, plan.pending))),
     ) as worker:
         if any(map(plan.find_replacement, plan.pending)):
             require_replaceable(worker.table, worker.acting_role)
