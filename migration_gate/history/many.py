@@ -1,15 +1,19 @@
 """
 Look at the histories of many schemas of one database in few round trips. Reads only.
 
-Where a history is not plainly one of the gate's own, or is changed or locked meanwhile,
-nothing is said of it: that schema is looked at by itself.
+Tables that are alike are judged once, and rows that are alike are read once. Where a
+history is not plainly one of the gate's own, or is changed or locked meanwhile, nothing
+is said of it: that schema is looked at by itself.
 """
 
 from __future__ import annotations
 
+import threading
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
 
@@ -18,6 +22,7 @@ from psycopg import sql
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
+from migration_gate.history.likeness import Likeness, ask_likeness
 from migration_gate.history.look import CHANGED, to_history, to_tool
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
@@ -25,8 +30,9 @@ from migration_gate.report.errors import GateError
 from migration_gate.settings.settings import HistoryTableName
 
 
-# A transaction holds locks on each table that it reads, of a few ten thousand in all.
-SCHEMAS_EACH: Final = 250
+# A table with its oid.
+Place: TypeAlias = tuple[HistoryTable, int]
+
 # Where the server has room for few locks, or others hold many, it is tried with less.
 FEWER: Final = 4
 # No table is looked for where only the server is asked about itself.
@@ -34,18 +40,23 @@ NO_SCHEMA: Final = ""
 # Which takes the server less than one statement for all, and less than one for each.
 TABLES_EACH: Final = 25
 BEGIN: Final = sql.SQL(
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = '500ms'"
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = '500ms'; "
 )
-COMMIT: Final = sql.SQL("COMMIT")
+COMMIT: Final = sql.SQL("; COMMIT")
+# A transaction that is read-only by itself would look as a server that is.
+ONE_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 NOT_NOW: Final = (*CHANGED, psycopg.errors.LockNotAvailable)
 # What a plan depends on, in the order of the rows' age; the times themselves differ.
 DIGEST: Final = sql.SQL(
-    "SELECT {number} AS number, pg_catalog.encode(pg_catalog.sha256("
+    " AS number, pg_catalog.encode(pg_catalog.sha256("
     "pg_catalog.textsend(pg_catalog.string_agg("
     "ROW(version, {checksum}, {superseded}, {origin})::pg_catalog.text, ',' "
-    "ORDER BY applied_at, version COLLATE pg_catalog.\"C\"))), 'hex') AS digest "
-    "FROM {table} WHERE version IS NOT NULL"
+    "ORDER BY applied_at, version COLLATE pg_catalog.\"C\"))), 'hex') AS digest FROM "
 )
+SELECT: Final = sql.SQL("SELECT ")
+OR: Final = sql.SQL(" UNION ALL ")
+NEXT: Final = sql.SQL("; ")
+WHERE: Final = sql.SQL(" WHERE version IS NOT NULL")
 ORIGIN: Final = sql.SQL(
     "CASE WHEN pg_catalog.starts_with(gate_version, {}) THEN gate_version END"
 ).format(ADOPTED_FROM)
@@ -59,84 +70,139 @@ class History(NamedTuple):
     tool: str | None
 
 
-def look_at_many(
-    conn: psycopg.Connection[Any],
-    name: HistoryTableName,
-    schemas: Sequence[str],
-    role: str | None,
-) -> Iterator[tuple[str, History]]:
+class Histories:
     """
-    Yield the schemas whose histories are seen, each with its history.
+    Looks at histories, on any number of connections to the database of all of them.
 
-    Args:
-        conn: In autocommit: each batch is a transaction of its own.
-        name: The history table, whose schema is each of the schemas.
-        schemas: Those to look at.
-        role: GATE_ROLE, whose tables are trusted too.
+    What is judged or read of one is known of all that are like it.
     """
-    server = ask_catalogue(conn, name._replace(schema=NO_SCHEMA), role)
-    if server.is_standby or server.is_read_only:
-        return
-    known: dict[str, History] = {}
-    at, each = 0, SCHEMAS_EACH
-    while at < len(schemas):
-        batch = schemas[at : at + each]
-        tables = _find_tables(ask_many(conn, server, name, batch, role), name)
-        try:
-            for schema, digest in _ask_digests(conn, tables) if tables else ():
-                if digest not in known:
-                    known[digest] = _ask_history(conn, *tables[schema], digest)
-                yield schema, known[digest]
-        except psycopg.errors.OutOfMemory:
-            conn.execute("ROLLBACK")
-            if len(batch) > 1:
-                each = max(1, len(batch) // FEWER)
-                continue
-        except NOT_NOW:
-            conn.execute("ROLLBACK")
-        at += len(batch)
+
+    def __init__(self, name: HistoryTableName, role: str | None) -> None:
+        """
+        Make ready to look.
+
+        Args:
+            name: The history table; its schema is each that is looked at.
+            role: GATE_ROLE, whose tables are trusted too.
+        """
+        self._name = name
+        self._role = role
+        self._server: Facts | None = None
+        self._judged: dict[Likeness, HistoryTable | None] = {}
+        self._known: dict[str, History] = {}
+        self._asking = threading.Lock()
+
+    def look(
+        self, conn: psycopg.Connection[Any], schemas: Sequence[str], each: int
+    ) -> Iterator[tuple[str, History]]:
+        """
+        Yield the schemas whose histories are seen, each with its history.
+
+        Args:
+            conn: In autocommit.
+            schemas: Those to look at.
+            each: How many tables a transaction reads, which locks all of them.
+        """
+        places = self._find_tables(conn, schemas)
+        left = list(places)
+        while left:
+            batch = {schema: places[schema] for schema in left[:each]}
+            try:
+                for schema, digest in _ask_digests(conn, batch):
+                    yield schema, self._to_history(conn, batch[schema], digest)
+            except psycopg.errors.OutOfMemory:
+                conn.execute("ROLLBACK")
+                if len(batch) > 1:
+                    each = max(1, len(batch) // FEWER)
+                    continue
+            except NOT_NOW:
+                conn.execute("ROLLBACK")
+            del left[: len(batch)]
+
+    def _find_tables(
+        self, conn: psycopg.Connection[Any], schemas: Sequence[str]
+    ) -> dict[str, Place]:
+        """Return the tables that are plainly histories, by schema."""
+        found = ask_likeness(conn, self._name, schemas)
+        with self._asking:
+            one_of_each = {
+                tables.likeness: schema
+                for schema, tables in found.items()
+                if tables.likeness not in self._judged
+            }
+            if one_of_each:
+                self._judge(conn, one_of_each)
+        places = {}
+        for schema, tables in found.items():
+            table = self._judged.get(tables.likeness)
+            if table is not None:
+                places[schema] = table._replace(schema=schema), tables.oids[table.name]
+        return places
+
+    def _judge(
+        self, conn: psycopg.Connection[Any], one_of_each: Mapping[Likeness, str]
+    ) -> None:
+        """
+        Judge the tables of one schema of each likeness.
+
+        Both are asked for of one moment: another table may be there by now.
+        """
+        if self._server is None:
+            name = self._name._replace(schema=NO_SCHEMA)
+            self._server = ask_catalogue(conn, name, self._role)
+        schemas = list(one_of_each.values())
+        conn.execute(ONE_MOMENT)
+        found = ask_likeness(conn, self._name, schemas)
+        facts = ask_many(conn, self._server, self._name, schemas, self._role)
+        conn.execute("COMMIT")
+        for schema, tables in found.items():
+            table = _find_table(facts[schema], self._name)
+            self._judged[tables.likeness] = table
+
+    def _to_history(
+        self, conn: psycopg.Connection[Any], place: Place, digest: str
+    ) -> History:
+        with self._asking:
+            if digest not in self._known:
+                self._known[digest] = _ask_history(conn, *place, digest)
+            return self._known[digest]
 
 
-def _find_tables(
-    found: Mapping[str, Facts], name: HistoryTableName
-) -> dict[str, tuple[HistoryTable, int]]:
-    """Return the tables that are plainly histories, with their oids, by schema."""
-    tables = {}
-    for schema, facts in found.items():
-        with suppress(GateError):
-            _, choice = choose_history(facts, name._replace(schema=schema))
-            if choice.table is not None and not may_be_foreign(choice.table):
-                table = recognise_table(choice.table)
-                tables[schema] = table, choice.table["oid"]
-    return tables
+def _find_table(facts: Facts, name: HistoryTableName) -> HistoryTable | None:
+    """Return the table that is plainly the history of a schema, if one is."""
+    with suppress(GateError):
+        _, choice = choose_history(facts, name._replace(schema=facts.schema))
+        if choice.table is not None and not may_be_foreign(choice.table):
+            return recognise_table(choice.table)
+    return None
 
 
-def _digest(table: HistoryTable, number: int) -> sql.Composed:
+@cache
+def _ask_digest(our_columns: frozenset[str]) -> sql.SQL:
     ours = {
-        name: sql.Identifier(name) if name in table.our_columns else sql.NULL
+        name: sql.Identifier(name) if name in our_columns else sql.NULL
         for name in ("checksum", "superseded")
     }
-    return DIGEST.format(
-        number=number,
-        **ours,
-        origin=ORIGIN if "gate_version" in table.our_columns else sql.NULL,
-        table=sql.Identifier(table.schema, table.name),
-    )
+    origin = ORIGIN if "gate_version" in our_columns else sql.NULL
+    return sql.SQL(DIGEST.format(**ours, origin=origin).as_string())
+
+
+def _digest(table: HistoryTable, number: int) -> list[sql.Composable]:
+    """Return the parts of a query; there are many, and to nest them takes time."""
+    name = sql.Identifier(table.schema, table.name)
+    return [SELECT, sql.Literal(number), _ask_digest(table.our_columns), name, WHERE]
 
 
 def _ask_digests(
-    conn: psycopg.Connection[Any], tables: Mapping[str, tuple[HistoryTable, int]]
+    conn: psycopg.Connection[Any], tables: Mapping[str, Place]
 ) -> list[tuple[str, str]]:
     """Ask for the digest of each table that has a row. One round trip."""
     schemas = list(tables)
     judged = list(tables.values())
-    queries = [_digest(table, at) for at, (table, _) in enumerate(judged)]
-    statements = [
-        sql.SQL(" UNION ALL ").join(queries[at : at + TABLES_EACH])
-        for at in range(0, len(queries), TABLES_EACH)
-    ]
-    read = require_same(judged) + sql.SQL("; ").join(statements)
-    cursor = conn.execute(sql.SQL("; ").join([BEGIN, read, COMMIT]))
+    asks: list[sql.Composable] = []
+    for at, (table, _) in enumerate(judged):
+        asks += [OR if at % TABLES_EACH else NEXT, *_digest(table, at)]
+    cursor = conn.execute(sql.Composed([BEGIN, require_same(judged), *asks, COMMIT]))
     digests = []
     while cursor.nextset():
         if cursor.description is not None and len(cursor.description) > 1:
@@ -154,7 +220,7 @@ def _ask_history(
         psycopg.errors.LockNotAvailable: They are others by now.
     """
     query = sql.SQL("SELECT * FROM ({}) digest, ({}) history").format(
-        _digest(table, 0), read_rows(table)
+        sql.Composed(_digest(table, 0)), read_rows(table)
     )
     cursor = conn.execute(require_same([(table, oid)]) + query)
     while cursor.nextset():

@@ -23,6 +23,14 @@ ORIGIN: Final = sql.SQL(
     "pg_catalog.starts_with(gate_version, {}))"
 ).format(ADOPTED_FROM)
 
+# What comes before a query for rows, for one table or for many.
+LOCK: Final = sql.SQL("LOCK TABLE ONLY ")
+LOCKED: Final = sql.SQL(" IN ACCESS SHARE MODE; ")
+ASK: Final = qualified("SELECT 1 / CASE WHEN ")
+AND: Final = sql.SQL(" AND ")
+IS: Final = qualified("::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 = ")
+ASKED: Final = sql.SQL(" THEN 1 ELSE 0 END; ")
+
 
 def read_rows(table: HistoryTable) -> sql.Composed:
     """
@@ -75,17 +83,15 @@ def require_same(judged: Sequence[tuple[HistoryTable, int]]) -> sql.Composed:
     Args:
         judged: Each table with its oid.
     """
-    only = sql.SQL("ONLY {}")
-    locked = [only.format(_name(table)) for table, _ in judged if table.can_read_all]
-    lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE; ")
-    same = qualified("{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 = {}")
-    ask = qualified("SELECT 1 / CASE WHEN {} THEN 1 ELSE 0 END; ").format(
-        sql.SQL(" AND ").join(
-            same.format(sql.Literal(_name(table).as_string()), oid)
-            for table, oid in judged
-        )
-    )
-    return lock.format(sql.SQL(", ").join(locked)) + ask if locked else ask
+    ask: list[sql.Composable] = []
+    for table, oid in judged:
+        name = sql.Literal(_name(table).as_string())
+        ask += [AND if ask else ASK, name, IS, sql.Literal(oid)]
+    locked = [_name(table) for table, _ in judged if table.can_read_all]
+    if not locked:
+        return sql.Composed([*ask, ASKED])
+    lock = sql.SQL(", ONLY ").join(locked)
+    return sql.Composed([LOCK, lock, LOCKED, *ask, ASKED])
 
 
 def _name(table: HistoryTable) -> sql.Identifier:

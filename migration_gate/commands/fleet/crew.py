@@ -12,10 +12,9 @@ import time
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from migration_gate.commands.fleet.outcomes import Outcome
-from migration_gate.commands.fleet.targets import Target
 from migration_gate.connection.scram import Memory
 from migration_gate.connection.spares import keeping
 from migration_gate.connection.waits import Bell, Stopped, ending
@@ -24,21 +23,30 @@ from migration_gate.connection.waits import Bell, Stopped, ending
 # A stop must be over within 5 s: signals.UNWIND_S is when the verdict is taken over.
 UNWIND_S: Final = 2.6
 
-Work = Callable[[Target], Outcome]
+
+class Named(Protocol):
+    """A target, or what else is worked at."""
+
+    @property
+    def name(self) -> str:
+        """What the outcome is called by."""
 
 
-class Crew:
+Item = TypeVar("Item", bound=Named)
+
+
+class Crew(Generic[Item]):
     """
-    Works at targets, some of them beside each other.
+    Works at targets, or at lots of them, some beside each other.
 
     ``running`` are the names of those under way.
     """
 
-    def __init__(self, at_once: int, work: Work) -> None:
+    def __init__(self, at_once: int, work: Callable[[Item], Outcome]) -> None:
         self.at_once = at_once
         self.running: dict[str, None] = {}
         self._work = work
-        self._waiting: deque[Target] = deque()
+        self._waiting: deque[Item] = deque()
         self._threads: set[threading.Thread] = set()
         self._handing = threading.Lock()
         self._bell = Bell()
@@ -46,7 +54,7 @@ class Crew:
 
     def run(
         self,
-        targets: Iterable[Target],
+        targets: Iterable[Item],
         take: Callable[[Outcome], None],
         *,
         may_begin: Callable[[], bool] = lambda: True,
@@ -97,7 +105,7 @@ class Crew:
         self._threads.discard(threading.current_thread())
         self._bell.ring()
 
-    def _next(self) -> Target | None:
+    def _next(self) -> Item | None:
         with self._handing:
             if not self._waiting:
                 return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import psycopg
@@ -34,7 +35,7 @@ from migration_gate.connection.waits import Stopped
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.creation import missing_schema
 from migration_gate.history.glance import glance, to_history_of
-from migration_gate.history.many import History, look_at_many
+from migration_gate.history.many import Histories, History
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import GateError
@@ -44,6 +45,9 @@ from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
 LOOK_TIMEOUT_S: Final = 30.0
+SCHEMAS_EACH: Final = 250
+# Transactions hold locks on each table that they read, of a few ten thousand in all.
+TABLES_AT_ONCE: Final = 256
 TOGETHER: Final = "look at the histories of the targets"
 # Each of them costs a connection, and most of many have the same reason.
 EXPLAINED_MAX: Final = 100
@@ -71,6 +75,13 @@ class Asked(NamedTuple):
     migrations: Sequence[Migration]
     log: Log
     phase: Phase
+
+
+class Lot(NamedTuple):
+    """Some schemas, which are looked at together; ``name`` is that of the first."""
+
+    name: str
+    schemas: Sequence[str]
 
 
 class Overview:
@@ -168,25 +179,56 @@ class Glancer:
 
     def _look_together(self, names: Sequence[str]) -> Mapping[str, Sight]:
         settings = self._asked.settings
-        patience = new_patience(settings, self._asked.log, settings.wait_timeout_s)
-
-        def look(conn: LimitedConnection) -> dict[str, Sight]:
-            is_full = settings.log_detail == "full"
-            with (
-                closing(conn),
-                asking(conn, TOGETHER, timeout_s=LOOK_TIMEOUT_S, full=is_full),
-            ):
-                table, role = settings.history_table.table, settings.role
-                name = HistoryTableName(None, table, is_target=True)
-                return {
-                    schema: self._judge(history.digest, history)
-                    for schema, history in look_at_many(conn, name, names, role)
-                }
-
-        return wait_for(
-            lambda: use_first(settings.database, look, until_s=patience.until_s),
-            patience,
+        lots = [
+            Lot(names[at], names[at : at + SCHEMAS_EACH])
+            for at in range(0, len(names), SCHEMAS_EACH)
+        ]
+        crew_size = min(self._crew.at_once, len(lots))
+        histories = Histories(
+            HistoryTableName(None, settings.history_table.table, is_target=True),
+            settings.role,
         )
+        work = partial(
+            self._look_at_lot, histories=histories, each=TABLES_AT_ONCE // crew_size
+        )
+        outcomes: list[Outcome] = []
+        self._seen = {}
+        Crew(crew_size, work).run(
+            lots, outcomes.append, every=lambda: settings.heartbeat_s
+        )
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+        return self._seen
+
+    def _look_at_lot(self, lot: Lot, histories: Histories, each: int) -> Outcome:
+        settings = self._asked.settings
+        log = self._asked.log
+        patience = new_patience(settings, log, settings.wait_timeout_s)
+
+        def look(conn: LimitedConnection) -> None:
+            is_full = settings.log_detail == "full"
+            try:
+                with asking(conn, TOGETHER, timeout_s=LOOK_TIMEOUT_S, full=is_full):
+                    for schema, history in histories.look(conn, lot.schemas, each):
+                        self._seen[schema] = self._judge(history.digest, history)
+            except BaseException:
+                conn.close()
+                raise
+            keep_or_close(conn, is_clean=True)
+
+        try:
+            wait_for(
+                lambda: use_first(settings.database, look, until_s=patience.until_s),
+                patience,
+            )
+        except Stopped:
+            return Outcome(lot.name, "stopped")
+        except GateError as error:
+            return Outcome(lot.name, "failed", error)
+        except Exception as failure:  # noqa: BLE001  # it is told by who waits for it
+            return Outcome(lot.name, "failed", error_of(failure, log))
+        return Outcome(lot.name, "done")
 
     def _glance_at(self, target: Target) -> Outcome:
         try:

@@ -153,7 +153,9 @@ class Fleet:
         )
         return listing
 
-    def _report_start(self, crew: Crew, names: Sequence[str], begins_at: int) -> None:
+    def _report_start(
+        self, crew: Crew[Target], names: Sequence[str], begins_at: int
+    ) -> None:
         self._log.emit(
             FLEET_STARTED,
             target_count=len(names),
@@ -162,7 +164,9 @@ class Fleet:
             begins_at=begins_at,
         )
 
-    def _work(self, crew: Crew, names: Sequence[str], *, waits: bool = False) -> None:
+    def _work(
+        self, crew: Crew[Target], names: Sequence[str], *, waits: bool = False
+    ) -> None:
         if not names or not self._may_begin():
             return
         started_s, before = time.monotonic(), self.score.at_once_count
@@ -221,7 +225,7 @@ class Fleet:
                     error_message=str(outcome.error) if outcome else "",
                 )
 
-    def _halt(self, crew: Crew) -> Halt:
+    def _halt(self, crew: Crew[Target]) -> Halt:
         running = list(crew.running)
         shown = ", ".join(running[:NAMES_SHOWN])
         more = len(running) - NAMES_SHOWN
@@ -229,7 +233,7 @@ class Fleet:
         at += f" and {more} more" if more > 0 else ""
         return Halt(f"{self.score.describe()}{at}", left=UNDER_WAY)
 
-    def _report(self, crew: Crew) -> float:
+    def _report(self, crew: Crew[Target]) -> float:
         """Report how far the fleet is, when it is time to."""
         now, heartbeat_s = time.monotonic(), self._settings.heartbeat_s
         if now - self._reported_s >= heartbeat_s:

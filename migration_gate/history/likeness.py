@@ -1,0 +1,86 @@
+"""
+Tell which tables of many schemas are alike in all that they are judged by. Reads only.
+
+One of them is judged then, for all: the catalogue's facts of a table take the server
+ten times as long as a line that is the same for those that are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import psycopg
+
+from migration_gate.connection.qualified import names, qualified
+from migration_gate.settings.settings import HistoryTableName
+
+
+# What is odd about a table may differ from what is odd about another one: so it has its
+# oid. A server that cannot be written has no history that anybody wants to know alike.
+LINES: Final = qualified(
+    """
+SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, ROW(
+    pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
+    pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+    c.relkind, c.relpersistence, c.relowner, c.relacl,
+    CASE WHEN c.relkind <> 'r' OR c.relhasrules OR c.relhastriggers OR c.relrowsecurity
+        THEN c.oid END,
+    (SELECT pg_catalog.array_agg(ROW(
+         a.attname, a.attnum, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
+         a.attacl)::pg_catalog.text)
+     FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    (SELECT pg_catalog.array_agg(ROW(
+         i.indisunique, i.indisvalid, i.indnkeyatts, i.indkey,
+         i.indpred IS NULL, i.indexprs IS NULL)::pg_catalog.text)
+     FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)
+)::pg_catalog.text
+FROM (SELECT oid, nspname FROM pg_catalog.pg_namespace
+      WHERE nspname = ANY ({schemas}) OFFSET 0) n,
+     LATERAL (SELECT k.* FROM pg_catalog.pg_class k
+              WHERE k.relnamespace = n.oid AND k.relname = ANY ({tables})
+              OFFSET 0) c
+WHERE c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+  AND NOT pg_catalog.pg_is_in_recovery()
+  AND pg_catalog.current_setting('transaction_read_only') = 'off'
+"""
+)
+
+# The name and the line of each of a schema's tables, in the order of the names.
+Likeness: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Found(NamedTuple):
+    """The tables of a schema: their oids by their names, and what they are alike in."""
+
+    likeness: Likeness
+    oids: dict[str, int]
+
+
+def ask_likeness(
+    conn: psycopg.Connection[Any], name: HistoryTableName, schemas: Sequence[str]
+) -> dict[str, Found]:
+    """
+    Ask for the tables of many schemas. One round trip.
+
+    Schemas without one are left out; all are where the server cannot be written.
+
+    Args:
+        conn: Where to ask.
+        name: The history table; its schema is not looked at.
+        schemas: Those to look at.
+    """
+    query = LINES.format(schemas=names(schemas), tables=names(name.tables))
+    found: dict[str, list[tuple[str, int, str]]] = {}
+    for schema, table, oid, line in conn.execute(query).fetchall():
+        found.setdefault(schema, []).append((table, oid, line))
+    return {schema: _to_found(tables) for schema, tables in found.items()}
+
+
+def _to_found(tables: list[tuple[str, int, str]]) -> Found:
+    tables.sort()
+    return Found(
+        likeness=tuple((table, line) for table, _, line in tables),
+        oids={table: oid for table, oid, _ in tables},
+    )

@@ -1,0 +1,167 @@
+"""Of schemas that are looked at together, the odd ones are found among the others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.commands.test_fleet import FILES, counts, schemas
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+
+
+pytestmark = pytest.mark.server
+SPY = """
+CREATE TABLE public.spied (who text); GRANT ALL ON public.spied TO PUBLIC;
+CREATE FUNCTION public.spy() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.spied VALUES (current_user); RETURN '001_orders.sql'; END $$;
+CREATE FUNCTION public.spy_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM public.spy(); RETURN NEW; END $$;
+"""
+TABLE = "schema_migrations"
+# What is done to the history of a schema of this name, and what is said of it then.
+REFUSED = {
+    "owner": (f"ALTER TABLE {TABLE} OWNER TO {{other}}", "owned by"),
+    "trigger": (
+        (
+            f"CREATE TRIGGER t BEFORE INSERT ON {TABLE} FOR EACH ROW"
+            " EXECUTE FUNCTION public.spy_trigger()"
+        ),
+        'it has trigger "t"',
+    ),
+    "rule": (
+        f"CREATE RULE r AS ON UPDATE TO {TABLE} DO ALSO SELECT public.spy()",
+        'it has rule "r"',
+    ),
+    "policy": (
+        (
+            f"ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY;"
+            f"ALTER TABLE {TABLE} FORCE ROW LEVEL SECURITY;"
+            f"CREATE POLICY p ON {TABLE} USING (public.spy() IS NOT NULL)"
+        ),
+        "it has row security",
+    ),
+    "view": (
+        (
+            f"ALTER TABLE {TABLE} RENAME TO away; CREATE VIEW {TABLE} AS"
+            " SELECT public.spy() AS version, now()::timestamp AS applied_at"
+        ),
+        "it is not an ordinary table",
+    ),
+    "type": (
+        f"ALTER TABLE {TABLE} ALTER COLUMN duration_ms TYPE text",
+        'its column "duration_ms" is of type text',
+    ),
+    "needed": (
+        (
+            f"ALTER TABLE {TABLE} ADD COLUMN more int NOT NULL DEFAULT 1;"
+            f"ALTER TABLE {TABLE} ALTER COLUMN more DROP DEFAULT"
+        ),
+        'its column "more" is neither nullable nor has a default',
+    ),
+    "twice": (
+        f"ALTER TABLE {TABLE} DROP CONSTRAINT {TABLE}_version_key",
+        'its column "version" is not unique',
+    ),
+    "partly": (
+        (
+            f"ALTER TABLE {TABLE} DROP CONSTRAINT {TABLE}_version_key;"
+            f"CREATE UNIQUE INDEX ON {TABLE} (version) WHERE id > 0"
+        ),
+        'its column "version" is not unique',
+    ),
+    "hidden": (f"REVOKE SELECT ON {TABLE} FROM {{app}}", "lacks SELECT"),
+    "closed": ("REVOKE USAGE ON SCHEMA closed FROM {app}", "lacks USAGE"),
+    "a column": (
+        (
+            f"REVOKE SELECT ON {TABLE} FROM {{app}};"
+            f"GRANT SELECT (id, version, applied_at) ON {TABLE} TO {{app}}"
+        ),
+        "lacks SELECT",
+    ),
+}
+FINE = {
+    "more": f"ALTER TABLE {TABLE} ADD COLUMN more int",
+    "order": f"ALTER TABLE {TABLE} DROP COLUMN duration_ms;"
+    f"ALTER TABLE {TABLE} ADD COLUMN duration_ms bigint",
+    "less": f"ALTER TABLE {TABLE} DROP COLUMN superseded",
+    "unlogged": f"ALTER TABLE {TABLE} SET UNLOGGED",
+    "granted": f"GRANT SELECT ON {TABLE} TO PUBLIC",
+    "by column": f"GRANT SELECT (version) ON {TABLE} TO PUBLIC",
+    "indexed": f"CREATE INDEX ON {TABLE} (applied_at)",
+    "second": f"CREATE TABLE gate_{TABLE} (LIKE {TABLE} INCLUDING ALL)",
+    "like that": f'CREATE INDEX "gate_{TABLE}" ON {TABLE} (applied_at)',
+}
+
+
+def alter(database: Database, names: dict[str, str]) -> None:
+    """Run each statement in the schema of its name, as a superuser."""
+    for schema, statement in names.items():
+        database.execute(f'SET search_path = "{schema}"; {statement}')
+
+
+def test_each_odd_one_is_judged_by_itself(gate: Gate, database: Database) -> None:
+    """Wherever it stands between those that are plain, and none runs its code."""
+    app, other = database.role("app"), database.role("other")
+    odd = {
+        name: statement.format(app=app.user, other=other.user)
+        for name, (statement, _) in REFUSED.items()
+    }
+    plain = [f"plain{number}" for number in range(len(odd) + len(FINE))]
+    mixed = [n for pair in zip(plain, [*odd, *FINE], strict=True) for n in pair]
+    env = schemas(database, mixed) | {"GATE_ROLE": database.user}
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    for name in mixed:
+        database.execute(
+            f'GRANT USAGE ON SCHEMA "{name}" TO {app.user};'
+            f'GRANT SELECT ON "{name}".{TABLE} TO {app.user}'
+        )
+    database.execute(SPY)
+    alter(database, odd | FINE)
+    run = gate("status", "--json", database=app, migrations=FILES, env=env)
+    lines = {line["target"]: line for line in json.loads(run.stdout)}
+    states = {name: line["state"] for name, line in lines.items()}
+    assert states == dict.fromkeys(mixed, "up to date") | dict.fromkeys(odd, "refused")
+    for name, (_, why) in REFUSED.items():
+        assert why in lines[name]["reason"], name
+    assert database.fetch("SELECT * FROM public.spied") == []
+    run = gate(database=database, migrations=FILES, env=env)
+    seen = run.one("fleet.looked")["up_to_date_count"]
+    assert counts(run)[:2] == [len(mixed), len(mixed) - len(run.verdict["failed"])]
+    # Four are odd only to a role that is no superuser.
+    assert seen == len(plain) + len(FINE) + 4
+    assert database.fetch("SELECT * FROM public.spied") == []
+
+
+def test_a_thousand_schemas_are_looked_at_on_some_connections(
+    gate: Gate, database: Database
+) -> None:
+    """Whatever lot they are in, who is behind is found."""
+    names = [f"t{number:04}" for number in range(1000)]
+    env = schemas(database, ["t0000"])
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    copy = (
+        "DO $$ BEGIN FOR n IN 1..999 LOOP EXECUTE pg_catalog.format("
+        "'CREATE SCHEMA %1$I; CREATE TABLE %1$I.schema_migrations"
+        " (LIKE t0000.schema_migrations INCLUDING ALL); INSERT INTO"
+        " %1$I.schema_migrations SELECT * FROM t0000.schema_migrations',"
+        " 't' || pg_catalog.lpad(n::text, 4, '0')); COMMIT; END LOOP; END $$"
+    )
+    database.execute(copy)
+    behind = names[3::83]
+    for name in behind:
+        database.execute(f"DELETE FROM {name}.{TABLE} WHERE version LIKE '002%'")
+        database.execute(f"CREATE TABLE {name}.orders (id int)")
+    env = {
+        "GATE_TARGETS": "schemas:SELECT nspname FROM pg_namespace"
+        " WHERE nspname ~ '^t[0-9]' ORDER BY 1"
+    }
+    run = gate("status", "--json", database=database, migrations=FILES, env=env)
+    lines = json.loads(run.stdout)
+    assert [line["target"] for line in lines] == names
+    assert [n["target"] for n in lines if n["state"] == "behind"] == behind
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)[:2]) == (0, [1000, 1000])
+    assert run.one("fleet.looked")["up_to_date_count"] == 1000 - len(behind)
+    assert run.verdict["applied_count"] == len(behind)
