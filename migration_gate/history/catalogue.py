@@ -17,6 +17,7 @@ from migration_gate.settings.settings import HistoryTableName
 
 
 TABLES_MAX: Final = 20
+NOTHING: Final = sql.SQL("")
 # Whose tables the gate trusts: SQL for other questions too. Tables of anybody else may
 # run code as the login role when they are read.
 ROLES: Final = qualified(
@@ -89,6 +90,13 @@ TABLE_FACTS: Final = qualified(
         'columns', rights.columns
 """
 )
+# The condition on the row ``n`` of pg_namespace that the search path names it.
+IS_NAMED: Final = qualified(
+    """
+n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
+    pg_catalog.current_setting('search_path'), '" ', ''), ',')::pg_catalog.name[])
+"""
+)
 RIGHTS: Final = qualified(
     """
         SELECT pg_catalog.bool_and(
@@ -125,9 +133,7 @@ WITH RECURSIVE {roles}, candidate AS (
     SELECT c.*, n.nspname, owner.rolname AS owner,
            pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable,
            pg_catalog.array_position(path.names, n.nspname) AS place,
-           n.nspname = ANY (pg_catalog.string_to_array(pg_catalog.translate(
-               pg_catalog.current_setting('search_path'), '" ', ''), ',')
-               ::pg_catalog.name[]) AS is_named,
+           {is_named} AS is_named,
            {owner_is_trusted}
                AS owner_is_trusted
     FROM pg_catalog.pg_class c
@@ -222,6 +228,8 @@ class Facts(NamedTuple):
     as ``recognise_table`` takes it: those of the search path first, in its order, then
     those of other schemas that a role has made whom the gate trusts. ``acting_role`` is
     the one that the login acts as: its own, unless its defaults name another.
+    ``is_bare`` tells that there is no table at all where one is looked for; False where
+    that was not asked.
     """
 
     backend_pid: int
@@ -232,6 +240,7 @@ class Facts(NamedTuple):
     schema_exists: bool
     owners: Owners
     tables: tuple[Mapping[str, Any], ...]
+    is_bare: bool = False
 
 
 # The row ``c`` of pg_class, found without a look at each table of its name.
@@ -267,6 +276,7 @@ def ask_catalogue(
     role: str | None,
     *,
     after: Before | None = None,
+    more: sql.Composable = NOTHING,
 ) -> Facts:
     """
     Ask for the facts. One round trip.
@@ -276,30 +286,40 @@ def ask_catalogue(
         name: The history table.
         role: GATE_ROLE.
         after: What is done before it.
+        more: What else is told of each table, as json_build_object takes it.
     """
     query = CATALOGUE.format(
         roles=ROLES.format(role=role),
         owner_is_trusted=OWNER_IS_TRUSTED,
+        is_named=IS_NAMED,
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
         in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
         tables=names(name.tables),
-        table_facts=TABLE_FACTS.format(role=role),
+        table_facts=TABLE_FACTS.format(role=role) + more,
         rights=RIGHTS,
         limit=TABLES_MAX,
     )
-    if after is None:
-        ((server, tables),) = conn.execute(query).fetchall()
-    else:
-        end = [COMMIT] if after.ends else []
-        asked = [READ_COMMITTED, after.statements, query, *end]
-        cursor = conn.execute(sql.SQL("; ").join(asked))
-        *_, before, ((server, tables),) = _all_rows(cursor)
-        after.take(before)
+    server, tables = ask_after(conn, query, after)
     owners = Owners(**{who: tuple(names) for who, names in server["owners"].items()})
     return Facts(
         **{**server, "owners": owners},
         tables=tuple({**table, "owners": owners} for table in tables or ()),
     )
+
+
+def ask_after(
+    conn: psycopg.Connection[Any], query: sql.Composed, after: Before | None
+) -> tuple[Any, ...]:
+    """Return the one row of a query; what is done before it goes in its message."""
+    row: tuple[Any, ...]
+    if after is None:
+        (row,) = conn.execute(query).fetchall()
+        return row
+    end = [COMMIT] if after.ends else []
+    asked = [READ_COMMITTED, after.statements, query, *end]
+    *_, before, (row,) = _all_rows(conn.execute(sql.SQL("; ").join(asked)))
+    after.take(before)
+    return row
 
 
 def _all_rows(cursor: psycopg.Cursor[Any]) -> list[list[Any]]:

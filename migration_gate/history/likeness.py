@@ -1,5 +1,5 @@
 """
-Tell which tables of many schemas are alike in all that they are judged by. Reads only.
+Tell which tables are alike in all that they are judged by. Reads only.
 
 One of them is judged then, for all: the catalogue's facts of a table take the server
 ten times as long as a line that is the same for those that are alike.
@@ -16,16 +16,19 @@ from migration_gate.connection.qualified import names, qualified
 from migration_gate.settings.settings import HistoryTableName
 
 
-# What is odd about a table may differ from what is odd about another one: so it has its
-# oid. A server that cannot be written has no history that anybody wants to know alike.
-LINES: Final = qualified(
+# Of the row ``c`` of pg_class. What is odd about a table may differ from what is odd
+# about another one: so it has its oid.
+IS_ODD: Final = qualified(
+    "(c.relkind <> 'r' OR c.relpersistence = 't'"
+    " OR c.relhasrules OR c.relhastriggers OR c.relrowsecurity)"
+)
+LINE: Final = qualified(
     """
-SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, ROW(
-    pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
+ROW(current_user, pg_catalog.pg_get_userbyid(c.relowner), c.relacl,
+    pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
     pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-    c.relkind, c.relpersistence, c.relowner, c.relacl,
-    CASE WHEN c.relkind <> 'r' OR c.relhasrules OR c.relhastriggers OR c.relrowsecurity
-        THEN c.oid END,
+    c.relkind, c.relpersistence,
+    CASE WHEN {is_odd} THEN c.oid END,
     (SELECT pg_catalog.array_agg(ROW(
          a.attname, a.attnum, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
          a.attacl)::pg_catalog.text)
@@ -36,6 +39,12 @@ SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, ROW(
          i.indpred IS NULL, i.indexprs IS NULL)::pg_catalog.text)
      FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)
 )::pg_catalog.text
+"""
+).format(is_odd=IS_ODD)
+# A server that cannot be written has none.
+LINES: Final = qualified(
+    """
+SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, {line}
 FROM (SELECT oid, nspname FROM pg_catalog.pg_namespace
       WHERE nspname = ANY ({schemas}) OFFSET 0) n,
      LATERAL (SELECT k.* FROM pg_catalog.pg_class k
@@ -71,7 +80,7 @@ def ask_likeness(
         name: The history table; its schema is not looked at.
         schemas: Those to look at.
     """
-    query = LINES.format(schemas=names(schemas), tables=names(name.tables))
+    query = LINES.format(line=LINE, schemas=names(schemas), tables=names(name.tables))
     found: dict[str, list[tuple[str, int, str]]] = {}
     for schema, table, oid, line in conn.execute(query).fetchall():
         found.setdefault(schema, []).append((table, oid, line))

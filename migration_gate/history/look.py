@@ -12,8 +12,9 @@ import psycopg
 from psycopg import pq
 
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.history.catalogue import Before, Facts, ask_catalogue
+from migration_gate.history.catalogue import Before, Facts
 from migration_gate.history.choice import Choice, choose_history
+from migration_gate.history.recall import ask_facts
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.history.trust import Owners
@@ -48,7 +49,8 @@ class Look(NamedTuple):
     ``hidden_schema`` is a schema that has the table but that the role may not use.
     ``is_elsewhere`` tells that the search path does not name the table's schema;
     ``others`` are further tables of its name that could be the history; ``owners`` are
-    whom the gate trusts with it; ``tool`` is the one whose history was taken over.
+    whom the gate trusts with it; ``is_bare`` tells that there is no table
+    at all, of anybody's; ``tool`` is the one whose history was taken over.
     """
 
     backend_pid: int
@@ -64,6 +66,7 @@ class Look(NamedTuple):
     is_elsewhere: bool
     owners: Owners
     others: tuple[Mapping[str, Any], ...]
+    is_bare: bool = False
     tool: str | None = None
 
 
@@ -91,7 +94,7 @@ def look(
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
     for _ in range(LOOKS_MAX):
-        facts = ask_catalogue(conn, name, role, after=after)
+        facts = ask_facts(conn, name, role, after=after)
         after = None
         chosen, choice = choose_history(facts, name)
         if choice.table is None:
@@ -142,6 +145,7 @@ def _to_look(
         is_elsewhere=choice.is_elsewhere,
         owners=facts.owners,
         others=choice.others,
+        is_bare=facts.is_bare,
     )
 
 

@@ -139,6 +139,8 @@ class Session:
         if self.settings.adopt.tool is not None:
             self.find_adopted()
             return
+        if self.seen.is_bare:
+            return
         from migration_gate.history.foreign import (  # noqa: PLC0415  # rarely needed
             require_no_foreign,
         )

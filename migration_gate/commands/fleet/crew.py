@@ -18,6 +18,7 @@ from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.connection.scram import Memory
 from migration_gate.connection.spares import keeping
 from migration_gate.connection.waits import Bell, Stopped, ending
+from migration_gate.history.recall import remembering
 
 
 # A stop must be over within 5 s: signals.UNWIND_S is when the verdict is taken over.
@@ -94,7 +95,7 @@ class Crew(Generic[Item]):
         self, take: Callable[[Outcome], None], may_begin: Callable[[], bool]
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
-        with keeping(self._scram):
+        with keeping(self._scram), remembering():
             while (target := self._next()) is not None:
                 outcome = self._work(target)
                 with self._handing:

@@ -1,0 +1,244 @@
+"""
+Recall what the catalogue has said of a table that was just like this one. Reads only.
+
+The targets of a fleet have the same tables, and a thread asks for all there is to know
+of the first one; of others it asks only whether they are alike.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import psycopg
+
+from psycopg import sql
+
+from migration_gate.connection.qualified import names, qualified
+from migration_gate.history.catalogue import (
+    IS_NAMED,
+    TABLES_MAX,
+    Before,
+    Facts,
+    ask_after,
+    ask_catalogue,
+    in_schema,
+)
+from migration_gate.history.likeness import IS_ODD, LINE
+from migration_gate.history.trust import Owners
+from migration_gate.settings.settings import HistoryTableName
+
+
+# What is granted or revoked meanwhile counts from then on.
+REMEMBERED_S: Final = 30.0
+KNOWN: Final = qualified(
+    """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
+    pg_catalog.current_setting('transaction_read_only') = 'on', current_user,
+    (SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
+     WHERE datname = pg_catalog.current_database()),
+    coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {is_bare},
+    (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
+         n.nspname, c.relname, c.oid::pg_catalog.int8, {place}, {is_named},
+         EXISTS (SELECT FROM pg_catalog.pg_class f
+                 WHERE f.relnamespace = c.relnamespace
+                   AND f.relname = pg_catalog.concat(c.relname, '_failures')),
+         EXISTS (SELECT FROM pg_catalog.pg_class f
+                 WHERE f.relnamespace = c.relnamespace
+                   AND f.relname = pg_catalog.concat(c.relname, '_progress')),
+         {line}))
+     FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relname = ANY ({tables})
+       AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+       {in_schema})
+"""
+)
+PLACE: Final = qualified(
+    "pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)"
+)
+SCHEMA_EXISTS: Final = qualified(
+    "EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {})"
+)
+NONE_IN_SCHEMA: Final = qualified(
+    """
+NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+      AND d.refobjid = (
+          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {}))
+"""
+)
+# Those that PostgreSQL makes have lower oids.
+NONE_IN_DATABASE: Final = qualified(
+    """
+NOT EXISTS (SELECT FROM pg_catalog.pg_class b
+    WHERE b.oid >= 16384::pg_catalog.oid AND b.relkind = 'r')
+"""
+)
+
+LIKE: Final = sql.SQL(", 'line', {line}, 'is_odd', {is_odd}").format(
+    line=LINE, is_odd=IS_ODD
+)
+
+# The role that is acted as, and the owner of the database: a table may be trusted for
+# the sake of either.
+Who: TypeAlias = tuple[str, str]
+
+
+class Table(NamedTuple):
+    """A table as it is now; ``place`` is that of its schema in the search path."""
+
+    schema: str
+    name: str
+    oid: int
+    place: int | None
+    is_named: bool
+    has_failures: bool
+    has_progress: bool
+    line: str
+
+    @property
+    def order(self) -> tuple[bool, int, bool, bytes]:
+        """Return what tables are sorted by, as the catalogue does it."""
+        is_last = self.place is None
+        return is_last, self.place or 0, not self.is_named, self.schema.encode()
+
+
+class Memory:
+    """What one server has said to one role."""
+
+    def __init__(self, server: tuple[str, int, str]) -> None:
+        self.server = server
+        self._until_s = time.monotonic() + REMEMBERED_S
+        self._owners: dict[Who, Owners] = {}
+        self._facts: dict[tuple[Who, str], Mapping[str, Any]] = {}
+
+    def is_of(self, server: tuple[str, int, str]) -> bool:
+        """Return whether it is of this server, and not out of date."""
+        return self.server == server and time.monotonic() < self._until_s
+
+    def learn(self, who: Who, facts: Facts) -> None:
+        """Remember the owners, and the tables of which nothing is out of the way."""
+        self._owners[who] = facts.owners
+        for table in facts.tables:
+            if _is_plain(table):
+                self._facts[who, table["line"]] = table
+
+    def recall(self, who: Who, server: Facts, tables: list[Table]) -> Facts | None:
+        """Return what there is to say of tables; None where one is not known."""
+        owners = self._owners.get(who)
+        if owners is None or len(tables) >= TABLES_MAX:
+            return None
+        known = []
+        for table in sorted(tables, key=lambda table: table.order):
+            facts = self._facts.get((who, table.line))
+            if facts is None:
+                return None
+            known.append({**facts, **_own_facts(table)})
+        return server._replace(owners=owners, tables=tuple(known))
+
+
+class _Mind(threading.local):
+    """What one thread remembers; None where it does not."""
+
+    remembers: bool = False
+    memory: Memory | None = None
+
+
+_mind: Final = _Mind()
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Let this thread remember in a block what it is told of tables."""
+    _mind.remembers = True
+    try:
+        yield
+    finally:
+        _mind.remembers, _mind.memory = False, None
+
+
+def ask_facts(
+    conn: psycopg.Connection[Any],
+    name: HistoryTableName,
+    role: str | None,
+    *,
+    after: Before | None = None,
+) -> Facts:
+    """
+    Ask for the facts as ``ask_catalogue`` does, or for what they can be told by.
+
+    One round trip, and another one where that is not enough.
+    """
+    if not _mind.remembers:
+        return ask_catalogue(conn, name, role, after=after)
+    server = conn.info.host, conn.info.port, conn.info.user
+    memory = _mind.memory
+    if memory is None or not memory.is_of(server):
+        memory = _mind.memory = Memory(server)
+    row = ask_after(conn, _known(name), after)
+    pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
+    schema_exists, is_bare = more
+    who = acting_role, owner
+    if pid == conn.info.backend_pid:  # else a pooler may have taken another server
+        facts = Facts(
+            backend_pid=pid,
+            is_standby=is_standby,
+            is_read_only=is_read_only,
+            acting_role=acting_role,
+            schema=schema,
+            schema_exists=schema_exists,
+            owners=Owners((), ()),
+            tables=(),
+            is_bare=is_bare,
+        )
+        found = [Table(*table) for table in tables or ()]
+        recalled = memory.recall(who, facts, found)
+        if recalled is not None:
+            return recalled
+    full = ask_catalogue(conn, name, role, more=LIKE)
+    memory.learn(who, full)
+    return full
+
+
+def _known(name: HistoryTableName) -> sql.Composed:
+    schema = sql.SQL("{}::pg_catalog.name").format(name.schema)
+    anywhere = name.schema is None
+    return KNOWN.format(
+        schema=schema,
+        schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
+        is_bare=NONE_IN_DATABASE if anywhere else NONE_IN_SCHEMA.format(schema),
+        place=PLACE if anywhere else sql.SQL("1"),
+        is_named=IS_NAMED,
+        line=LINE,
+        tables=names(name.tables),
+        in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
+    )
+
+
+def _is_plain(table: Mapping[str, Any]) -> bool:
+    """Tell a table that serves as the history, and that another one may be like."""
+    rights = table["can_select"] and table["can_insert"] and table["can_update"]
+    # Types of others' own may be other ones in another database.
+    is_common = all("." not in column["type_name"] for column in table["columns"] or ())
+    return bool(
+        not table["is_odd"] and table["owner_is_trusted"] and rights and is_common
+    )
+
+
+def _own_facts(table: Table) -> dict[str, Any]:
+    """Return what is a table's own."""
+    return {
+        "oid": table.oid,
+        "schema": table.schema,
+        "name": table.name,
+        "is_in_path": table.place is not None,
+        "is_named": table.is_named,
+        "has_failures": table.has_failures,
+        "has_progress": table.has_progress,
+    }
