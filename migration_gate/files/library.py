@@ -2,12 +2,13 @@
 The scripts of what is pending: all are judged before the first is applied.
 
 Each is read again at its turn; only those stay in memory that take long to split, and
-those that come first.
+those that come first. The targets of a fleet share small ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +16,7 @@ from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import Migration
 from migration_gate.files.script import Script
 from migration_gate.report.errors import FileFault, MigrationFilesError
-from migration_gate.settings.settings import HistoryTableName
+from migration_gate.settings.settings import DEFAULT_HISTORY_TABLE, HistoryTableName
 
 
 KEEP_MIN_BYTES: Final = 1 << 18
@@ -24,6 +25,28 @@ LARGE_COSTS_BYTES: Final = 1 << 20  # and an open file
 # PostgreSQL would do nothing while the first of them were read again.
 KEEP_FIRST: Final = 1000
 KEEP_FIRST_BYTES: Final = 1 << 20
+SHARED_BYTES: Final = 1 << 20
+SHARED_MAX: Final = 1000
+
+
+class _Shared:
+    """The scripts that all targets have alike; None outside of a fleet."""
+
+    scripts: dict[Migration, Script] | None = None
+    size: int = 0
+
+
+_shared: Final = _Shared()
+
+
+@contextmanager
+def sharing_scripts() -> Iterator[None]:
+    """Let all shelves in a block, of any thread, share the scripts of small files."""
+    _shared.scripts, _shared.size = {}, 0
+    try:
+        yield
+    finally:
+        _shared.scripts = None
 
 
 @dataclass(slots=True)
@@ -66,11 +89,33 @@ class Shelf:
         """
         Return a migration's script.
 
+        One that targets share is as it was when the first of them read it.
+
         Raises:
             MigrationFilesError: The file changed meanwhile, or cannot be used.
         """
         kept = self._kept.get(migration.version)
         if kept is not None:
             return kept
+        shared = None if self.variables else _shared.scripts
+        if shared is not None and migration in shared:
+            return shared[migration]
         (script,) = read_scripts(self.folder, [migration], self.history, self.variables)
+        if shared is not None and self._is_alike(script):
+            shared[migration] = script
+            _shared.size += len(script.content)
         return script
+
+    def _is_alike(self, script: Script) -> bool:
+        """Tell a small file that says nothing of the history, whichever that is."""
+        assert _shared.scripts is not None  # noqa: S101  # asked by who has them
+        text = script.source
+        if not isinstance(text, bytes) or len(_shared.scripts) >= SHARED_MAX:
+            return False
+        # U&"…" can write a name in many ways, and quotes inside one are doubled.
+        said = text.lower()
+        tables = {self.history.table, DEFAULT_HISTORY_TABLE.table}
+        is_named = any(table.encode().lower() in said for table in tables)
+        is_hidden = b"u&" in said or any('"' in table for table in tables)
+        is_small = _shared.size + len(text) <= SHARED_BYTES
+        return is_small and not is_named and not is_hidden

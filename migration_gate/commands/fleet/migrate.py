@@ -13,6 +13,7 @@ from migration_gate.commands.fleet.run import Fleet, Glances
 from migration_gate.commands.fleet.targets import Listing, Target
 from migration_gate.commands.migrate import apply_all
 from migration_gate.commands.steps import load, log_disagreements, require_agreed
+from migration_gate.files.library import sharing_scripts
 from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import HistoryError
@@ -34,7 +35,8 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
     glances = _Glances(settings, migrations, log, tally)
-    Fleet(settings, log, tally, step, glances).run()
+    with sharing_scripts():
+        Fleet(settings, log, tally, step, glances).run()
 
 
 class _Glances(Glances):
