@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -42,7 +43,6 @@ FILES: Final = 10
 # A backend's time is its postmaster's when it is gone.
 SETTLE_S: Final = 0.7
 TIMEOUT_S: Final = 1800.0
-HOME: Final = f"{PREFIX}_home"
 LIST: Final[Mapping[str, str]] = {
     "schemas": "schemas:SELECT nspname FROM pg_namespace WHERE nspname",
     "databases": "databases:SELECT datname FROM pg_database WHERE datname",
@@ -59,11 +59,27 @@ class Fleet:
     kind: str
     count: int
     far: link.Link | None = None
+    turn: int = 0
+
+    @property
+    def prefix(self) -> str:
+        """
+        What the names of this turn begin with.
+
+        Nothing is dropped between turns: ext4 is slow to make files for some minutes
+        after many were removed, which the next tool would pay for.
+        """
+        return f"{PREFIX}{self.turn}"
+
+    @property
+    def home(self) -> str:
+        """The database that is asked for the list, and has the schemas."""
+        return f"{self.prefix}_home"
 
     @property
     def names(self) -> list[str]:
         """The targets."""
-        return [f"{PREFIX}_{number:05}" for number in range(self.count)]
+        return [f"{self.prefix}_{number:05}" for number in range(self.count)]
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[TupleRow]:
         """Connect as the superuser, from near."""
@@ -81,7 +97,7 @@ class Fleet:
         host, port = self.address
         of_schema = self.kind == "schemas"
         path = f"&search_path={target}" if of_schema else ""
-        place = f"{host}:{port}/{HOME if of_schema else target}"
+        place = f"{host}:{port}/{self.home if of_schema else target}"
         return f"postgres://{ROLE}:{ROLE}@{place}?sslmode=disable{path}{more}"
 
     def run(self, command: Command) -> Sample:
@@ -114,23 +130,13 @@ def texts() -> Iterator[str]:
         yield f"ALTER TABLE t{number} ADD COLUMN c{number} int;\n"
 
 
-def drop_all(fleet: Fleet) -> None:
-    """Drop what an earlier turn has left."""
-    with contextlib.closing(fleet.connect()) as conn:
-        query = "SELECT datname FROM pg_database WHERE datname ~ %s"
-        for (name,) in conn.execute(query, [f"^{PREFIX}_"]).fetchall():
-            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            conn.execute(drop.format(sql.Identifier(name)))
-
-
 def make_all(fleet: Fleet) -> None:
     """Make the targets anew, empty."""
-    drop_all(fleet)
     of_schemas = fleet.kind == "schemas"
     make = sql.SQL("CREATE SCHEMA {}" if of_schemas else "CREATE DATABASE {}")
     with contextlib.closing(fleet.connect()) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(HOME)))
-    with contextlib.closing(fleet.connect(HOME)) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(fleet.home)))
+    with contextlib.closing(fleet.connect(fleet.home)) as conn:
         for name in fleet.names:
             conn.execute(make.format(sql.Identifier(name)))
         conn.execute("CHECKPOINT")
@@ -145,7 +151,7 @@ def make_applied(fleet: Fleet, tools: Sequence[str]) -> None:
         TAKERS[tool](first, 1)
         drop_tables(first)
     if "django-tenants" in tools:
-        with contextlib.closing(fleet.connect(HOME)) as conn:
+        with contextlib.closing(fleet.connect(fleet.home)) as conn:
             django_fleet.list_tenants(conn, fleet.names[1:])
     if fleet.kind == "databases":
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
@@ -157,7 +163,7 @@ def make_applied(fleet: Fleet, tools: Sequence[str]) -> None:
         for name in fleet.names:  # the first session in each writes down what it read
             fleet.connect(name).close()
         return
-    with contextlib.closing(fleet.connect(HOME)) as conn:
+    with contextlib.closing(fleet.connect(fleet.home)) as conn:
         copy_schemas(conn, first.names[0], fleet.names[1:])
 
 
@@ -182,7 +188,9 @@ def drop_tables(fleet: Fleet) -> None:
     """Drop what the files made, so that another tool can make it in its turn."""
     of_schemas = fleet.kind == "schemas"
     tables = [f"t{number}" for number in range(1, FILES + 1, 2)]
-    place, schema = (HOME, fleet.names[0]) if of_schemas else (fleet.names[0], "public")
+    place, schema = (
+        (fleet.home, fleet.names[0]) if of_schemas else (fleet.names[0], "public")
+    )
     names = [sql.Identifier(schema, table) for table in tables]
     with contextlib.closing(fleet.connect(place)) as conn:
         drop = sql.SQL("DROP TABLE IF EXISTS {}")
@@ -198,10 +206,10 @@ def take_gate(fleet: Fleet, at_once: int) -> Sample:
         "PGPORT": str(port),
         "PGUSER": ROLE,
         "PGPASSWORD": ROLE,
-        "PGDATABASE": HOME,
+        "PGDATABASE": fleet.home,
         "PGSSLMODE": "disable",
         "GATE_MIGRATIONS": str(fleet.folder / "gate"),
-        "GATE_TARGETS": f"{LIST[fleet.kind]} ~ '^{PREFIX}_[0-9]' ORDER BY 1",
+        "GATE_TARGETS": f"{LIST[fleet.kind]} ~ '^{fleet.prefix}_[0-9]' ORDER BY 1",
         "GATE_TARGETS_AT_ONCE": str(at_once),
     }
     arguments = (sys.executable, str(ROOT / "entrypoint.py"))
@@ -241,7 +249,9 @@ def each(
 def take_django(fleet: Fleet, at_once: int) -> Sample:
     """Run django-tenants' own executor over all schemas, in as many processes."""
     host, port = fleet.address
-    return fleet.run(django_fleet.over_all(fleet.folder, host, port, HOME, at_once))
+    return fleet.run(
+        django_fleet.over_all(fleet.folder, host, port, fleet.home, at_once)
+    )
 
 
 TAKERS: Final[Mapping[str, Callable[[Fleet, int], Sample]]] = {
@@ -263,20 +273,22 @@ def prepare(fleet: Fleet, tool: str) -> None:
         host, port = fleet.server.host, fleet.server.port
         django_fleet.prepare(fleet.folder, list(texts()))
         try:
-            django_fleet.make_shared(fleet.folder, host, port, HOME)
+            django_fleet.make_shared(fleet.folder, host, port, fleet.home)
         except Missing as why:
             sys.exit(f"django-tenants: {why}")
-        django_fleet.list_tenants(fleet.connect(HOME), fleet.names)
+        django_fleet.list_tenants(fleet.connect(fleet.home), fleet.names)
 
 
 def each_turn(
-    fleet: Fleet, state: str, at_once: int, tools: Sequence[str]
+    fleet: Fleet, state: str, at_once: int, tools: Sequence[str], turns: Iterator[int]
 ) -> Iterator[tuple[str, Sample]]:
     """Yield what each tool took."""
+    fleet = replace(fleet, turn=next(turns))
     if state == "idle":
         make_applied(fleet, tools)
     for tool in tools:
         if state == "pending":
+            fleet = replace(fleet, turn=next(turns))
             make_all(fleet)
             prepare(fleet, tool)
         yield tool, TAKERS[tool](fleet, at_once)
@@ -325,9 +337,10 @@ def compare(asked: argparse.Namespace) -> None:
         known = [t for t in TAKERS if of_kind(t, asked.kind)]
         say("| | wall s | a minute | client CPU ms | server CPU ms | MB |")
         say("| --- | --: | --: | --: | --: | --: |")
+        turns = itertools.count()
         for _ in range(asked.rounds):
             for tool, sample in each_turn(
-                fleet, asked.state, asked.at_once, asked.tool or known
+                fleet, asked.state, asked.at_once, asked.tool or known, turns
             ):
                 say(describe(tool, sample, asked.count))
 
@@ -336,10 +349,8 @@ def grow(file: Path, at_once: int) -> None:
     """Let the gate go over ever more schemas, and draw what it takes."""
     points = []
     with opened("schemas", 0, 0.0) as none:
-        for count in COUNTS:
-            fleet = Fleet(
-                server=none.server, folder=none.folder, kind="schemas", count=count
-            )
+        for turn, count in enumerate(COUNTS):
+            fleet = replace(none, count=count, turn=turn)
             make_all(fleet)
             for state in ("pending", "idle"):
                 sample = take_gate(fleet, at_once)
