@@ -35,27 +35,40 @@ from migration_gate.settings.settings import HistoryTableName
 
 # What is granted or revoked meanwhile counts from then on.
 REMEMBERED_S: Final = 30.0
-KNOWN: Final = qualified(
+SERVER: Final = qualified(
     """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('transaction_read_only') = 'on', current_user,
     (SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
      WHERE datname = pg_catalog.current_database()),
     coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {is_bare},
-    (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-         n.nspname, c.relname, c.oid::pg_catalog.int8, {place}, {is_named},
-         EXISTS (SELECT FROM pg_catalog.pg_class f
-                 WHERE f.relnamespace = c.relnamespace
-                   AND f.relname = pg_catalog.concat(c.relname, '_failures')),
-         EXISTS (SELECT FROM pg_catalog.pg_class f
-                 WHERE f.relnamespace = c.relnamespace
-                   AND f.relname = pg_catalog.concat(c.relname, '_progress')),
-         {line}))
-     FROM pg_catalog.pg_class c
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relname = ANY ({tables})
-       AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
-       {in_schema})
+    {tables}
+"""
+)
+# Of the rows ``c`` and ``n`` of pg_class and pg_namespace.
+TABLES: Final = qualified(
+    """
+(SELECT {what}
+ FROM pg_catalog.pg_class c
+ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname = ANY ({tables})
+   AND c.relkind = ANY (ARRAY['r', 'v', 'm', 'f', 'p']::pg_catalog."char"[])
+   {in_schema})
+"""
+)
+# Half of what it costs in a new session to ask what they are.
+ANY: Final = qualified("pg_catalog.count(*) > 0")
+LIKENESS: Final = qualified(
+    """
+pg_catalog.json_agg(pg_catalog.json_build_array(
+    n.nspname, c.relname, c.oid::pg_catalog.int8, {place}, {is_named},
+    EXISTS (SELECT FROM pg_catalog.pg_class f
+            WHERE f.relnamespace = c.relnamespace
+              AND f.relname = pg_catalog.concat(c.relname, '_failures')),
+    EXISTS (SELECT FROM pg_catalog.pg_class f
+            WHERE f.relnamespace = c.relnamespace
+              AND f.relname = pg_catalog.concat(c.relname, '_progress')),
+    {line}))
 """
 )
 PLACE: Final = qualified(
@@ -110,10 +123,15 @@ class Table(NamedTuple):
 
 
 class Memory:
-    """What one server has said to one role."""
+    """
+    What one server has said to one role.
+
+    ``expects_none`` tells that the last target had no table.
+    """
 
     def __init__(self, server: tuple[str, int, str]) -> None:
         self.server = server
+        self.expects_none = False
         self._until_s = time.monotonic() + REMEMBERED_S
         self._owners: dict[Who, Owners] = {}
         self._facts: dict[tuple[Who, str], Mapping[str, Any]] = {}
@@ -181,8 +199,11 @@ def ask_facts(
     memory = _mind.memory
     if memory is None or not memory.is_of(server):
         memory = _mind.memory = Memory(server)
-    row = ask_after(conn, _known(name), after)
+    row = ask_after(conn, _ask(name, whether=memory.expects_none), after)
+    if memory.expects_none and row[-1]:
+        row = ask_after(conn, _ask(name), None)
     pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
+    memory.expects_none = not tables
     schema_exists, is_bare = more
     who = acting_role, owner
     if pid == conn.info.backend_pid:  # else a pooler may have taken another server
@@ -206,18 +227,27 @@ def ask_facts(
     return full
 
 
-def _known(name: HistoryTableName) -> sql.Composed:
+def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
+    """
+    Return what asks the server about itself and the tables.
+
+    Args:
+        whether: Only whether there is a table.
+    """
     schema = sql.SQL("{}::pg_catalog.name").format(name.schema)
     anywhere = name.schema is None
-    return KNOWN.format(
+    place = PLACE if anywhere else sql.SQL("1")
+    likeness = LIKENESS.format(place=place, is_named=IS_NAMED, line=LINE)
+    tables = TABLES.format(
+        what=ANY if whether else likeness,
+        tables=names(name.tables),
+        in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
+    )
+    return SERVER.format(
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
         is_bare=NONE_IN_DATABASE if anywhere else NONE_IN_SCHEMA.format(schema),
-        place=PLACE if anywhere else sql.SQL("1"),
-        is_named=IS_NAMED,
-        line=LINE,
-        tables=names(name.tables),
-        in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
+        tables=tables,
     )
 
 
