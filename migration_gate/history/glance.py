@@ -7,16 +7,18 @@ than connecting. Where a single thing is out of the ordinary, a glance shows not
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 import psycopg
 
 from psycopg import sql
 
-from migration_gate.connection.qualified import names, qualified
+from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.look import to_tool
-from migration_gate.history.many import ORIGIN, History
+from migration_gate.history.many import History
+from migration_gate.history.rows import ADOPTED_FROM
 from migration_gate.settings.settings import HistoryTableName
 
 
@@ -27,18 +29,17 @@ PLAIN: Final = qualified(
 SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
         AND NOT c.relhasrules AND NOT c.relhastriggers AND NOT c.relrowsecurity
         AND pg_catalog.pg_get_userbyid(c.relowner) = ANY (
-            ARRAY[session_user, current_user]::pg_catalog.name[] || {roles})
+            ARRAY[session_user, current_user, {role}]::pg_catalog.name[])
         AND NOT pg_catalog.pg_is_in_recovery()
         AND pg_catalog.current_setting('transaction_read_only') = 'off'
     THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8
 FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 """
 )
-# A view has no tableoid.
+# A view has no tableoid. A new session is slow to sort by more, or to call functions.
 ROWS: Final = sql.SQL(
-    "SELECT tableoid::pg_catalog.int8, version, checksum, superseded, {origin} "
-    "FROM {table} WHERE version IS NOT NULL "
-    'ORDER BY applied_at, version COLLATE pg_catalog."C"'
+    "SELECT tableoid::pg_catalog.int8, version, checksum, superseded, gate_version, "
+    "applied_at::pg_catalog.text FROM {} WHERE version IS NOT NULL ORDER BY applied_at"
 )
 
 
@@ -60,17 +61,26 @@ def glance(
     """
     parts = [name.table] if name.schema is None else [name.schema, name.table]
     table = sql.Identifier(*parts)
-    plain = PLAIN.format(
-        roles=names([] if role is None else [role]), table=table.as_string()
-    )
-    rows = ROWS.format(origin=ORIGIN, table=table)
-    cursor = conn.execute(sql.SQL("; ").join([plain, rows]))
+    plain = PLAIN.format(role=role, table=table.as_string())
+    cursor = conn.execute(sql.SQL("; ").join([plain, ROWS.format(table)]))
     ((_, oid),) = cursor.fetchall()
     cursor.nextset()
     found = cursor.fetchall()
     if any(at != oid for at, *_ in found):
         raise psycopg.errors.UndefinedTable
-    return tuple(tuple(row) for _, *row in found)
+    rows: list[Row] = []
+    for _, alike in groupby(found, key=lambda row: row[-1]):
+        told = (_to_row(*row) for _, *row, _ in alike)
+        rows += sorted(told, key=lambda row: str(row[0]))
+    return tuple(rows)
+
+
+def _to_row(
+    version: str, checksum: str | None, superseded: str | None, gate_version: str | None
+) -> Row:
+    """Leave out which version of the gate applied it, unless another tool did."""
+    is_adopted = gate_version is not None and gate_version.startswith(ADOPTED_FROM)
+    return version, checksum, superseded, gate_version if is_adopted else None
 
 
 def to_history_of(rows: tuple[Row, ...]) -> History:
