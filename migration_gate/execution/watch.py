@@ -48,57 +48,79 @@ class Attempt:
     """
     One attempt at a migration, or at a statement outside a transaction.
 
-    ``waited_s`` is the sum of its waits for locks that are over, ``waiting_s`` the wait
-    that goes on. ``blockers`` are the sessions last seen in its way, each as one short
-    text, asked for again when the wait has lasted until ``ask_at_s``; ``seen_for_s`` is
-    what all waits came to at the last look. ``was_cancelled`` tells that its waits,
-    taken together, were too long.
+    ``waited_s`` is the sum of its waits for locks that are over; the one that goes on
+    began at ``began_s``, not later than that, and was last seen at ``seen_s``.
+    ``blockers`` are the sessions last seen in its way, each as one short text, asked
+    for again when the wait has lasted until ``ask_at_s``. ``was_cancelled`` tells that
+    its waits, taken together, were too long.
     """
 
     started_s: float
     waited_s: float = 0.0
-    waiting_s: float = 0.0
+    began_s: float | None = None
+    seen_s: float = 0.0
     blockers: tuple[str, ...] = ()
     ask_at_s: float = 0.0
-    seen_for_s: float = 0.0
     was_cancelled: bool = False
 
-    def is_to_ask(self, last_s: float) -> bool:
+    @property
+    def waiting_s(self) -> float:
+        """How long the wait that goes on has lasted for sure; 0 where there is none."""
+        return 0.0 if self.began_s is None else self.seen_s - self.began_s
+
+    def is_to_ask(self, now: float, *, last_s: float, unseen_s: float) -> bool:
         """
         Tell whether to ask about the wait: when it has doubled since the last time.
 
         Such a question holds up all who take or release a lock.
 
         Args:
+            now: When it was seen to go on.
             last_s: When all waits together have come to that, it is asked once more.
+            unseen_s: When nobody has looked for that long, it may be another wait.
         """
-        before_s, self.seen_for_s = self.seen_for_s, self.waited_s + self.waiting_s
-        is_last = before_s < last_s <= self.seen_for_s
-        return is_last or self.waiting_s >= self.ask_at_s
+        if self.began_s is None:
+            return True
+        lasted_s = now - self.began_s
+        is_last = self.waiting_s < last_s - self.waited_s <= lasted_s
+        is_late = now - self.seen_s >= unseen_s
+        return is_last or is_late or lasted_s >= self.ask_at_s
 
-    def note(self, wait: LockWait) -> None:
+    def note(self, wait: LockWait, asked_s: float, answered_s: float) -> None:
         """
         Note the answer: the wait may be another one than when it was asked last.
 
         The server's word on how long it has lasted is taken, so that the first wait
-        ends by the server's limit, which names the place. Where it has none, as
-        PostgreSQL 13, a wait is counted from when it was first seen.
+        ends by the server's limit, which names the place. It was true at some moment
+        between question and answer, however long that took: no wait is counted longer
+        than it was. Where it has none, as PostgreSQL 13, a wait is counted from when
+        it was first seen.
         """
         self.blockers = wait.blockers or self.blockers
-        is_first = not self.ask_at_s
         lasted_s = wait.lasted_s
-        if lasted_s is None:
-            lasted_s = min(self.waiting_s, NOISE_S) if is_first else self.waiting_s
-        is_another = lasted_s < self.waiting_s - max(self.ask_at_s / 4, NOISE_S)
-        if is_another and not is_first:
-            self.waited_s += self.waiting_s - lasted_s
-        self.waiting_s = lasted_s
+        if self.began_s is None:
+            self.began_s = answered_s - (lasted_s or 0.0)
+        elif lasted_s is not None:
+            earliest_s, latest_s = asked_s - lasted_s, answered_s - lasted_s
+            if earliest_s > self.began_s + NOISE_S:  # another one
+                self.waited_s += min(earliest_s, self.seen_s) - self.began_s
+                self.began_s = latest_s
+            self.began_s = min(self.began_s, latest_s)
+        # Without a word the wait may be over since the question.
+        is_known = lasted_s is not None
+        self.seen_s = answered_s if is_known else max(asked_s, self.began_s)
         self.ask_at_s = 2 * self.waiting_s
+
+    def see(self, now: float) -> None:
+        """Note that a wait was seen, about which nothing was asked."""
+        if self.began_s is None:
+            self.began_s = now
+        self.seen_s = now
 
     def end_wait(self) -> None:
         """Add the wait that is over, if there was one."""
         self.waited_s += self.waiting_s
-        self.waiting_s = self.ask_at_s = 0.0
+        self.began_s, self.ask_at_s = None, 0.0
 
 
 def no_looks() -> float:
@@ -177,7 +199,7 @@ class Watch:
             words = (
                 f"was at statement {number} of {script.statement_count} after {took}"
             )
-        blockers = attempt.blockers if attempt.waiting_s else ()
+        blockers = () if attempt.began_s is None else attempt.blockers
         return Halt(
             f"{version}{at} {words}{self._phase}{describe_sight((None, blockers))}",
             file=script.migration.file,
@@ -209,6 +231,7 @@ class Watch:
         now = time.monotonic()
         if message.begins:
             self.attempt, self._reported_s = Attempt(now), now
+        self.attempt.end_wait()
         self._index, self._number, self._line, self._phase = 0, None, None, ""
         self._message, self.terms = message, terms
         self._on_migration, self._ticked_s = on_migration, now
@@ -222,8 +245,7 @@ class Watch:
 
         That the lock is lost is for ``start`` to say: what runs may come to its end.
         """
-        now = time.monotonic()
-        passed_s, self._ticked_s = now - self._ticked_s, now
+        self._ticked_s = now = time.monotonic()
         if not self.held.is_alive or self._message is None:
             return
         with (
@@ -231,9 +253,9 @@ class Watch:
             self.held.translated("watch the run"),
             limited(self.held.conn),
         ):
-            self._look(self._message, now, passed_s)
+            self._look(self._message, now)
 
-    def _look(self, message: Message, now: float, passed_s: float) -> None:
+    def _look(self, message: Message, now: float) -> None:
         conn = self.held.conn
         if self._pid is None:
             pids = find_workers(conn, self.worker.work_key, pooled=True)
@@ -244,7 +266,7 @@ class Watch:
         share = self._find_place(message, seen, now)
         waits_for = seen.waits_for
         self._phase = f", waiting for {waits_for}" if waits_for else ""
-        self._end_long_wait(self._pid, seen, share, passed_s)
+        self._end_long_wait(self._pid, seen, share, now)
         if now - self._reported_s >= self.held.settings.heartbeat_s:
             self._reported_s = now
             self._report(self._pid, seen, share, now)
@@ -272,7 +294,7 @@ class Watch:
         self._line = share.task.script.place(statement.first)[0]
 
     def _end_long_wait(
-        self, pid: int, seen: Activity, share: Share, passed_s: float
+        self, pid: int, seen: Activity, share: Share, now: float
     ) -> None:
         """
         Add up what the attempt has waited; cancel it when that is too much.
@@ -284,11 +306,14 @@ class Watch:
         if not seen.waits_for_lock:
             attempt.end_wait()
             return
-        attempt.waiting_s += passed_s
         if not self.terms.blocks_queries:
+            attempt.see(now)
             return
-        if attempt.is_to_ask(limit_s - self._interval_s()):
-            attempt.note(find_wait(self.held.conn, pid))
+        last_s = limit_s - self._interval_s()
+        if attempt.is_to_ask(now, last_s=last_s, unseen_s=self._unseen_s()):
+            attempt.note(find_wait(self.held.conn, pid), now, time.monotonic())
+        else:
+            attempt.see(now)
         total_s = attempt.waited_s + attempt.waiting_s
         if attempt.waited_s:
             total_s += self._interval_s()
@@ -299,9 +324,17 @@ class Watch:
         """Return how long to wait between looks; what is not cancelled can wait."""
         if not self.terms.blocks_queries and self._line is not None:
             return self.held.settings.heartbeat_s
+        is_waiting = self.attempt.began_s is not None
+        return self._tick_s(TICKS_PER_LIMIT_WAITING if is_waiting else TICKS_PER_LIMIT)
+
+    def _unseen_s(self) -> float:
+        """Return for how long nobody may look before a wait may be another."""
+        return max(
+            2 * self._tick_s(TICKS_PER_LIMIT_WAITING), self._tick_s(TICKS_PER_LIMIT)
+        )
+
+    def _tick_s(self, ticks: int) -> float:
         limit_s = self.held.settings.ddl_lock_timeout_s
-        is_waiting = self.attempt.waiting_s > 0
-        ticks = TICKS_PER_LIMIT_WAITING if is_waiting else TICKS_PER_LIMIT
         return min(LONGEST_TICK_S, max(SHORTEST_TICK_S, limit_s / ticks))
 
     def _limit_s(self, share: Share) -> float:
