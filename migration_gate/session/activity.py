@@ -194,8 +194,9 @@ def find_wait(conn: Conn, pid: int) -> LockWait:
         if who[0] != 0
     ]
     if len(found) < len(rows):
+        # None where the wait has ended since: what was seen before says more.
         prepared = conn.execute(PREPARED_BLOCKERS, (pid,)).fetchall()
-        found += [_describe_prepared(*row) for row in prepared] or [f"a {PREPARED}"]
+        found += [_describe_prepared(*row) for row in prepared]
     return LockWait(rows[0][0] if rows else None, tuple(found))
 
 
