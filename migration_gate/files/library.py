@@ -109,7 +109,7 @@ class Shelf:
     def _is_alike(self, script: Script) -> bool:
         """Tell a small file that says nothing of the history, whichever that is."""
         assert _shared.scripts is not None  # noqa: S101  # asked by who has them
-        text = script.source
+        text = script.content
         if not isinstance(text, bytes) or len(_shared.scripts) >= SHARED_MAX:
             return False
         # U&"…" can write a name in many ways, and quotes inside one are doubled.

@@ -74,3 +74,19 @@ def test_what_one_history_must_not_have_in_it_another_one_may(
     run = gate(database=database, migrations=files, env=env)
     assert run.verdict["failed"] == ["b: 002_b.sql:1:1 (files)"]
     assert history(database, "b") == ["001_a.sql", "1_x.sql"]
+
+
+def test_what_a_default_fills_in_is_judged_for_each_target(
+    gate: Gate, database: Database
+) -> None:
+    """The history may be named by a placeholder that no variable is set for."""
+    write = "INSERT INTO b.schema_${X:-migrations} (version) VALUES ('1_x.sql');"
+    files = {
+        "001_a.sql": "CREATE TABLE orders ();",
+        "002_b.sql": f"-- +goose Up\n-- +goose ENVSUB ON\n{write}\n",
+    }
+    env = schemas(database, ["a", "b"]) | {"GATE_TARGETS_AT_ONCE": "1"}
+    first = gate(database=database, migrations=dict([*files.items()][:1]), env=env)
+    assert first.exit_code == 0
+    run = gate(database=database, migrations=files, env=env)
+    assert run.verdict["failed"] == ["b: 002_b.sql:3:1 (files)"]
