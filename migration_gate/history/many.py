@@ -2,7 +2,7 @@
 Look at the histories of many schemas of one database in few round trips. Reads only.
 
 Tables that are alike are judged once, and rows that are alike are read once. Where a
-history is not plainly one of the gate's own, or is changed or locked meanwhile, nothing
+history is not plainly one of the gate's own, or is changed, locked or damaged, nothing
 is said of it: that schema is looked at by itself.
 """
 
@@ -46,6 +46,16 @@ COMMIT: Final = sql.SQL("; COMMIT")
 # A transaction that is read-only by itself would look as a server that is.
 ONE_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 NOT_NOW: Final = (*CHANGED, psycopg.errors.LockNotAvailable)
+# What the server meets in one table, of which the others know nothing.
+DAMAGED: Final = (
+    psycopg.errors.UndefinedFile,
+    psycopg.errors.IoError,
+    psycopg.errors.DataCorrupted,
+    psycopg.errors.IndexCorrupted,
+    psycopg.errors.InternalError_,
+    psycopg.errors.CharacterNotInRepertoire,
+    psycopg.errors.UntranslatableCharacter,
+)
 # What a plan depends on, in the order of the rows' age; the times themselves differ.
 DIGEST: Final = sql.SQL(
     " AS number, pg_catalog.encode(pg_catalog.sha256("
@@ -115,7 +125,7 @@ class Histories:
                 if len(batch) > 1:
                     each = max(1, len(batch) // FEWER)
                     continue
-            except NOT_NOW:
+            except (*NOT_NOW, *DAMAGED):
                 conn.execute("ROLLBACK")
             del left[: len(batch)]
 
@@ -222,10 +232,13 @@ def _ask_history(
     query = sql.SQL("SELECT * FROM ({}) digest, ({}) history").format(
         sql.Composed(_digest(table, 0)), read_rows(table)
     )
-    cursor = conn.execute(require_same([(table, oid)]) + query)
+    same = require_same([(table, oid)])
+    cursor = conn.execute(sql.Composed([BEGIN, same, query, COMMIT]))
+    answers = []
     while cursor.nextset():
-        pass
-    _, found, _, rows, origin = cursor.fetchall()[0]
+        if cursor.description is not None:
+            answers += cursor.fetchall()
+    _, found, _, rows, origin = answers[-1]
     if found != digest:
         raise psycopg.errors.LockNotAvailable
     return History(digest, to_history(rows or ()), to_tool(origin))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
+from migration_gate.history.many import Histories
+from migration_gate.settings.settings import HistoryTableName
 from tests.commands.test_fleet import FILES, counts, schemas
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database
+from tests.fix_postgres import Database, NewServer, database_of
 
 
 pytestmark = pytest.mark.server
@@ -165,3 +170,38 @@ def test_a_thousand_schemas_are_looked_at_on_some_connections(
     assert (run.exit_code, counts(run)[:2]) == (0, [1000, 1000])
     assert run.one("fleet.looked")["up_to_date_count"] == 1000 - len(behind)
     assert run.verdict["applied_count"] == len(behind)
+
+
+def test_a_damaged_history_is_one_targets_trouble(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """The others are done, however the server fails at it."""
+    home = database_of(new_server())
+    names = [f"t{number}" for number in range(6)]
+    env = schemas(home, names) | {"GATE_WAIT_TIMEOUT": "1s"}
+    assert gate(database=home, migrations=FILES, env=env).exit_code == 0
+    home.execute("CHECKPOINT")
+    ((path,),) = home.fetch(
+        "SELECT pg_catalog.concat(current_setting('data_directory'), '/',"
+        " pg_relation_filepath('t3.schema_migrations'))"
+    )
+    Path(path).rename(f"{path}.away")
+    run = gate(database=home, migrations=FILES, env=env)
+    assert counts(run) == [6, 5, 1, 0, 0]
+    assert run.verdict["failed"] == ["t3: 58P01"]
+
+
+def test_one_that_is_locked_between_the_questions_is_not_waited_for(
+    gate: Gate, database: Database
+) -> None:
+    """All other threads would wait for its rows too."""
+    env = schemas(database, ["a", "b"])
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    database.execute(f"DELETE FROM b.{TABLE} WHERE id = 1")
+    name = HistoryTableName(None, TABLE, is_target=True)
+    with closing(database.connect()) as conn, closing(database.connect()) as other:
+        conn.execute("SET statement_timeout = '10s'")
+        seen = Histories(name, None).look(conn, ["a", "b"], 250)
+        assert next(seen)[0] == "a"
+        other.execute(f"BEGIN; LOCK TABLE b.{TABLE}")
+        assert list(seen) == []
