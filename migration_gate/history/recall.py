@@ -29,6 +29,7 @@ from migration_gate.history.catalogue import (
     in_schema,
 )
 from migration_gate.history.likeness import IS_ODD, LINE
+from migration_gate.history.table import may_be_foreign
 from migration_gate.history.trust import Owners
 from migration_gate.settings.settings import HistoryTableName
 
@@ -101,6 +102,8 @@ LIKE: Final = sql.SQL(", 'line', {line}, 'is_odd', {is_odd}").format(
 # The role that is acted as, and the owner of the database: a table may be trusted for
 # the sake of either.
 Who: TypeAlias = tuple[str, str]
+# Host, address, port and login role: several servers may go by one name.
+Server: TypeAlias = tuple[str, str, int, str]
 
 
 class Table(NamedTuple):
@@ -129,14 +132,14 @@ class Memory:
     ``expects_none`` tells that the last target had no table.
     """
 
-    def __init__(self, server: tuple[str, int, str]) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.expects_none = False
         self._until_s = time.monotonic() + REMEMBERED_S
         self._owners: dict[Who, Owners] = {}
         self._facts: dict[tuple[Who, str], Mapping[str, Any]] = {}
 
-    def is_of(self, server: tuple[str, int, str]) -> bool:
+    def is_of(self, server: Server) -> bool:
         """Return whether it is of this server, and not out of date."""
         return self.server == server and time.monotonic() < self._until_s
 
@@ -195,7 +198,8 @@ def ask_facts(
     """
     if not _mind.remembers:
         return ask_catalogue(conn, name, role, after=after)
-    server = conn.info.host, conn.info.port, conn.info.user
+    info = conn.info
+    server = info.host, info.hostaddr, info.port, info.user
     memory = _mind.memory
     if memory is None or not memory.is_of(server):
         memory = _mind.memory = Memory(server)
@@ -256,9 +260,10 @@ def _is_plain(table: Mapping[str, Any]) -> bool:
     rights = table["can_select"] and table["can_insert"] and table["can_update"]
     # Types of others' own may be other ones in another database.
     is_common = all("." not in column["type_name"] for column in table["columns"] or ())
-    return bool(
-        not table["is_odd"] and table["owner_is_trusted"] and rights and is_common
-    )
+    # What is not the gate's own is not looked for in every schema.
+    is_ours = not may_be_foreign(table)
+    is_trusted = not table["is_odd"] and table["owner_is_trusted"]
+    return bool(is_trusted and rights and is_common and is_ours)
 
 
 def _own_facts(table: Table) -> dict[str, Any]:
