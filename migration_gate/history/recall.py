@@ -250,7 +250,8 @@ def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
     return SERVER.format(
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
-        is_bare=NONE_IN_DATABASE if anywhere else NONE_IN_SCHEMA.format(schema),
+        # The history's schema may be one of a database that is looked at as a whole.
+        is_bare=NONE_IN_SCHEMA.format(schema) if name.is_target else NONE_IN_DATABASE,
         tables=tables,
     )
 

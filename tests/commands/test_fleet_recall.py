@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.test_fleet import FILES, counts, list_names, tables
+from tests.faults import GOOSE
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 from tests.fix_proxy import Proxy
@@ -70,3 +71,19 @@ def test_another_tools_table_out_of_the_path_takes_no_name(
     assert gate(database=home, migrations=FILES, env=env).exit_code == 0
     assert tables(first, "gate_schema_migrations") == ["public"]
     assert tables(second, "schema_migrations") == ["other", "public"]
+
+
+def test_another_tools_history_counts_wherever_the_gates_is_to_be(
+    gate: Gate, databases: Databases
+) -> None:
+    """A schema for the history that has no table says nothing of the others."""
+    home, *targets = (databases.create() for _ in range(3))
+    for target in targets:
+        target.execute(GOOSE)
+    names = list_names([target.name for target in targets])
+    env = {"GATE_TARGETS": f"databases:{names}"} | ALONE
+    env |= {"GATE_HISTORY_TABLE": "ops.journal"}
+    run = gate(database=home, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [2, 0, 2, 0, 0])
+    assert "goose has a history in this database" in run.verdict["message"]
+    assert [tables(target) for target in targets] == [[], []]
