@@ -290,6 +290,19 @@ def _to_loss(
     return ConnectionLostError(words, failure.sqlstate)
 
 
+def copy_out(conn: psycopg.Connection[Any], message: bytes) -> list[list[bytes]]:
+    """
+    Send a message, and return the lines of each COPY … TO STDOUT in it.
+
+    Raises:
+        psycopg.Error: The server has refused one of its statements.
+    """
+    conn.pgconn.send_query(message)
+    steps: Any = _take_copies(conn.pgconn)  # the driver's name for what it waits for
+    taken: list[list[bytes]] = conn.wait(steps)
+    return taken
+
+
 def is_alive(conn: psycopg.Connection[Any]) -> bool:
     """
     Tell, without a round trip, whether the server has ended an idle connection.
@@ -331,6 +344,43 @@ def _flush(pgconn: pq.abc.PGconn) -> Steps[None]:
             pass
         if ready & Ready.R:
             pgconn.consume_input()
+
+
+def _take_copies(pgconn: pq.abc.PGconn) -> Steps[list[list[bytes]]]:
+    yield from _flush(pgconn)
+    copies: list[list[bytes]] = []
+    refusal: pq.abc.PGresult | None = None
+    while True:
+        while pgconn.is_busy():
+            yield from _consume(pgconn)
+        result = pgconn.get_result()
+        if result is None:
+            break
+        if result.status == pq.ExecStatus.COPY_OUT:
+            copies.append((yield from _take_lines(pgconn)))
+        elif result.status == pq.ExecStatus.FATAL_ERROR:
+            refusal = refusal or result
+    if refusal is not None:
+        raise psycopg.errors.error_from_result(refusal)
+    return copies
+
+
+def _take_lines(pgconn: pq.abc.PGconn) -> Steps[list[bytes]]:
+    lines = []
+    while True:
+        length, line = pgconn.get_copy_data(1)
+        if length > 0:
+            lines.append(bytes(line))
+        elif length == 0:  # more is under way
+            yield from _consume(pgconn)
+        else:
+            return lines
+
+
+def _consume(pgconn: pq.abc.PGconn) -> Steps[None]:
+    while not (yield Wait.R):
+        pass
+    pgconn.consume_input()
 
 
 def _send_data(

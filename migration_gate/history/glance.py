@@ -8,21 +8,17 @@ than connecting. Where a single thing is out of the ordinary, a glance shows not
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.files.migration import AppliedMigration
-from migration_gate.history.look import to_tool
-from migration_gate.history.many import History
-from migration_gate.history.rows import ADOPTED_FROM
+from migration_gate.history.plain_rows import Row, to_row
 from migration_gate.settings.settings import HistoryTableName
 
 
-Row: TypeAlias = tuple[Any, ...]
 # An error keeps the rows from being read: a planted view would run its functions.
 PLAIN: Final = qualified(
     """
@@ -70,30 +66,6 @@ def glance(
         raise psycopg.errors.UndefinedTable
     rows: list[Row] = []
     for _, alike in groupby(found, key=lambda row: row[-1]):
-        told = (_to_row(*row) for _, *row, _ in alike)
+        told = (to_row(*row) for _, *row, _ in alike)
         rows += sorted(told, key=lambda row: str(row[0]))
     return tuple(rows)
-
-
-def _to_row(
-    version: str, checksum: str | None, superseded: str | None, gate_version: str | None
-) -> Row:
-    """Leave out which version of the gate applied it, unless another tool did."""
-    is_adopted = gate_version is not None and gate_version.startswith(ADOPTED_FROM)
-    return version, checksum, superseded, gate_version if is_adopted else None
-
-
-def to_history_of(rows: tuple[Row, ...]) -> History:
-    """Make a history of what a glance has shown."""
-    history = tuple(
-        AppliedMigration(
-            version=version,
-            checksum=checksum,
-            applied_at="",
-            duration_ms=None,
-            superseded=superseded or "",
-        )
-        for version, checksum, superseded, _ in rows
-    )
-    origins = [origin for *_, origin in rows if origin is not None]
-    return History("", history, to_tool(min(origins, default=None)))

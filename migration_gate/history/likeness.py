@@ -12,10 +12,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
 
+from psycopg import sql
+
 from migration_gate.connection.qualified import names, qualified
 from migration_gate.settings.settings import HistoryTableName
 
 
+# Of 8 kB: a history of some two hundred rows.
+PAGES_MAX: Final = 4
 # Of the row ``c`` of pg_class. What is odd about a table may differ from what is odd
 # about another one: so it has its oid.
 IS_ODD: Final = qualified(
@@ -44,7 +48,8 @@ ROW(current_user, pg_catalog.pg_get_userbyid(c.relowner), c.relacl,
 # A server that cannot be written has none.
 LINES: Final = qualified(
     """
-SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, {line}
+SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, {line},
+    c.relpages <= {pages} AND NOT c.relhassubclass
 FROM (SELECT oid, nspname FROM pg_catalog.pg_namespace
       WHERE nspname = ANY ({schemas}) OFFSET 0) n,
      LATERAL (SELECT k.* FROM pg_catalog.pg_class k
@@ -61,10 +66,16 @@ Likeness: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Found(NamedTuple):
-    """The tables of a schema: their oids by their names, and what they are alike in."""
+    """
+    The tables of a schema: their oids by their names, and what they are alike in.
+
+    ``are_small`` tells that none of them had more than a few pages when it was last
+    counted, and that none has others' rows.
+    """
 
     likeness: Likeness
     oids: dict[str, int]
+    are_small: bool
 
 
 def ask_likeness(
@@ -80,16 +91,22 @@ def ask_likeness(
         name: The history table; its schema is not looked at.
         schemas: Those to look at.
     """
-    query = LINES.format(line=LINE, schemas=names(schemas), tables=names(name.tables))
-    found: dict[str, list[tuple[str, int, str]]] = {}
-    for schema, table, oid, line in conn.execute(query).fetchall():
-        found.setdefault(schema, []).append((table, oid, line))
+    query = LINES.format(
+        line=LINE,
+        pages=sql.Literal(PAGES_MAX),
+        schemas=names(schemas),
+        tables=names(name.tables),
+    )
+    found: dict[str, list[tuple[str, int, str, bool]]] = {}
+    for schema, *table in conn.execute(query).fetchall():
+        found.setdefault(schema, []).append(tuple(table))
     return {schema: _to_found(tables) for schema, tables in found.items()}
 
 
-def _to_found(tables: list[tuple[str, int, str]]) -> Found:
+def _to_found(tables: list[tuple[str, int, str, bool]]) -> Found:
     tables.sort()
     return Found(
-        likeness=tuple((table, line) for table, _, line in tables),
-        oids={table: oid for table, oid, _ in tables},
+        likeness=tuple((table, line) for table, _, line, _ in tables),
+        oids={table: oid for table, oid, *_ in tables},
+        are_small=all(is_small for *_, is_small in tables),
     )

@@ -13,25 +13,23 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import psycopg
 
 from psycopg import sql
 
-from migration_gate.files.migration import AppliedMigration
 from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
+from migration_gate.history.copied import Place, read_copies
 from migration_gate.history.likeness import Likeness, ask_likeness
-from migration_gate.history.look import CHANGED, to_history, to_tool
+from migration_gate.history.look import CHANGED, to_history
+from migration_gate.history.plain_rows import History, Row, to_history_of, to_tool
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.report.errors import GateError
 from migration_gate.settings.settings import HistoryTableName
 
-
-# A table with its oid.
-Place: TypeAlias = tuple[HistoryTable, int]
 
 # Where the server has room for few locks, or others hold many, it is tried with less.
 FEWER: Final = 4
@@ -72,14 +70,6 @@ ORIGIN: Final = sql.SQL(
 ).format(ADOPTED_FROM)
 
 
-class History(NamedTuple):
-    """Rows that many schemas have alike, oldest first; ``tool`` as in ``Look``."""
-
-    digest: str
-    rows: tuple[AppliedMigration, ...]
-    tool: str | None
-
-
 class Histories:
     """
     Looks at histories, on any number of connections to the database of all of them.
@@ -100,6 +90,7 @@ class Histories:
         self._server: Facts | None = None
         self._judged: dict[Likeness, HistoryTable | None] = {}
         self._known: dict[str, History] = {}
+        self._alike: dict[tuple[Row, ...], History] = {}
         self._asking = threading.Lock()
 
     def look(
@@ -113,26 +104,43 @@ class Histories:
             schemas: Those to look at.
             each: How many tables a transaction reads, which locks all of them.
         """
-        places = self._find_tables(conn, schemas)
-        left = list(places)
-        while left:
-            batch = {schema: places[schema] for schema in left[:each]}
-            try:
-                for schema, digest in _ask_digests(conn, batch):
-                    yield schema, self._to_history(conn, batch[schema], digest)
-            except psycopg.errors.OutOfMemory:
-                conn.execute("ROLLBACK")
-                if len(batch) > 1:
-                    each = max(1, len(batch) // FEWER)
-                    continue
-            except (*NOT_NOW, *DAMAGED):
-                conn.execute("ROLLBACK")
-            del left[: len(batch)]
+        places, small = self._find_tables(conn, schemas)
+        for read, of_these in ((self._read, small), (self._digest, places)):
+            left = list(of_these)
+            while left:
+                batch = {schema: of_these[schema] for schema in left[:each]}
+                try:
+                    yield from read(conn, batch)
+                except psycopg.errors.OutOfMemory:
+                    conn.execute("ROLLBACK")
+                    if len(batch) > 1:
+                        each = max(1, len(batch) // FEWER)
+                        continue
+                except (*NOT_NOW, *DAMAGED):
+                    conn.execute("ROLLBACK")
+                del left[: len(batch)]
+
+    def _read(
+        self, conn: psycopg.Connection[Any], tables: Mapping[str, Place]
+    ) -> Iterator[tuple[str, History]]:
+        for schema, rows in read_copies(conn, tables):
+            known = self._alike.get(rows)
+            if known is None:
+                with self._asking:
+                    digest = f"{len(self._alike)} read before"
+                    known = self._alike.setdefault(rows, to_history_of(rows, digest))
+            yield schema, known
+
+    def _digest(
+        self, conn: psycopg.Connection[Any], tables: Mapping[str, Place]
+    ) -> Iterator[tuple[str, History]]:
+        for schema, digest in _ask_digests(conn, tables):
+            yield schema, self._to_history(conn, tables[schema], digest)
 
     def _find_tables(
         self, conn: psycopg.Connection[Any], schemas: Sequence[str]
-    ) -> dict[str, Place]:
-        """Return the tables that are plainly histories, by schema."""
+    ) -> tuple[dict[str, Place], dict[str, Place]]:
+        """Return the tables that are plainly histories, by schema, and the small."""
         found = ask_likeness(conn, self._name, schemas)
         with self._asking:
             one_of_each = {
@@ -142,12 +150,15 @@ class Histories:
             }
             if one_of_each:
                 self._judge(conn, one_of_each)
-        places = {}
+        places: dict[str, Place] = {}
+        small: dict[str, Place] = {}
         for schema, tables in found.items():
             table = self._judged.get(tables.likeness)
             if table is not None:
-                places[schema] = table._replace(schema=schema), tables.oids[table.name]
-        return places
+                of_these = small if tables.are_small else places
+                oid = tables.oids[table.name]
+                of_these[schema] = table._replace(schema=schema), oid
+        return places, small
 
     def _judge(
         self, conn: psycopg.Connection[Any], one_of_each: Mapping[Likeness, str]

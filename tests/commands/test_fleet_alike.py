@@ -201,6 +201,9 @@ def test_one_that_is_locked_between_the_questions_is_not_waited_for(
     name = HistoryTableName(None, TABLE, is_target=True)
     with closing(database.connect()) as conn, closing(database.connect()) as other:
         conn.execute("SET statement_timeout = '10s'")
+        # As long ones are: of small ones the rows come at once.
+        large = "UPDATE pg_class SET relpages = 100 WHERE relname = %s"
+        conn.execute(large, [TABLE])
         seen = Histories(name, None).look(conn, ["a", "b"], 250)
         assert next(seen)[0] == "a"
         other.execute(f"BEGIN; LOCK TABLE b.{TABLE}")

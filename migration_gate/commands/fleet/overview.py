@@ -34,8 +34,9 @@ from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.creation import missing_schema
-from migration_gate.history.glance import glance, to_history_of
-from migration_gate.history.many import Histories, History
+from migration_gate.history.glance import glance
+from migration_gate.history.many import Histories
+from migration_gate.history.plain_rows import History, to_history_of
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import GateError
