@@ -4,6 +4,8 @@ Ask the catalogue about the history table, and the server about itself. Reads on
 
 from __future__ import annotations
 
+import threading
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -305,6 +307,15 @@ def ask_catalogue(
         **{**server, "owners": owners},
         tables=tuple({**table, "owners": owners} for table in tables or ()),
     )
+
+
+class Asking(threading.local):
+    """How this thread asks for facts: one of a fleet may know the answer."""
+
+    ask: Callable[..., Facts] = staticmethod(ask_catalogue)
+
+
+asking: Final = Asking()
 
 
 def ask_after(

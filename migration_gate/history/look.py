@@ -12,11 +12,9 @@ import psycopg
 from psycopg import pq
 
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.history.catalogue import Before, Facts
+from migration_gate.history.catalogue import Before, Facts, asking
 from migration_gate.history.choice import Choice, choose_history
-from migration_gate.history.plain_rows import to_tool
-from migration_gate.history.recall import ask_facts
-from migration_gate.history.rows import read_rows, require_same
+from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.history.trust import Owners
 from migration_gate.report.errors import HistoryError, LoginRefusedError
@@ -95,7 +93,7 @@ def look(
         ConnectionLostError: The transaction that holds the gates' lock has failed.
     """
     for _ in range(LOOKS_MAX):
-        facts = ask_facts(conn, name, role, after=after)
+        facts = asking.ask(conn, name, role, after=after)
         after = None
         chosen, choice = choose_history(facts, name)
         if choice.table is None:
@@ -171,6 +169,11 @@ def ask_rows(
             raise ConnectionLostError(LOCK_IS_LOST, error.sqlstate) from error
         return None
     return to_history(rows or ()), to_tool(origin)
+
+
+def to_tool(origin: str | None) -> str | None:
+    """Return the tool whose rows were taken over, by how their origin is recorded."""
+    return origin and origin.removeprefix(ADOPTED_FROM).partition(" ")[0]
 
 
 def require_readable(seen: Look) -> None:

@@ -23,8 +23,8 @@ from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
 from migration_gate.history.copied import Place, read_copies
 from migration_gate.history.likeness import Likeness, ask_likeness
-from migration_gate.history.look import CHANGED, to_history
-from migration_gate.history.plain_rows import History, Row, to_history_of, to_tool
+from migration_gate.history.look import CHANGED, to_history, to_tool
+from migration_gate.history.plain_rows import History, Row, to_history_of
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
 from migration_gate.report.errors import GateError

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from migration_gate.files.migration import AppliedMigration
+from migration_gate.history.look import to_tool
 from migration_gate.history.rows import ADOPTED_FROM
 
 
@@ -21,11 +22,6 @@ class History(NamedTuple):
     digest: str
     rows: tuple[AppliedMigration, ...]
     tool: str | None
-
-
-def to_tool(origin: str | None) -> str | None:
-    """Return the tool whose rows were taken over, by how their origin is recorded."""
-    return origin and origin.removeprefix(ADOPTED_FROM).partition(" ")[0]
 
 
 def to_row(

@@ -7,7 +7,6 @@ of the first one; of others it asks only whether they are alike.
 
 from __future__ import annotations
 
-import threading
 import time
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from migration_gate.history.catalogue import (
     Facts,
     ask_after,
     ask_catalogue,
+    asking,
     in_schema,
 )
 from migration_gate.history.likeness import IS_ODD, LINE
@@ -164,71 +164,66 @@ class Memory:
         return server._replace(owners=owners, tables=tuple(known))
 
 
-class _Mind(threading.local):
-    """What one thread remembers; None where it does not."""
+class _Mind:
+    """What one thread remembers."""
 
-    remembers: bool = False
-    memory: Memory | None = None
+    def __init__(self) -> None:
+        self._memory: Memory | None = None
 
+    def ask(
+        self,
+        conn: psycopg.Connection[Any],
+        name: HistoryTableName,
+        role: str | None,
+        *,
+        after: Before | None = None,
+    ) -> Facts:
+        """
+        Ask for the facts as ``ask_catalogue`` does, or for what they can be told by.
 
-_mind: Final = _Mind()
+        One round trip, and another one where that is not enough.
+        """
+        info = conn.info
+        server = info.host, info.hostaddr, info.port, info.user
+        memory = self._memory
+        if memory is None or not memory.is_of(server):
+            memory = self._memory = Memory(server)
+        row = ask_after(conn, _ask(name, whether=memory.expects_none), after)
+        if memory.expects_none and row[-1]:
+            row = ask_after(conn, _ask(name), None)
+        pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
+        memory.expects_none = not tables
+        schema_exists, is_bare = more
+        who = acting_role, owner
+        if pid == conn.info.backend_pid:  # else a pooler may have taken another server
+            facts = Facts(
+                backend_pid=pid,
+                is_standby=is_standby,
+                is_read_only=is_read_only,
+                acting_role=acting_role,
+                schema=schema,
+                schema_exists=schema_exists,
+                owners=Owners((), ()),
+                tables=(),
+                is_bare=is_bare,
+            )
+            found = [Table(*table) for table in tables or ()]
+            recalled = memory.recall(who, facts, found)
+            if recalled is not None:
+                return recalled
+        full = ask_catalogue(conn, name, role, more=LIKE)
+        memory.learn(who, full)
+        return full
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
     """Let this thread remember in a block what it is told of tables."""
-    _mind.remembers = True
+    asking.ask = _Mind().ask
     try:
         yield
     finally:
-        _mind.remembers, _mind.memory = False, None
-
-
-def ask_facts(
-    conn: psycopg.Connection[Any],
-    name: HistoryTableName,
-    role: str | None,
-    *,
-    after: Before | None = None,
-) -> Facts:
-    """
-    Ask for the facts as ``ask_catalogue`` does, or for what they can be told by.
-
-    One round trip, and another one where that is not enough.
-    """
-    if not _mind.remembers:
-        return ask_catalogue(conn, name, role, after=after)
-    info = conn.info
-    server = info.host, info.hostaddr, info.port, info.user
-    memory = _mind.memory
-    if memory is None or not memory.is_of(server):
-        memory = _mind.memory = Memory(server)
-    row = ask_after(conn, _ask(name, whether=memory.expects_none), after)
-    if memory.expects_none and row[-1]:
-        row = ask_after(conn, _ask(name), None)
-    pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
-    memory.expects_none = not tables
-    schema_exists, is_bare = more
-    who = acting_role, owner
-    if pid == conn.info.backend_pid:  # else a pooler may have taken another server
-        facts = Facts(
-            backend_pid=pid,
-            is_standby=is_standby,
-            is_read_only=is_read_only,
-            acting_role=acting_role,
-            schema=schema,
-            schema_exists=schema_exists,
-            owners=Owners((), ()),
-            tables=(),
-            is_bare=is_bare,
-        )
-        found = [Table(*table) for table in tables or ()]
-        recalled = memory.recall(who, facts, found)
-        if recalled is not None:
-            return recalled
-    full = ask_catalogue(conn, name, role, more=LIKE)
-    memory.learn(who, full)
-    return full
+        del asking.ask
 
 
 def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
