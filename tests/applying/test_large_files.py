@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,10 @@ MEMORY_MAX = 70 * MIB
 
 def resident_bytes(pid: int) -> int:
     """Return what a process has in memory, pages of mapped files included."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
     return 0
 
 
