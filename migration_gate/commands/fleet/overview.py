@@ -192,14 +192,17 @@ class Glancer:
         work = partial(
             self._look_at_lot, histories=histories, each=TABLES_AT_ONCE // crew_size
         )
-        outcomes: list[Outcome] = []
+        errors: list[GateError] = []
         self._seen = {}
+        # One that has waited in vain for the server has done so for all.
         Crew(crew_size, work).run(
-            lots, outcomes.append, every=lambda: settings.heartbeat_s
+            lots,
+            lambda outcome: errors.extend(filter(None, [outcome.error])),
+            may_begin=lambda: not errors,
+            every=lambda: settings.heartbeat_s,
         )
-        for outcome in outcomes:
-            if outcome.error is not None:
-                raise outcome.error
+        if errors:
+            raise errors[0]
         return self._seen
 
     def _look_at_lot(self, lot: Lot, histories: Histories, each: int) -> Outcome:
