@@ -12,6 +12,8 @@ from psycopg.rows import TupleRow
 from tests.commands.test_fleet import FILES, counts, schemas
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
+from tests.fix_proxy import Proxy
+from tests.polling import until
 
 
 FEW_LOCKS = {"max_connections": "20", "max_locks_per_transaction": "10"}
@@ -65,3 +67,19 @@ def test_a_query_may_give_a_hundred_thousand_names(
     assert run.one("fleet.looked")["up_to_date_count"] == 3
     assert "more failed than GATE_FAILURES_MAX allows" in run.verdict["message"]
     assert len(run.stdout.splitlines()[-1].encode()) < 2048
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_goes_away_is_waited_for_once(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """Not by each of four hundred lots of schemas that are left to look at."""
+    query = "SELECT 't' || n FROM generate_series(1, 100000) n"
+    env = {"GATE_TARGETS": f"schemas:{query}", "GATE_WAIT_TIMEOUT": "1s"}
+    far = proxy.through(database)
+    process = gate.start(database=far, migrations=FILES, env=env)
+    until(lambda: len(proxy.sessions) > 1)
+    proxy.stop()
+    run = process.wait(30)
+    assert run.exit_code == 1
+    assert run.verdict["duration_ms"] < 20_000
