@@ -50,26 +50,30 @@ AT_WORK: Final = qualified(
 # Through a pooler the lock's connection is in a transaction, and there the views show
 # what they showed first.
 FORGET_SNAPSHOT: Final = "SELECT pg_catalog.pg_stat_clear_snapshot()"
+# The lock first, then who is in its way: of a wait that ends in between nothing is said,
+# as what was seen before says more.
 WAIT: Final = qualified(
     """
-WITH wait AS MATERIALIZED (
-    SELECT {waitstart} AS began, w.granted, (
-        SELECT pg_catalog.concat(n.nspname, '.', c.relname)
-        FROM pg_catalog.pg_class c
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = w.relation) AS at_table
-    FROM pg_catalog.pg_locks w
-    WHERE w.pid = {pid} AND (NOT w.granted OR w.locktype = 'tuple')
-)
-SELECT (SELECT extract(epoch FROM pg_catalog.clock_timestamp()
-                       - pg_catalog.min(began))::pg_catalog.float8
-        FROM wait WHERE NOT granted),
-       (SELECT at_table FROM wait WHERE at_table IS NOT NULL
-        ORDER BY granted LIMIT 1),
+SELECT extract(epoch FROM pg_catalog.clock_timestamp()
+               - wait.began)::pg_catalog.float8,
+       wait.at_table,
        blocker.pid, a.usename, a.application_name, a.state, extract(
            epoch FROM pg_catalog.clock_timestamp()
                - coalesce(a.xact_start, a.query_start))::pg_catalog.int4
-FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({pid})) AS blocker (pid)
+FROM (
+    SELECT pg_catalog.min({waitstart}) FILTER (WHERE NOT w.granted) AS began,
+           pg_catalog.max(w.pid) FILTER (WHERE NOT w.granted) AS pid, (
+           SELECT pg_catalog.concat(n.nspname, '.', c.relname)
+           FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.oid = coalesce(
+               pg_catalog.max(w.relation) FILTER (WHERE NOT w.granted),
+               pg_catalog.max(w.relation))) AS at_table
+    FROM pg_catalog.pg_locks w
+    WHERE w.pid = {pid} AND (NOT w.granted OR w.locktype = 'tuple')
+) AS wait
+CROSS JOIN LATERAL pg_catalog.unnest(
+    pg_catalog.pg_blocking_pids(wait.pid)) AS blocker (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocker.pid
 ORDER BY blocker.pid
 """
