@@ -145,8 +145,8 @@ class Log:
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
             message = event.message.format_map(_Words(fields))
-            if event in VERDICTS:  # worth to be waited for once more
-                self._descriptor.is_read = True
+            if event in VERDICTS:
+                self._descriptor.expect_last()
             self._logger.write(event.level, event.name, message=message, **ordered)
 
 
@@ -180,7 +180,8 @@ class _Descriptor:
     A thread that reports for one that is stuck in the middle of a line begins a new
     one; the other's rest is left out. ``is_read`` tells that the last line found its
     reader in time. ``is_shared`` tells of several threads that write: each waits for
-    the other's line, unless that is stuck.
+    the other's line, unless that is stuck. Once one writes the last line, nothing that
+    another writes breaks in.
     """
 
     def __init__(self, fd: int) -> None:
@@ -191,6 +192,13 @@ class _Descriptor:
         self._turn = threading.Lock()
         self._lines = 0
         self._writing = threading.Lock()
+        self._last_by: int | None = None
+
+    def expect_last(self) -> None:
+        """Expect the last line from this thread: worth to be waited for once more."""
+        self.is_read = True
+        with self._writing:
+            self._last_by = threading.get_ident()
 
     def msg(self, line: str) -> None:
         has_turn = self.is_shared and self._turn.acquire(timeout=2 * READER_TIMEOUT_S)
@@ -204,6 +212,8 @@ class _Descriptor:
 
     def _write_line(self, line: str) -> None:
         with self._writing:
+            if self._last_by not in (None, threading.get_ident()):
+                return
             self._lines += 1
             number, before = self._lines, "" if self._is_whole else "\n"
         # Where nobody has read for long, do not wait again for each line.

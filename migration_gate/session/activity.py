@@ -50,8 +50,8 @@ AT_WORK: Final = qualified(
 # Through a pooler the lock's connection is in a transaction, and there the views show
 # what they showed first.
 FORGET_SNAPSHOT: Final = "SELECT pg_catalog.pg_stat_clear_snapshot()"
-# The lock first, then who is in its way: of a wait that ends in between nothing is said,
-# as what was seen before says more.
+# The lock first, then who is in its way: of a wait that ends in between nothing is
+# said, as what was seen before says more.
 WAIT: Final = qualified(
     """
 SELECT extract(epoch FROM pg_catalog.clock_timestamp()

@@ -89,3 +89,30 @@ def test_who_reports_for_a_stuck_thread_ends_its_line() -> None:
     half, last = text.splitlines()
     assert b"migration.notice" in half
     assert json.loads(last)["event"] == "gate.closed"
+
+
+def test_who_reports_for_a_busy_thread_has_the_last_line() -> None:
+    """One that goes on writing does not break in, in each of many times."""
+    for _ in range(20):
+        with narrow_pipe() as (reading, writing):
+            log, ended = Log(fd=writing), threading.Event()
+            text = b""
+
+            def write(log: Log = log, ended: threading.Event = ended) -> None:
+                while not ended.is_set():
+                    log.emit(MIGRATION_NOTICE, version="1_a.sql", notice="a row")
+
+            busy = threading.Thread(target=write)
+            busy.start()
+            until(lambda reading=reading: has_unread(reading))
+            other = threading.Thread(target=lambda log=log: log.emit(GATE_CLOSED))
+            other.start()
+            while other.is_alive():
+                if has_unread(reading):
+                    text += os.read(reading, 1 << 8)
+            ended.set()
+            busy.join()
+            os.close(writing)
+            while more := os.read(reading, 1 << 10):
+                text += more
+        assert json.loads(text.splitlines()[-1])["event"] == "gate.closed"
