@@ -11,6 +11,7 @@ import threading
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,8 @@ def test_who_reports_for_a_busy_thread_has_the_last_line() -> None:
 
             busy = threading.Thread(target=write)
             busy.start()
-            until(lambda reading=reading: has_unread(reading))
-            other = threading.Thread(target=lambda log=log: log.emit(GATE_CLOSED))
+            until(partial(has_unread, reading))
+            other = threading.Thread(target=log.emit, args=(GATE_CLOSED,))
             other.start()
             while other.is_alive():
                 if has_unread(reading):
