@@ -13,12 +13,15 @@ from __future__ import annotations
 import re
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from psycopg import sql
 
 
 BLANKS: Final = re.compile(r"\s+")
+# Of tables: a message of many names each of them in three places.
+NAMES_KEPT: Final = 512
 OPERATORS: Final = ("=", "<>", "<", ">", "<=", ">=", "||", "+", "-", "*", "/", "~")
 
 
@@ -47,3 +50,20 @@ def names(words: Iterable[str]) -> sql.Composed:
     """Return an array of names."""
     listed = sql.SQL(", ").join(map(sql.Literal, words))
     return sql.SQL("ARRAY[{}]::pg_catalog.name[]").format(listed)
+
+
+@lru_cache(NAMES_KEPT)
+def quoted(schema: str, name: str) -> sql.SQL:
+    """Return a relation's name as one piece, where very many are put together."""
+    return sql.SQL(sql.Identifier(schema, name).as_string())
+
+
+def relations(named: Iterable[sql.SQL]) -> sql.Composed:
+    """Return an array of the oids of relations; one that is not there is an error."""
+    escaped = (
+        name.as_string().replace("\\", r"\\").replace('"', r"\"") for name in named
+    )
+    listed = ",".join(f'"{name}"' for name in escaped)
+    return sql.SQL(
+        "{}::pg_catalog.regclass[]::pg_catalog.oid[]::pg_catalog.int8[]"
+    ).format(f"{{{listed}}}")

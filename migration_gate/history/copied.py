@@ -7,14 +7,17 @@ it would open each of a table's indexes.
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.qualified import quoted
 from migration_gate.connection.simple_query import copy_out
 from migration_gate.history.plain_rows import Row, to_row
 from migration_gate.history.rows import require_same
@@ -25,85 +28,94 @@ from migration_gate.history.table import HistoryTable
 Place: TypeAlias = tuple[HistoryTable, int]
 
 # Times are written so that their text can be sorted.
-BEGIN: Final = sql.SQL(
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; "
-    "SET LOCAL lock_timeout = '500ms'; SET LOCAL row_security = off; "
-    "SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'; "
+BEGIN: Final = (
+    b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; "
+    b"SET LOCAL lock_timeout = '500ms'; SET LOCAL row_security = off; "
+    b"SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'; "
 )
-COMMIT: Final = sql.SQL("COMMIT")
-COPY: Final = sql.SQL("COPY ")
-TO_CLIENT: Final = sql.SQL(" TO STDOUT; ")
 OURS: Final = ("checksum", "superseded", "gate_version")
 NULL: Final = b"\\N"
 ESCAPE: Final = b"\\"
-YEAR_DIGITS: Final = 4
+BETWEEN: Final = b"\t"
+# A time of this calendar's first ten thousand years, or none.
+SORTABLE: Final = re.compile(rb"\d{4}-.*(?<!BC)|\\N")
+
+
+class Copied(NamedTuple):
+    """
+    What the rows of a table have alike with those of others: lines without times.
+
+    They are in the order of the times; a line has the version, then what there is of
+    ``OURS`` among ``our_columns``, as COPY writes them.
+    """
+
+    our_columns: frozenset[str]
+    lines: tuple[bytes, ...]
 
 
 def read_copies(
     conn: psycopg.Connection[Any], tables: Mapping[str, Place]
-) -> Iterator[tuple[str, tuple[Row, ...]]]:
+) -> Iterator[tuple[str, Copied]]:
     """
-    Yield the rows of each table that has any, the oldest first. One round trip.
+    Yield the rows of each table. One round trip.
 
-    One with a text that COPY has to write in another way is left out.
+    One with a time that cannot be sorted as text is left out.
 
     Raises:
         psycopg.Error: Nothing is known of any of them.
     """
     judged = list(tables.values())
-    asks: list[sql.Composable] = []
+    parts = [BEGIN, require_same(judged).as_bytes(conn)]
     for table, _ in judged:
-        name = sql.Identifier(table.schema, table.name)
-        asks += [COPY, name, _columns(table.our_columns), TO_CLIENT]
-    message = sql.Composed([BEGIN, require_same(judged), *asks, COMMIT])
-    copies = copy_out(conn, message.as_bytes(conn))
+        name = quoted(table.schema, table.name).as_bytes(conn)
+        parts += [b"COPY ", name, _columns(table.our_columns), b" TO STDOUT; "]
+    copies = copy_out(conn, b"".join([*parts, b"COMMIT"]))
     for (schema, (table, _)), lines in zip(tables.items(), copies, strict=True):
-        rows = _to_rows(lines, [name in table.our_columns for name in OURS])
-        if rows:
-            yield schema, rows
+        sorted_lines = _sort(lines)
+        if sorted_lines is not None:
+            yield schema, Copied(table.our_columns, sorted_lines)
 
 
 @cache
-def _columns(our_columns: frozenset[str]) -> sql.Composed:
+def _columns(our_columns: frozenset[str]) -> bytes:
     names = "applied_at", "version", *(name for name in OURS if name in our_columns)
-    return sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, names)))
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    return sql.SQL(" ({})").format(columns).as_bytes()
 
 
-def _to_rows(lines: Sequence[bytes], has: Sequence[bool]) -> tuple[Row, ...]:
-    """Return the rows in the order of their times; none where one cannot be read."""
-    found = []
+def _sort(lines: Sequence[bytes]) -> tuple[bytes, ...] | None:
+    """Return the lines without their times, in the order of these; without one last."""
+    timed = []
     for line in lines:
-        time, version, *more = line.rstrip(b"\n").split(b"\t")
+        time, _, rest = line.partition(BETWEEN)
+        if not SORTABLE.fullmatch(time):
+            return None
+        timed.append((time == NULL, time, rest))
+    timed.sort()
+    return tuple(rest for *_, rest in timed)
+
+
+def to_rows(copied: Copied) -> tuple[Row, ...]:
+    """
+    Return the rows that have a version; none where one cannot be read.
+
+    A text that COPY has to write in another way is not.
+    """
+    has = [name in copied.our_columns for name in OURS]
+    rows = []
+    for line in copied.lines:
+        version, *more = line.rstrip(b"\n").split(BETWEEN)
         if version == NULL:
             continue
         values = iter(more)
-        ours = [next(values) if there else NULL for there in has]
-        if not _is_sortable(time) or ESCAPE in version:
+        texts = [version, *(next(values) if there else NULL for there in has)]
+        if any(ESCAPE in text and text != NULL for text in texts):
             return ()
-        if any(ESCAPE in value and value != NULL for value in ours):
+        try:
+            rows.append(to_row(version.decode(), *map(_to_text, texts[1:])))
+        except UnicodeDecodeError:
             return ()
-        found.append((time == NULL, time, version, ours))
-    found.sort()
-    try:
-        return tuple(
-            to_row(version.decode(), *(_to_text(value) for value in ours))
-            for _, _, version, ours in found
-        )
-    except UnicodeDecodeError:
-        return ()
-
-
-def _is_sortable(time: bytes) -> bool:
-    """Tell a time of this calendar's first ten thousand years, or none."""
-    if time == NULL:
-        return True
-    year, dash, _ = time.partition(b"-")
-    return (
-        bool(dash)
-        and len(year) == YEAR_DIGITS
-        and year.isdigit()
-        and time[-2:] != b"BC"
-    )
+    return tuple(rows)
 
 
 def _to_text(value: bytes) -> str | None:

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
-from migration_gate.history.copied import Place, read_copies
+from migration_gate.history.copied import Copied, Place, read_copies, to_rows
 from migration_gate.history.likeness import Likeness, ask_likeness
 from migration_gate.history.look import CHANGED, to_history, to_tool
 from migration_gate.history.plain_rows import History, Row, to_history_of
@@ -90,6 +90,7 @@ class Histories:
         self._server: Facts | None = None
         self._judged: dict[Likeness, HistoryTable | None] = {}
         self._known: dict[str, History] = {}
+        self._copied: dict[Copied, History | None] = {}
         self._alike: dict[tuple[Row, ...], History] = {}
         self._asking = threading.Lock()
 
@@ -123,13 +124,20 @@ class Histories:
     def _read(
         self, conn: psycopg.Connection[Any], tables: Mapping[str, Place]
     ) -> Iterator[tuple[str, History]]:
-        for schema, rows in read_copies(conn, tables):
-            known = self._alike.get(rows)
-            if known is None:
+        for schema, copied in read_copies(conn, tables):
+            if copied not in self._copied:
                 with self._asking:
-                    digest = f"{len(self._alike)} read before"
-                    known = self._alike.setdefault(rows, to_history_of(rows, digest))
-            yield schema, known
+                    self._copied[copied] = self._to_known(to_rows(copied))
+            known = self._copied[copied]
+            if known is not None:
+                yield schema, known
+
+    def _to_known(self, rows: tuple[Row, ...]) -> History | None:
+        """Return the history of rows, the same for the same; None where none are."""
+        if rows and rows not in self._alike:
+            digest = f"{len(self._alike)} read before"
+            self._alike[rows] = to_history_of(rows, digest)
+        return self._alike.get(rows)
 
     def _digest(
         self, conn: psycopg.Connection[Any], tables: Mapping[str, Place]

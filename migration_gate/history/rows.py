@@ -10,7 +10,12 @@ from typing import Final
 from psycopg import sql
 
 from migration_gate import __version__
-from migration_gate.connection.qualified import qualified
+from migration_gate.connection.qualified import (
+    integers,
+    qualified,
+    quoted,
+    relations,
+)
 from migration_gate.files.migration import AppliedMigration, Replacement
 from migration_gate.history.table import HistoryTable
 
@@ -24,12 +29,9 @@ ORIGIN: Final = sql.SQL(
 ).format(ADOPTED_FROM)
 
 # What comes before a query for rows, for one table or for many.
-LOCK: Final = sql.SQL("LOCK TABLE ONLY ")
-LOCKED: Final = sql.SQL(" IN ACCESS SHARE MODE; ")
-ASK: Final = qualified("SELECT 1 / CASE WHEN ")
-AND: Final = sql.SQL(" AND ")
-IS: Final = qualified("::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 = ")
-ASKED: Final = sql.SQL(" THEN 1 ELSE 0 END; ")
+LOCK: Final = sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE; ")
+NEXT: Final = sql.SQL(", ONLY ")
+ASK: Final = qualified("SELECT 1 / CASE WHEN {} = {} THEN 1 ELSE 0 END; ")
 
 
 def read_rows(table: HistoryTable) -> sql.Composed:
@@ -83,19 +85,14 @@ def require_same(judged: Sequence[tuple[HistoryTable, int]]) -> sql.Composed:
     Args:
         judged: Each table with its oid.
     """
-    ask: list[sql.Composable] = []
-    for table, oid in judged:
-        name = sql.Literal(_name(table).as_string())
-        ask += [AND if ask else ASK, name, IS, sql.Literal(oid)]
-    locked = [_name(table) for table, _ in judged if table.can_read_all]
-    if not locked:
-        return sql.Composed([*ask, ASKED])
-    lock = sql.SQL(", ONLY ").join(locked)
-    return sql.Composed([LOCK, lock, LOCKED, *ask, ASKED])
-
-
-def _name(table: HistoryTable) -> sql.Identifier:
-    return sql.Identifier(table.schema, table.name)
+    names = [quoted(table.schema, table.name) for table, _ in judged]
+    ask = ASK.format(relations(names), integers(oid for _, oid in judged))
+    locked = [
+        name
+        for name, (table, _) in zip(names, judged, strict=True)
+        if table.can_read_all
+    ]
+    return LOCK.format(NEXT.join(locked)) + ask if locked else ask
 
 
 def insert_row(

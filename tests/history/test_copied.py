@@ -131,6 +131,10 @@ def test_a_long_history_is_compared_by_the_server(
     database.execute("CREATE SCHEMA t1; CREATE SCHEMA t2")
     assert gate(database=database, migrations=files, env=env).exit_code == 0
     with closing(database.connect()) as conn:
+        # As where nobody has counted yet.
+        conn.execute(
+            "UPDATE pg_class SET relpages = 0 WHERE relname = 'schema_migrations'"
+        )
         seen = dict(Histories(NAME, None).look(conn, ["t1", "t2"], 5))
         assert seen["t1"] is seen["t2"]
         assert "read" in seen["t1"].digest

@@ -4,35 +4,25 @@ Which command does what over a fleet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Final
 
 from migration_gate.commands.calls import Call, UsageError
-from migration_gate.commands.fleet.looking import (
-    check_fleet,
-    show_fleet_plan,
-    show_fleet_status,
-)
-from migration_gate.commands.fleet.migrate import migrate_fleet
-from migration_gate.commands.fleet.recording import (
-    adopt_fleet,
-    baseline_fleet,
-    roll_fleet_back,
-)
 from migration_gate.commands.fleet.targets import find_target
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import Settings
 
 
-OVER_ALL: Final[dict[str, Callable[..., None]]] = {
-    "migrate": migrate_fleet,
-    "check": check_fleet,
-    "status": show_fleet_status,
-    "plan": show_fleet_plan,
-    "adopt": adopt_fleet,
-    "baseline": baseline_fleet,
-    "rollback": roll_fleet_back,
+# Each with the module of this room that is loaded for it, and its function.
+OVER_ALL: Final = {
+    "migrate": ("migrate", "migrate_fleet"),
+    "check": ("looking", "check_fleet"),
+    "status": ("looking", "show_fleet_status"),
+    "plan": ("looking", "show_fleet_plan"),
+    "adopt": ("recording", "adopt_fleet"),
+    "baseline": ("recording", "baseline_fleet"),
+    "rollback": ("recording", "roll_fleet_back"),
 }
 
 
@@ -47,11 +37,12 @@ def perform(call: Call, settings: Settings, log: Log, tally: Tally) -> None:
         target = find_target(settings, log, tally)
         call.command.load()(target.settings, log, tally, **call.options)
         return
-    over_all = OVER_ALL.get(call.name)
-    if over_all is None:
+    if call.name not in OVER_ALL:
         raise UsageError(
             f"the command {call.name} is about one target at a time",
             hint="Name one of GATE_TARGETS in GATE_TARGET. Those for all of them are: "
             f"{', '.join(OVER_ALL)}.",
         )
-    over_all(settings, log, tally, **call.options)
+    module, function = OVER_ALL[call.name]
+    loaded = import_module(f"migration_gate.commands.fleet.{module}")
+    getattr(loaded, function)(settings, log, tally, **call.options)
