@@ -12,9 +12,6 @@ from tests.fix_proxy import Proxy
 from tests.history_tables import tables, versions, why
 
 
-pytestmark = pytest.mark.server
-
-
 @pytest.mark.parametrize("pending", [1, 5])
 def test_pending_migrations_are_one_message(
     gate: Gate, database: Database, proxy: Proxy, pending: int
@@ -35,6 +32,7 @@ def test_pending_migrations_are_one_message(
     assert working.round_trips == 4
 
 
+@pytest.mark.server
 def test_a_failing_migration_leaves_nothing_and_earlier_ones_stay(
     gate: Gate, database: Database
 ) -> None:
@@ -99,6 +97,7 @@ FILES: dict[str, tuple[str | bytes, int]] = {
 }
 
 
+@pytest.mark.server
 def test_files_of_every_shape_are_applied(gate: Gate, database: Database) -> None:
     """And recorded, with the number of their statements."""
     files: dict[str, str | bytes] = {}
@@ -145,8 +144,8 @@ def test_transaction_control_is_refused_before_anything_is_applied(
 @pytest.mark.parametrize(
     "statement",
     [
-        "DELETE FROM schema_migrations",
-        "TRUNCATE schema_migrations",
+        pytest.param("DELETE FROM schema_migrations", marks=pytest.mark.server),
+        pytest.param("TRUNCATE schema_migrations", marks=pytest.mark.server),
         "DROP TABLE schema_migrations",
         "UPDATE schema_migrations SET version = 'x' WHERE version = '2_b.sql'",
     ],
@@ -166,6 +165,7 @@ def test_a_file_that_removes_its_own_row_fails_and_leaves_nothing(
     assert (versions(database), tables(database)) == (["1_a.sql"], [])
 
 
+@pytest.mark.server
 def test_no_default_says_that_a_row_is_there(gate: Gate, database: Database) -> None:
     """What the gate notes of its row counts from the end of the file on."""
     database.execute(
@@ -219,6 +219,7 @@ def test_a_history_of_any_name_is_not_filled(
     assert "creates or fills the history table" in run.verdict["error_message"]
 
 
+@pytest.mark.server
 def test_objects_and_the_history_belong_to_gate_role(
     gate: Gate, database: Database
 ) -> None:
@@ -248,6 +249,7 @@ def test_objects_and_the_history_belong_to_gate_role(
     assert database.fetch("TABLE a UNION ALL TABLE c") == [(owner.user,)] * 2
 
 
+@pytest.mark.server
 def test_a_role_that_cannot_be_taken_is_explained(
     gate: Gate, database: Database
 ) -> None:
@@ -269,6 +271,7 @@ def test_a_role_that_cannot_be_taken_is_explained(
     assert run.verdict["applied"] == ["1_a.sql"]
 
 
+@pytest.mark.server
 def test_a_member_that_may_not_set_its_role_is_told_which_option_lacks(
     gate: Gate, database: Database
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_member_that_may_not_set_its_role_is_told_which_option_lacks(
     assert run.verdict["applied"] == ["1_a.sql"]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_of_another_encoding_is_migrated(
     gate: Gate, databases: Databases, encoding: str

@@ -19,8 +19,6 @@ from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
 
 
-pytestmark = pytest.mark.server
-
 TABLE = "CREATE TABLE t (id integer, name text);\nINSERT INTO t VALUES (1, 'a');\n"
 INDEX = "CREATE INDEX CONCURRENTLY t_id ON t (id);\n"
 PROGRESS = (
@@ -66,6 +64,7 @@ def ended(run: Run) -> tuple[int, str | None]:
     return run.exit_code, run.verdict.get("reason")
 
 
+@pytest.mark.server
 def test_an_index_is_built_concurrently(gate: Gate, database: Database) -> None:
     """A file with CREATE INDEX CONCURRENTLY runs outside a transaction, by itself."""
     run = gate(database=database, migrations={"001_t.sql": TABLE, "002_i.sql": INDEX})
@@ -77,6 +76,7 @@ def test_an_index_is_built_concurrently(gate: Gate, database: Database) -> None:
     assert database.fetch(PROGRESS) == []
 
 
+@pytest.mark.server
 def test_every_kind_of_statement_runs_in_one_file(
     gate: Gate, database: Database
 ) -> None:
@@ -100,6 +100,7 @@ def test_every_kind_of_statement_runs_in_one_file(
     assert history(database) == ["001_mixed.sql"]
 
 
+@pytest.mark.server
 def test_a_failing_statement_keeps_what_was_finished(
     gate: Gate, database: Database
 ) -> None:
@@ -133,6 +134,7 @@ def test_an_edited_finished_statement_is_refused(
     assert history(database) == []
 
 
+@pytest.mark.server
 def test_a_failed_index_leaves_nothing_invalid(gate: Gate, database: Database) -> None:
     """A unique index that cannot be built is dropped, and built once the data is."""
     database.execute(TABLE + "INSERT INTO t VALUES (1, 'b')")
@@ -149,6 +151,7 @@ def test_a_failed_index_leaves_nothing_invalid(gate: Gate, database: Database) -
     assert database.fetch(INDEXES) == [("t_id", True)]
 
 
+@pytest.mark.server
 def test_an_index_waits_for_a_foreign_transaction(
     gate: Gate, database: Database
 ) -> None:
@@ -169,6 +172,7 @@ def test_an_index_waits_for_a_foreign_transaction(
     assert run.all("migration.retry_scheduled") == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_gate_killed_while_it_builds_builds_again(
     gate: Gate, database: Database, number: signal.Signals
@@ -192,6 +196,7 @@ def test_a_gate_killed_while_it_builds_builds_again(
     assert database.fetch(PROGRESS) == []
 
 
+@pytest.mark.server
 def test_a_finished_index_whose_answer_was_lost_is_not_built_again(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
@@ -218,6 +223,7 @@ def test_a_finished_index_whose_answer_was_lost_is_not_built_again(
     assert len(builds) == 1
 
 
+@pytest.mark.server
 def test_an_invalid_index_of_somebody_else_is_never_dropped(
     gate: Gate, database: Database
 ) -> None:
@@ -236,6 +242,7 @@ def test_an_invalid_index_of_somebody_else_is_never_dropped(
     assert database.fetch(INDEXES) == [("t_id", False)]
 
 
+@pytest.mark.server
 def test_a_statement_that_cannot_be_judged_is_asked_about(
     gate: Gate, database: Database
 ) -> None:
@@ -261,6 +268,7 @@ def test_a_statement_that_cannot_be_judged_is_asked_about(
     assert ended(opened) == (0, None)
 
 
+@pytest.mark.server
 def test_a_gate_waits_for_the_backend_of_an_earlier_run(
     gate: Gate, database: Database
 ) -> None:
@@ -310,6 +318,7 @@ def test_what_cannot_run_outside_is_refused_with_its_line(
     assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
 
 
+@pytest.mark.server
 def test_a_partition_is_detached_concurrently_after_a_kill(
     gate: Gate, database: Database
 ) -> None:
@@ -333,6 +342,7 @@ def test_a_partition_is_detached_concurrently_after_a_kill(
     assert database.fetch("SELECT count(*) FROM pg_inherits") == [(0,)]
 
 
+@pytest.mark.server
 def test_gate_role_owns_what_an_outside_file_makes(
     gate: Gate, database: Database
 ) -> None:
@@ -388,6 +398,7 @@ FAILING = {
 }
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("script", "line", "column", "sqlstate"), FAILING.values(), ids=FAILING
 )
@@ -465,6 +476,7 @@ def test_a_restart_has_the_settings_of_the_file(gate: Gate, database: Database) 
     ) == [(owner.user,), (owner.user,)]
 
 
+@pytest.mark.server
 def test_only_its_own_leftover_is_dropped(gate: Gate, database: Database) -> None:
     """Not an invalid index of another name that came to the table meanwhile."""
     database.execute(TABLE)
@@ -484,6 +496,7 @@ def test_only_its_own_leftover_is_dropped(gate: Gate, database: Database) -> Non
     assert database.fetch(INDEXES) == [("t_id", True), ("theirs", False)]
 
 
+@pytest.mark.server
 def test_a_procedure_that_commits_runs_outside(gate: Gate, database: Database) -> None:
     """It fails in a transaction; what it committed before an error is asked about."""
     database.execute(

@@ -17,8 +17,6 @@ from tests.polling import until
 from tests.sleepers import is_sleeping
 
 
-pytestmark = pytest.mark.server
-
 SLEEPS = (
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     " AND datname = current_database()"
@@ -77,7 +75,7 @@ def test_a_run_is_bounded_in_bytes(
     assert [text.count(b"INSERT INTO") for text in messages] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("broken", [1, 2, 5, 7])
+@pytest.mark.parametrize("broken", [1, 2, pytest.param(5, marks=pytest.mark.server), 7])
 def test_a_syntax_error_undoes_nothing_before_it(
     gate: Gate, database: Database, broken: int
 ) -> None:
@@ -97,6 +95,7 @@ def test_a_syntax_error_undoes_nothing_before_it(
     ]
 
 
+@pytest.mark.server
 def test_a_failing_statement_undoes_nothing_before_it_and_stops_what_follows(
     gate: Gate, database: Database
 ) -> None:
@@ -111,6 +110,7 @@ def test_a_failing_statement_undoes_nothing_before_it_and_stops_what_follows(
     assert ("started", "004_x.sql") not in told(run)
 
 
+@pytest.mark.server
 def test_text_that_the_database_cannot_hold_undoes_nothing_before_it(
     gate: Gate, databases: Databases
 ) -> None:
@@ -128,6 +128,7 @@ def test_text_that_the_database_cannot_hold_undoes_nothing_before_it(
     assert run.verdict["applied"] == versions(database) == list(files)[:4]
 
 
+@pytest.mark.server
 def test_a_migration_that_gets_no_locks_is_tried_again_and_the_rest_follows(
     gate: Gate, database: Database
 ) -> None:
@@ -219,6 +220,7 @@ def test_no_further_message_is_sent_once_the_lock_is_lost(
     assert sorted(works) == [0, 0, 1, 1]
 
 
+@pytest.mark.server
 def test_data_for_copy_and_files_outside_a_transaction_go_alone(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
@@ -241,6 +243,7 @@ def test_data_for_copy_and_files_outside_a_transaction_go_alone(
     ]
 
 
+@pytest.mark.server
 def test_a_notice_is_that_of_its_file(gate: Gate, database: Database) -> None:
     """Whichever of the message's files raises it."""
     files = {
@@ -252,6 +255,7 @@ def test_a_notice_is_that_of_its_file(gate: Gate, database: Database) -> None:
     assert notices == [(f"{n}_x.sql", f"from {n}") for n in range(1, 5)]
 
 
+@pytest.mark.server
 def test_a_sequence_behind_its_rows_is_said(gate: Gate, database: Database) -> None:
     """As after a restore of the data alone: no row is there, and none can be made."""
     gate(database=database, migrations=numbered(9))

@@ -22,7 +22,7 @@ from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
 
 
-pytestmark = [pytest.mark.server, pytest.mark.thorough]
+pytestmark = pytest.mark.thorough
 
 Moment = Literal["before", "during", "after"]
 RUNS, DONE, ASKS = "runs it", "counts it as done", "asks"
@@ -252,8 +252,9 @@ TABLE = {
         left="1 2 3",
     ),
 }
+# Whatever the server, a statement that it never saw has done nothing.
 CELLS = [
-    (name, moment)
+    pytest.param(name, moment, marks=[] if moment == "before" else pytest.mark.server)
     for name, kind in TABLE.items()
     for moment in ("before", "during", "after")
     if getattr(kind, moment)

@@ -15,8 +15,6 @@ from tests.fix_postgres import Database
 from tests.polling import until
 
 
-pytestmark = pytest.mark.server
-
 MIB = 1 << 20
 SIZE = 96 * MIB
 MEMORY_MAX = 70 * MIB

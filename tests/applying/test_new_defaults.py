@@ -12,8 +12,6 @@ from tests.fix_postgres import Database, Databases
 from tests.history_tables import versions
 
 
-pytestmark = pytest.mark.server
-
 # What the next file does, and what shows with which defaults it did it.
 MADE: Final = "CREATE TABLE made (id int);"
 WHERE = (
@@ -37,6 +35,9 @@ CHANGES = {
         " ALTER ROLE {role} SET search_path = app;"
     ),
 }
+
+# Each kind of row that the catalogue may have of it.
+EACH_KIND = ("a database's", "a user's", "everybody's")
 
 
 def write(database: Database, change: str, after: str = MADE) -> dict[str, str]:
@@ -79,7 +80,15 @@ def administrator(databases: Databases) -> Database:
     return databases.create().role(attributes="LOGIN SUPERUSER")
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(
+            change, id=name, marks=pytest.mark.server if name in EACH_KIND else []
+        )
+        for name, change in CHANGES.items()
+    ],
+)
 def test_one_release_gives_what_two_give(
     gate: Gate, databases: Databases, change: str
 ) -> None:
@@ -105,6 +114,7 @@ def test_a_function_that_changes_them_is_seen(gate: Gate, databases: Databases) 
     assert database.fetch(WHERE)[0][0] == "app"
 
 
+@pytest.mark.server
 def test_a_default_role_owns_what_the_next_file_makes(
     gate: Gate, databases: Databases
 ) -> None:

@@ -33,7 +33,6 @@ def applied(run: Run) -> list[str]:
     return found
 
 
-@pytest.mark.server
 def test_it_runs_after_all_numbered_ones_in_order_of_name(
     gate: Gate, database: Database
 ) -> None:
@@ -116,7 +115,6 @@ def test_one_that_fails_undoes_none_before_it(gate: Gate, database: Database) ->
     assert applied(gate(database=database, migrations=mended)) == ["R__v.sql"]
 
 
-@pytest.mark.server
 def test_outside_a_transaction_it_is_applied_again_too(
     gate: Gate, database: Database
 ) -> None:
@@ -145,7 +143,6 @@ def test_one_that_failed_half_way_begins_anew_with_another_text(
     assert database.fetch("SELECT n FROM a ORDER BY n") == [(1,), (2,)]
 
 
-@pytest.mark.server
 def test_two_images_that_restart_in_turn_do_not_flip(
     gate: Gate, database: Database
 ) -> None:

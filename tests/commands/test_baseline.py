@@ -13,8 +13,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import tables, versions, why
 
 
-pytestmark = pytest.mark.server
-
 FILES = {
     "001_a.sql": "CREATE TABLE a ();",
     "002_b.up.sql": "CREATE TABLE b ();",
@@ -44,6 +42,7 @@ def test_one_manifest_serves_old_databases_and_new_ones(
     assert (again.exit_code, again.all("history.baseline")) == (0, [])
 
 
+@pytest.mark.server
 def test_a_new_database_gets_every_file(gate: Gate, database: Database) -> None:
     """An extension's table, and a view, make it no old one."""
     database.execute(
@@ -67,6 +66,7 @@ def test_an_empty_history_is_filled(gate: Gate, database: Database) -> None:
     assert run.verdict["applied"] == ["003_c.sql"], run.output
 
 
+@pytest.mark.server
 def test_tables_of_nobody_knows_whom_close_the_gate(
     gate: Gate, database: Database
 ) -> None:
@@ -80,6 +80,7 @@ def test_tables_of_nobody_knows_whom_close_the_gate(
     assert tables(database) == before
 
 
+@pytest.mark.server
 def test_tables_of_a_stranger_close_the_gate(gate: Gate, database: Database) -> None:
     """Whoever may create in public could have every file passed over."""
     owner, stranger = database.role("owner"), database.role("stranger")
@@ -200,6 +201,7 @@ def test_rails_table_is_not_taken_for_dbmates(gate: Gate, database: Database) ->
     assert (run.exit_code, run.verdict["applied"]) == (0, ["003_c.sql"]), run.output
 
 
+@pytest.mark.server
 def test_what_builds_an_invalid_index_is_not_recorded(
     gate: Gate, database: Database
 ) -> None:
@@ -215,6 +217,7 @@ def test_what_builds_an_invalid_index_is_not_recorded(
     assert database.fetch("SELECT to_regclass('schema_migrations')") == [(None,)]
 
 
+@pytest.mark.server
 def test_a_history_that_the_role_may_not_use_is_not_begun_anew(
     gate: Gate, database: Database
 ) -> None:

@@ -16,7 +16,6 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
 
 
-pytestmark = pytest.mark.server
 SPY = """
 CREATE TABLE public.spied (who text); GRANT ALL ON public.spied TO PUBLIC;
 CREATE FUNCTION public.spy() RETURNS text LANGUAGE plpgsql AS $$
@@ -106,6 +105,7 @@ def alter(database: Database, names: dict[str, str]) -> None:
         database.execute(f'SET search_path = "{schema}"; {statement}')
 
 
+@pytest.mark.server
 def test_each_odd_one_is_judged_by_itself(gate: Gate, database: Database) -> None:
     """Wherever it stands between those that are plain, and none runs its code."""
     app, other = database.role("app"), database.role("other")
@@ -191,6 +191,7 @@ def test_a_damaged_history_is_one_targets_trouble(
     assert run.verdict["failed"] == ["t3: 58P01"]
 
 
+@pytest.mark.server
 def test_one_that_is_locked_between_the_questions_is_not_waited_for(
     gate: Gate, database: Database
 ) -> None:

@@ -17,7 +17,7 @@ from tests.fix_gate import ROOT, Event, Gate, Run
 from tests.fix_postgres import Database
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 ENV = {"GATE_HEARTBEAT": "100ms"}
 # A table of some pages, and a function that makes an index of it slow.
 SLOW_TABLE = """
@@ -59,6 +59,7 @@ def phases(events: list[Event]) -> list[str]:
     return [event["phase"] for event in events if event["phase"]]
 
 
+@pytest.mark.server
 def test_each_statement_of_a_transaction_is_found(
     gate: Gate, database: Database
 ) -> None:
@@ -82,6 +83,7 @@ def test_each_statement_outside_a_transaction_is_found(
     assert found[-1] == (3, 4)
 
 
+@pytest.mark.server
 def test_a_statement_that_waits_for_a_lock_names_who_holds_it(
     gate: Gate, database: Database
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_statement_that_waits_for_a_lock_names_who_holds_it(
     )
 
 
+@pytest.mark.server
 def test_an_index_concurrently_names_whom_it_waits_for(
     gate: Gate, database: Database
 ) -> None:
@@ -125,6 +128,7 @@ def test_an_index_concurrently_names_whom_it_waits_for(
     assert "application batch job, idle in transaction" in blocker
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("kind", ["INDEX", "INDEX CONCURRENTLY"])
 def test_an_index_tells_phase_and_percent(
     gate: Gate, database: Database, kind: str
@@ -137,6 +141,7 @@ def test_an_index_tells_phase_and_percent(
     assert len(set(percents)) > 1
 
 
+@pytest.mark.server
 def test_vacuum_tells_phase_and_percent(gate: Gate, database: Database) -> None:
     """As pg_stat_progress_vacuum has it."""
     database.execute(f"{SLOW_TABLE} DELETE FROM t WHERE id % 2 = 0;")
@@ -146,6 +151,7 @@ def test_vacuum_tells_phase_and_percent(gate: Gate, database: Database) -> None:
     assert any(event["percent"] for event in events)
 
 
+@pytest.mark.server
 def test_analyze_tells_phase_and_percent(gate: Gate, database: Database) -> None:
     """
     As pg_stat_progress_analyze has it.
@@ -159,6 +165,7 @@ def test_analyze_tells_phase_and_percent(gate: Gate, database: Database) -> None
     assert any(event["percent"] for event in events)
 
 
+@pytest.mark.server
 def test_cluster_tells_its_phase(gate: Gate, database: Database) -> None:
     """As pg_stat_progress_cluster has it."""
     database.execute(f"{SLOW_TABLE} CREATE INDEX i ON t (slow(id));")
@@ -166,6 +173,7 @@ def test_cluster_tells_its_phase(gate: Gate, database: Database) -> None:
     assert "rebuilding index" in phases(events)
 
 
+@pytest.mark.server
 def test_copy_tells_that_it_copies(gate: Gate, database: Database) -> None:
     """The data is the file's own."""
     database.execute(

@@ -15,7 +15,6 @@ from tests.fix_proxy import Message, Proxy
 from tests.polling import until
 
 
-pytestmark = pytest.mark.server
 OUTSIDE = "-- gate: no-transaction\n"
 FILES = {"1_a.sql": f"{OUTSIDE}CREATE TABLE a ();", "1_a.down.sql": "DROP TABLE a;"}
 GOOSE = """

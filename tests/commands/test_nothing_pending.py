@@ -12,7 +12,6 @@ from tests.fix_proxy import Proxy
 from tests.history_tables import PLAIN, TWO, traces
 
 
-pytestmark = pytest.mark.server
 ROWS = "INSERT INTO schema_migrations (version) VALUES ('1_a'), ('2_b');"
 
 
@@ -76,6 +75,7 @@ def test_a_history_of_100_000_rows_is_no_burden(gate: Gate, database: Database) 
     assert run.verdict["duration_ms"] < 10_000
 
 
+@pytest.mark.server
 def test_a_role_that_may_only_read_opens_the_gate(
     gate: Gate, database: Database
 ) -> None:
@@ -86,6 +86,7 @@ def test_a_role_that_may_only_read_opens_the_gate(
     assert gate(database=role, migrations=TWO).verdict["applied"] == []
 
 
+@pytest.mark.server
 def test_a_lock_of_another_gate_is_not_waited_for(
     gate: Gate, database: Database
 ) -> None:

@@ -20,8 +20,6 @@ from tests.project.pages import ROOT
 from tests.project.test_recipes import DEMO, RECIPES, ROWS
 
 
-pytestmark = pytest.mark.server
-
 FILES = {
     "001_a.sql": "CREATE TABLE a (n integer);",
     "002_drop.sql": "-- gate: after-deploy\nALTER TABLE a DROP COLUMN n;",

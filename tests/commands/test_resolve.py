@@ -12,8 +12,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import PLAIN, versions
 
 
-pytestmark = pytest.mark.server
-
 EXISTING = {"001_t.sql": "CREATE TABLE t (id integer);"}
 STEPS = (
     "CREATE PROCEDURE steps(stop boolean) LANGUAGE plpgsql AS $$ BEGIN "
@@ -66,7 +64,10 @@ def test_a_row_is_taken_back(gate: Gate, database: Database) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "rows"),
-    [("--applied", [0, 1, 2]), ("--not-applied", [0, 1, 1, 2])],
+    [
+        pytest.param("--applied", [0, 1, 2], marks=pytest.mark.server),
+        ("--not-applied", [0, 1, 1, 2]),
+    ],
 )
 def test_an_unfinished_statement_is_answered(
     gate: Gate, database: Database, answer: str, rows: list[int]
@@ -146,7 +147,15 @@ BUILDS = {
 }
 
 
-@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(
+            build, id=name, marks=pytest.mark.server if "CONCURRENTLY" in build else []
+        )
+        for name, build in BUILDS.items()
+    ],
+)
 def test_an_index_that_is_invalid_is_not_declared_applied(
     gate: Gate, database: Database, build: str
 ) -> None:

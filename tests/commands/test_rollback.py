@@ -16,8 +16,6 @@ from tests.fix_proxy import Message, Proxy
 from tests.polling import until
 
 
-pytestmark = pytest.mark.server
-
 FILES = {
     "001_a.sql": "CREATE TABLE a (n integer);",
     "001_a.down.sql": "DROP TABLE a;",
@@ -85,6 +83,7 @@ def verdict(run: Run) -> dict[str, object]:
     return events(run)[-1]
 
 
+@pytest.mark.server
 def test_the_newest_migration_is_undone(gate: Gate, database: Database) -> None:
     """One row and what it stands for are gone, the others stay."""
     apply(gate, database, FILES)
@@ -229,6 +228,7 @@ def test_nothing_is_undone_where_one_cannot_be(
     assert tables(database) == ["a", "b", "c"]
 
 
+@pytest.mark.server
 def test_a_statement_whose_end_nobody_could_tell_is_refused(
     gate: Gate, database: Database
 ) -> None:
@@ -247,6 +247,7 @@ def test_a_statement_whose_end_nobody_could_tell_is_refused(
     assert tables(database) == ["a", "b", "c"]
 
 
+@pytest.mark.server
 def test_a_procedure_that_commits_undoes_nothing(
     gate: Gate, database: Database
 ) -> None:
@@ -343,6 +344,7 @@ def test_a_failed_rollback_is_shown_by_status_until_it_succeeds(
     assert [li for li in json.loads(after.stdout) if li["failure"]] == []
 
 
+@pytest.mark.server
 def test_an_index_is_dropped_concurrently(gate: Gate, database: Database) -> None:
     """What PostgreSQL refuses in a transaction goes back outside of one."""
     apply(gate, database, INDEX)
@@ -354,6 +356,7 @@ def test_an_index_is_dropped_concurrently(gate: Gate, database: Database) -> Non
     assert progress(database) == []
 
 
+@pytest.mark.server
 def test_a_first_statement_that_fails_brings_the_row_back(
     gate: Gate, database: Database
 ) -> None:
@@ -597,6 +600,7 @@ def test_a_rollback_goes_through_a_pooler(
     assert (history(database), tables(database)) == ([], [])
 
 
+@pytest.mark.server
 def test_a_role_without_the_right_is_told_the_grant(
     gate: Gate, database: Database
 ) -> None:

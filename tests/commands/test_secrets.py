@@ -13,7 +13,6 @@ from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 
 
-pytestmark = pytest.mark.server
 PART = 4
 SECRET = "xQ7vKzW9pLm2"
 SETUP = """
@@ -105,6 +104,7 @@ def leaks(text: str, secret: str) -> list[str]:
     ]
 
 
+@pytest.mark.server
 @pytest.mark.timeout(90)
 def test_a_secret_in_a_failing_file_is_not_shown(
     gate: Gate, database: Database

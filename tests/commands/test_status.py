@@ -15,7 +15,6 @@ from tests.fix_proxy import Proxy
 from tests.history_tables import TWO, traces
 
 
-pytestmark = pytest.mark.server
 APPLIED = {
     "001_a.sql": "CREATE TABLE a ();",
     "002_b.up.sql": "CREATE TABLE b ();",
@@ -64,6 +63,7 @@ def log_of(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
+@pytest.mark.server
 def test_status_puts_files_and_history_side_by_side(
     gate: Gate, database: Database
 ) -> None:
@@ -141,6 +141,7 @@ def test_a_file_done_in_part_is_shown_as_unfinished(
     assert (line["version"], line["state"]) == ("1_x.sql", "unfinished")
 
 
+@pytest.mark.server
 def test_plan_tells_what_migrate_would_do(gate: Gate, database: Database) -> None:
     """In its order, with the side of the transaction and why; refused files too."""
     prepare(gate, database)

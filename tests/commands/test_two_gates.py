@@ -11,9 +11,6 @@ from tests.polling import until
 from tests.sleepers import end_sleepers, is_sleeping
 
 
-pytestmark = pytest.mark.server
-
-
 @pytest.mark.timeout(60)
 def test_every_migration_is_applied_once(gate: Gate, database: Database) -> None:
     """By one gate or another; all of them open."""

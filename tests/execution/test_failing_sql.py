@@ -19,7 +19,6 @@ from tests.history_tables import tables
 from tests.small_disk import small_disk
 
 
-pytestmark = pytest.mark.server
 SAID = (
     *("line", "column", "sqlstate", "error_message", "error_detail", "error_hint"),
     *("error_context", "hint"),
@@ -299,6 +298,7 @@ def words(run: Run) -> dict[str, Any]:
     return {name: run.verdict[name] for name in SAID if name in run.verdict}
 
 
+@pytest.mark.server
 @pytest.mark.timeout(60)
 def test_every_failure_reads_well(gate: Gate, database: Database) -> None:
     """Whole verdicts; nothing of the files is left."""
@@ -329,6 +329,7 @@ def test_every_failure_reads_well(gate: Gate, database: Database) -> None:
         assert database.fetch(f"SELECT * FROM h{number}") == []
 
 
+@pytest.mark.server
 def test_a_missing_right_reads_well(gate: Gate, database: Database) -> None:
     """On a table, a schema, and an extension that only a superuser may make."""
     role = database.role("poor")
@@ -437,6 +438,7 @@ def test_a_disk_that_is_full_while_the_history_is_made_reads_well(
     assert "disk is full" in verdict["hint"]
 
 
+@pytest.mark.server
 def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:
     """The server does not have it."""
     runs = run_all(
@@ -455,6 +457,7 @@ def test_a_missing_extension_reads_well(gate: Gate, database: Database) -> None:
     assert runs["uuid"].verdict["hint"] == UUID
 
 
+@pytest.mark.server
 def test_a_limit_of_the_configuration_reads_well(
     gate: Gate, database: Database
 ) -> None:
@@ -481,6 +484,7 @@ def test_a_limit_of_the_configuration_reads_well(
     )
 
 
+@pytest.mark.server
 def test_a_full_detail_is_given_on_demand(gate: Gate, database: Database) -> None:
     """GATE_LOG_DETAIL=full passes on what PostgreSQL says."""
     database.execute(SETUP)

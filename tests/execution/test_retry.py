@@ -16,7 +16,7 @@ from tests.fix_postgres import Database
 from tests.history_tables import versions
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 RETRIED = ("55P03", "40P01", "40001")
 OTHERS = ("57014", "40003", "22012", "P0001", "53100", "55006")
@@ -111,6 +111,7 @@ def test_everything_else_fails_at_once(
     assert run.all("migration.retry_scheduled") == []
 
 
+@pytest.mark.server
 def test_a_serializable_file_that_meets_a_conflict_is_tried_again(
     gate: Gate, calls: Database
 ) -> None:
@@ -174,6 +175,7 @@ class Rival:
         self._conn.close()
 
 
+@pytest.mark.server
 def test_a_deadlock_is_tried_again(gate: Gate, calls: Database) -> None:
     """A real 40P01; the other session goes on."""
     calls.execute("CREATE TABLE a (); CREATE TABLE b ();")
@@ -194,6 +196,7 @@ def test_a_deadlock_is_tried_again(gate: Gate, calls: Database) -> None:
     assert calls.fetch("TABLE calls") == [("1",)]
 
 
+@pytest.mark.server
 def test_an_index_that_met_a_deadlock_is_built_again(
     gate: Gate, calls: Database
 ) -> None:

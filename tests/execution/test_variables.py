@@ -56,7 +56,6 @@ def test_a_variable_is_filled_in_as_psql_does_it(
     ]
 
 
-@pytest.mark.server
 @pytest.mark.parametrize(
     "value",
     [
@@ -118,7 +117,6 @@ def test_no_value_is_left_in_a_pooled_session(
         assert found in {None, ""}
 
 
-@pytest.mark.server
 @pytest.mark.parametrize("value", ["x", "a\nb\nc", "x" * 5000, "'it''s'", "Ä" * 7])
 def test_a_place_is_that_of_the_file_whatever_was_filled_in_before(
     gate: Gate, database: Database, value: str
@@ -196,8 +194,9 @@ FAILING = {
 }
 
 
-@pytest.mark.server
-@pytest.mark.parametrize("detail", ["safe", "full"])
+@pytest.mark.parametrize(
+    "detail", ["safe", pytest.param("full", marks=pytest.mark.server)]
+)
 @pytest.mark.parametrize("case", FAILING)
 def test_no_value_is_shown_however_a_file_fails(
     gate: Gate, database: Database, case: str, detail: str

@@ -17,7 +17,6 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 
 
-pytestmark = pytest.mark.server
 NAME = HistoryTableName(None, "schema_migrations", is_target=True)
 TABLE = (
     "CREATE TABLE {}.schema_migrations (id serial PRIMARY KEY, version varchar(255)"
@@ -91,6 +90,7 @@ def told(history: History) -> tuple[object, ...]:
     return rows, history.tool
 
 
+@pytest.mark.server
 def test_both_ways_to_read_tell_the_same(database: Database) -> None:
     """Whatever stands there; what COPY writes in another way is left to a look."""
     for name, (script, _) in ODD.items():

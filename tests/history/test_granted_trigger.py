@@ -15,7 +15,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import ONE, TWO, versions
 
 
-pytestmark = pytest.mark.server
 HISTORY = "schema_migrations"
 PROGRESS = "schema_migrations_progress"
 FAILURES = "schema_migrations_failures"
@@ -87,7 +86,9 @@ FEW = ("a file", "a snapshot that is older", "a unit outside", "resolve")
 @pytest.mark.parametrize(
     "which",
     [
-        pytest.param(name, marks=[] if name in FEW else pytest.mark.thorough)
+        pytest.param(
+            name, marks=pytest.mark.server if name in FEW else pytest.mark.thorough
+        )
         for name in CASES
     ],
 )

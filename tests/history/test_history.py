@@ -17,9 +17,7 @@ from tests.fix_postgres import Database
 from tests.history_tables import OURS, PLAIN, TWO, columns, tables, versions, why
 
 
-pytestmark = pytest.mark.server
-
-
+@pytest.mark.server
 def test_the_first_start_makes_the_table(gate: Gate, database: Database) -> None:
     """The plain table of the specification, with nullable columns beside."""
     before = dt.datetime.now(dt.UTC)
@@ -148,6 +146,7 @@ def test_the_table_is_found_through_the_roles_search_path(
     assert tables(database) == ["b"]
 
 
+@pytest.mark.server
 def test_a_search_path_without_a_schema_is_explained(
     gate: Gate, database: Database
 ) -> None:
@@ -163,6 +162,7 @@ def test_a_search_path_without_a_schema_is_explained(
     assert "GATE_HISTORY_TABLE=schema.schema_migrations" in run.verdict["hint"]
 
 
+@pytest.mark.server
 def test_a_search_path_that_begins_with_the_sessions_own_schema_is_explained(
     gate: Gate, database: Database
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_search_path_that_begins_with_the_sessions_own_schema_is_explained(
     assert "begins with pg_temp" in run.verdict["error_message"]
 
 
+@pytest.mark.server
 @pytest.mark.timeout(90)
 def test_twenty_gates_at_once_make_it_once(gate: Gate, database: Database) -> None:
     """All open, each migration is applied once, and no error is in the server's log."""
@@ -222,6 +223,7 @@ RIGHTS = {
 }
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("right", RIGHTS)
 def test_a_missing_right_is_named_with_the_grant_that_mends_it(
     gate: Gate, database: Database, right: str
@@ -254,6 +256,7 @@ def test_a_missing_right_is_named_with_the_grant_that_mends_it(
     assert mended.verdict["applied"] == ["1_a.sql"], mended.output
 
 
+@pytest.mark.server
 def test_columns_alone_may_be_granted(gate: Gate, database: Database) -> None:
     """Rights on the columns that the gate uses are enough, and judged as such."""
     role = database.role("narrow")

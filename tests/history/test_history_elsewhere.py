@@ -10,7 +10,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import FULL, ONE, TWO, why
 
 
-pytestmark = pytest.mark.server
 TABLES = """
 SELECT schemaname::text FROM pg_catalog.pg_tables
 WHERE tablename = 'schema_migrations' ORDER BY 1
@@ -61,7 +60,10 @@ def test_a_migration_that_changes_the_search_path_loses_no_history(
     assert schemas(database) == ["public"]
 
 
-@pytest.mark.parametrize("command", ["migrate", "check", "status", "plan"])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param("migrate", marks=pytest.mark.server), "check", "status", "plan"],
+)
 def test_a_search_path_that_is_lost_loses_no_history(
     gate: Gate, database: Database, command: str
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_schema_that_is_renamed_keeps_its_history(
     assert schemas(database) == ["shop"]
 
 
+@pytest.mark.server
 def test_two_histories_that_the_search_path_does_not_name_close_the_gate(
     gate: Gate, database: Database
 ) -> None:
@@ -180,6 +183,7 @@ def test_a_second_application_is_asked_for_a_table_of_its_own(
     assert gate(database=database, migrations=ONE, env=env).exit_code == 0
 
 
+@pytest.mark.server
 def test_a_table_that_nobody_trusted_has_made_counts_for_nothing(
     gate: Gate, database: Database
 ) -> None:
@@ -198,6 +202,7 @@ def test_a_table_that_nobody_trusted_has_made_counts_for_nothing(
     assert schemas(database) == ["public", "x"]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("right", ["USAGE", "SELECT"])
 def test_a_history_elsewhere_that_cannot_be_read_closes_the_gate(
     gate: Gate, database: Database, right: str
@@ -222,6 +227,7 @@ def test_a_history_elsewhere_that_cannot_be_read_closes_the_gate(
     assert gate(database=role, migrations=ONE).exit_code == 0
 
 
+@pytest.mark.server
 def test_another_tools_table_in_another_schema_is_no_history(
     gate: Gate, database: Database
 ) -> None:

@@ -16,7 +16,7 @@ from tests.history_tables import tables, versions, why
 from tests.polling import until
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 # The second file waits until the test lets it go on.
 HELD = {
@@ -89,6 +89,7 @@ def test_a_row_of_another_gates_file_is_no_matter(
     assert process.wait().verdict["applied"] == list(HELD)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     "surprise",
     [
@@ -127,6 +128,7 @@ ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURIT
 BRING_BACK = "Bring the table back as it was"
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("surprise", "what"),
     [
@@ -158,7 +160,7 @@ def test_what_others_do_to_the_history_is_not_blamed_on_a_file_outside(
 @pytest.mark.parametrize(
     "surprise",
     [
-        "DROP TABLE schema_migrations_progress",
+        pytest.param("DROP TABLE schema_migrations_progress", marks=pytest.mark.server),
         "ALTER TABLE schema_migrations_progress RENAME TO elsewhere",
         "ALTER TABLE schema_migrations_progress DROP state",
     ],

@@ -9,7 +9,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import ONE, PLAIN, tables, versions
 
 
-pytestmark = pytest.mark.server
 OUTSIDE = {"1_a.sql": "-- gate: no-transaction\nCREATE TABLE a ();"}
 FORBIDS = """
 CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$
@@ -37,7 +36,13 @@ TRIGGERS = {
 }
 
 
-@pytest.mark.parametrize("table", ["schema_migrations", "schema_migrations_progress"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param("schema_migrations", marks=pytest.mark.server),
+        "schema_migrations_progress",
+    ],
+)
 @pytest.mark.parametrize("what", TRIGGERS)
 def test_an_event_trigger_that_forbids_a_table_is_named(
     gate: Gate, database: Database, what: str, table: str
@@ -68,6 +73,7 @@ def test_an_event_trigger_that_forbids_a_table_is_named(
     assert tables(database) == []
 
 
+@pytest.mark.server
 def test_the_words_of_an_event_trigger_are_shown_where_they_may_be(
     gate: Gate, database: Database
 ) -> None:
@@ -78,6 +84,7 @@ def test_the_words_of_an_event_trigger_are_shown_where_they_may_be(
     assert "ask hunter2 for a table" in run.verdict["error_message"]
 
 
+@pytest.mark.server
 def test_a_right_that_lacks_is_told_from_a_trigger_that_forbids(
     gate: Gate, database: Database
 ) -> None:
@@ -99,6 +106,7 @@ CREATE PUBLICATION everything FOR ALL TABLES;
 MEND = "ALTER TABLE public.schema_migrations REPLICA IDENTITY FULL;"
 
 
+@pytest.mark.server
 def test_a_history_that_is_published_without_identity_blames_no_file(
     gate: Gate, database: Database
 ) -> None:
@@ -115,6 +123,7 @@ def test_a_history_that_is_published_without_identity_blames_no_file(
     assert gate(database=database, migrations=ONE).verdict["applied"] == ["1_a.sql"]
 
 
+@pytest.mark.server
 def test_resolve_says_why_a_published_history_cannot_lose_a_row(
     gate: Gate, database: Database
 ) -> None:
@@ -128,6 +137,7 @@ def test_resolve_says_why_a_published_history_cannot_lose_a_row(
     assert versions(database) == ["1_a.sql"]
 
 
+@pytest.mark.server
 def test_a_trigger_that_a_file_puts_on_the_history_is_named(
     gate: Gate, database: Database
 ) -> None:
@@ -147,6 +157,7 @@ def test_a_trigger_that_a_file_puts_on_the_history_is_named(
     assert versions(database) == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [

@@ -15,9 +15,6 @@ from tests.fix_postgres import Database, Databases
 from tests.history_tables import ONE, TWO, tables, versions, why
 
 
-pytestmark = pytest.mark.server
-
-
 def run_tool(database: Database, name: str, *arguments: str, stdin: str = "") -> str:
     """Run a program of PostgreSQL's against a database and return what it printed."""
     return subprocess.run(

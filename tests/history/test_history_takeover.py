@@ -25,7 +25,6 @@ from tests.history_tables import (
 )
 
 
-pytestmark = pytest.mark.server
 TOOLS = Path(__file__).parent / "tools"
 FORMS = {
     "plain": PLAIN,
@@ -56,6 +55,7 @@ FORMS = {
 }
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_is_taken_over_as_it_is(
     gate: Gate, database: Database, form: str
@@ -113,6 +113,7 @@ def test_rows_are_written_in_the_spelling_in_use(
     assert gate(database=database, migrations=migrations).verdict["applied"] == []
 
 
+@pytest.mark.server
 def test_a_role_that_may_only_insert_works_on(gate: Gate, database: Database) -> None:
     """Without our columns and without UPDATE; the log says so once a run."""
     role = database.role("inserter")
@@ -134,6 +135,7 @@ def test_a_role_that_may_only_insert_works_on(gate: Gate, database: Database) ->
     assert again.names == ["gate.started", "database.ready", "plan.made", "gate.opened"]
 
 
+@pytest.mark.server
 def test_a_role_without_update_records_what_it_can(
     gate: Gate, database: Database
 ) -> None:
@@ -194,6 +196,7 @@ ODD = {
 }
 
 
+@pytest.mark.server
 def test_rows_of_every_form_are_read(database: Database) -> None:
     """In the order of their times; no name is too long, too odd, or not there."""
     database.execute(
@@ -303,6 +306,7 @@ def test_another_tools_table_that_comes_later_hides_no_history(
         assert (run.exit_code, run.all("migration.applied")) == (0, []), run.output
 
 
+@pytest.mark.server
 def test_a_role_that_checks_needs_only_the_gates_own(
     gate: Gate, database: Database
 ) -> None:
@@ -314,6 +318,7 @@ def test_a_role_that_checks_needs_only_the_gates_own(
     assert gate("check", database=role, migrations=TWO).exit_code == 0
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("form", "fault"),
     [
@@ -358,6 +363,7 @@ def test_a_table_that_cannot_serve_is_refused_with_the_reason(
     )
 
 
+@pytest.mark.server
 def test_a_unique_index_on_some_rows_is_not_unique(
     gate: Gate, database: Database
 ) -> None:

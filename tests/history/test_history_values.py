@@ -8,7 +8,6 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 
 
-pytestmark = pytest.mark.server
 TABLE = """
 CREATE TABLE schema_migrations (
     version text UNIQUE, applied_at {type}, checksum text, duration_ms {number},
@@ -32,10 +31,18 @@ ROWS = {
     "not a character": "U&'0_\\FFFF\\202E.sql', now(), NULL, 1, NULL",
 }
 ROWS["quotes and backslashes"] = "'0_\"''\\.sql', now(), '\"', 1, '\\'"
+# Times and numbers that the server makes text of; the rest is the same text everywhere.
+SERVERS_OWN = ("infinity", "year 290000", "largest duration")
 
 
 @pytest.mark.parametrize("kind", ["timestamp/bigint", "timestamptz/numeric"])
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.server if row in SERVERS_OWN else [])
+        for row in ROWS
+    ],
+)
 def test_no_value_makes_the_gate_fail(
     gate: Gate, database: Database, row: str, kind: str
 ) -> None:

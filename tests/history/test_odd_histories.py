@@ -10,12 +10,11 @@ from tests.history.test_adopt import folder_of, load
 from tests.history_tables import tables, why
 
 
-pytestmark = pytest.mark.server
-
 FILES = folder_of(["1_a.sql", "2_b.sql", "3_c.sql"])
 GOOSE = {"GATE_ADOPT": "goose"}
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
@@ -89,6 +88,7 @@ def test_a_history_that_is_not_surely_the_one_closes_the_gate(
     assert tables(database) == before
 
 
+@pytest.mark.server
 def test_a_history_is_named_in_whatever_schema_it_is(
     gate: Gate, database: Database
 ) -> None:
@@ -133,6 +133,7 @@ def reader(database: Database) -> Database:
     return role
 
 
+@pytest.mark.server
 def test_the_right_that_lacks_is_named(gate: Gate, reader: Database) -> None:
     """As the statement that gives it."""
     run = gate(database=reader, migrations=FILES, env=GOOSE)

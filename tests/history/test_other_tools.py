@@ -14,7 +14,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import TWO, tables, versions, why
 
 
-pytestmark = pytest.mark.server
 FOLDER = Path(__file__).parent / "tools"
 # The file of each table, as the tool has written it: its tool, table, rows and newest.
 HISTORIES = {
@@ -87,6 +86,7 @@ def test_every_file_is_tried() -> None:
     assert {path.stem for path in FOLDER.glob("*.sql")} == HISTORIES.keys()
 
 
+@pytest.mark.server
 def test_the_history_of_each_tool_is_found(database: Database) -> None:
     """By its columns, with the rows that may have run; empty, it is no matter."""
     found, left = {}, {}
@@ -138,6 +138,7 @@ def test_what_a_person_says_of_each_file_is_believed(
     assert versions(database) == ["1_a.sql", "2_b.sql"]
 
 
+@pytest.mark.server
 def test_a_history_that_cannot_be_read_closes_the_gate(
     gate: Gate, database: Database
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_history_that_cannot_be_read_closes_the_gate(
     assert grant in adopting.verdict["hint"]
 
 
+@pytest.mark.server
 def test_row_security_does_not_hide_a_history(gate: Gate, database: Database) -> None:
     """Supabase's advice for each table: its owner reads on, others see no row."""
     database.execute((FOLDER / "prisma.sql").read_text("utf-8"))
@@ -168,6 +170,7 @@ def test_row_security_does_not_hide_a_history(gate: Gate, database: Database) ->
     assert "has row security, which may hide its rows" in why(run)[2]
 
 
+@pytest.mark.server
 def test_nothing_of_another_roles_runs_where_rows_are_counted(
     gate: Gate, database: Database
 ) -> None:
@@ -190,6 +193,7 @@ def test_nothing_of_another_roles_runs_where_rows_are_counted(
     assert database.fetch("SELECT is_called FROM called") == [(False,)]
 
 
+@pytest.mark.server
 def test_a_table_of_another_roles_is_not_read(gate: Gate, database: Database) -> None:
     """Its owner could put a view in its place meanwhile, and closes the gate only."""
     low, high = database.role("low"), database.role("migrator")
@@ -201,6 +205,7 @@ def test_a_table_of_another_roles_is_not_read(gate: Gate, database: Database) ->
     assert f"an owner who is not trusted, {low.user}" in why(run)[2]
 
 
+@pytest.mark.server
 def test_a_history_that_is_locked_is_not_waited_for(database: Database) -> None:
     """For as long as another tool migrates, what it may have run is not known."""
     database.execute((FOLDER / "goose.sql").read_text("utf-8"))
@@ -215,6 +220,7 @@ def _connect(database: Database) -> LimitedConnection:
     return LimitedConnection.connect(database.url, autocommit=True)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     "table",
     [

@@ -9,7 +9,6 @@ from tests.fix_postgres import Database
 from tests.history_tables import ONE, versions, why
 
 
-pytestmark = pytest.mark.server
 ALL = (
     "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE"
     " relnamespace = 'public'::regnamespace AND relkind = 'r' LOOP"
@@ -29,7 +28,9 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize(
+    "outside", [pytest.param(False, marks=pytest.mark.server), True]
+)
 @pytest.mark.parametrize("left_with", BREAKS)
 def test_a_file_that_does_it_to_every_table_is_refused(
     gate: Gate, database: Database, left_with: str, *, outside: bool
@@ -97,7 +98,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize(
+    "outside", [pytest.param(False, marks=pytest.mark.server), True]
+)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_writes_anothers_row_is_refused(
     gate: Gate, database: Database, change: str, *, outside: bool
@@ -111,6 +114,7 @@ def test_a_file_that_writes_anothers_row_is_refused(
     assert versions(database) == ["1_a.sql"]
 
 
+@pytest.mark.server
 def test_a_server_that_counts_nothing_refuses_nothing(
     gate: Gate, database: Database
 ) -> None:
@@ -136,6 +140,7 @@ EXECUTE FUNCTION for_each();
 """
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("name", ["schema_migrations", "schema_migrations_progress"])
 def test_an_event_trigger_that_changes_the_gates_table_is_named(
     gate: Gate, database: Database, name: str

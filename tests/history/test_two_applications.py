@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 from tests.history_tables import versions
 
-
-pytestmark = pytest.mark.server
 
 USERS = {
     "001_init.sql": "CREATE TABLE users ();",

@@ -19,7 +19,6 @@ from tests.history_tables import FULL, ONE, tables, why
 from tests.session.test_lock import held
 
 
-pytestmark = pytest.mark.server
 FILES = {
     f"{number}_x.sql": f"INSERT INTO public.calls VALUES ({number});"
     for number in range(1, 4)
@@ -88,6 +87,7 @@ def before_it_makes(
     return runs
 
 
+@pytest.mark.server
 def test_a_history_made_in_another_schema_meanwhile_is_the_history(
     gate: Gate, database: Database, proxy: Proxy, pair: Pair
 ) -> None:
@@ -147,6 +147,7 @@ def test_a_history_of_other_files_makes_no_gate_wait(
     assert run.all("lock.waiting") == []
 
 
+@pytest.mark.server
 def test_a_history_made_meanwhile_that_a_role_may_not_read_closes_its_gate(
     gate: Gate, database: Database, proxy: Proxy, pair: Pair
 ) -> None:

@@ -16,7 +16,7 @@ from tests.fix_postgres import Database
 from tests.project.pages import ROOT, read_blocks
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 PAGE = "docs/migrations.md"
 DEMO = {
@@ -67,6 +67,7 @@ def test_the_files_stand_in_the_order_in_which_they_are_applied() -> None:
     )
 
 
+@pytest.mark.server
 def test_the_recipes_do_what_the_page_says(gate: Gate, database: Database) -> None:
     """All in one run: columns, constraints, indexes and the view are as promised."""
     start_the_shop(gate, database)
@@ -90,6 +91,7 @@ def test_the_recipes_do_what_the_page_says(gate: Gate, database: Database) -> No
     assert database.fetch("SELECT max(amount_cents) FROM open_orders") == [(100,)]
 
 
+@pytest.mark.server
 def test_the_variables_of_the_page_are_filled_in(
     gate: Gate, database: Database
 ) -> None:
@@ -127,6 +129,7 @@ def test_both_versions_of_an_application_can_write_while_a_column_is_renamed(
     apply(gate, database)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", ["009", "011"])
 def test_others_write_while_old_rows_are_filled_and_validated(
     gate: Gate, database: Database, number: str
@@ -144,6 +147,7 @@ def test_others_write_while_old_rows_are_filled_and_validated(
     assert "migration.retry_scheduled" not in run.names
 
 
+@pytest.mark.server
 def test_a_column_is_not_read_again_to_become_not_null(
     gate: Gate, database: Database
 ) -> None:

@@ -16,7 +16,6 @@ from tests.polling import until
 from tests.sleepers import is_sleeping
 
 
-pytestmark = pytest.mark.server
 BEFORE = (
     "CREATE TABLE public.orders (id bigserial PRIMARY KEY, customer int, note text);"
     "CREATE TABLE public.customers (id int PRIMARY KEY);"
@@ -52,6 +51,7 @@ def found(said: dict[str, Any]) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.server
 def test_what_each_statement_did_to_what_others_use(
     gate: Gate, database: Database
 ) -> None:
@@ -88,6 +88,7 @@ def test_what_each_statement_did_to_what_others_use(
     ]
 
 
+@pytest.mark.server
 def test_what_is_locked_already_is_dropped_all_the_same(
     gate: Gate, database: Database
 ) -> None:
@@ -107,6 +108,7 @@ def test_what_is_locked_already_is_dropped_all_the_same(
     }
 
 
+@pytest.mark.server
 def test_it_leaves_what_migrate_leaves(gate: Gate, database: Database) -> None:
     """The same history; then nothing is pending, and there is nothing to tell."""
     gate("rehearse", database=database, migrations=FILES)
@@ -115,6 +117,7 @@ def test_it_leaves_what_migrate_leaves(gate: Gate, database: Database) -> None:
     assert (again.exit_code, answer(again)["files"]) == (0, [])
 
 
+@pytest.mark.server
 def test_what_the_same_run_has_made_is_nobodys(gate: Gate, database: Database) -> None:
     """Nobody can wait for a table that is not there before the deployment."""
     run = gate("rehearse", "--json", database=database, migrations=FILES)
@@ -123,6 +126,7 @@ def test_what_the_same_run_has_made_is_nobodys(gate: Gate, database: Database) -
     assert [line for line in lines if line["findings"] or line["relations"]] == []
 
 
+@pytest.mark.server
 def test_a_database_with_other_clients_is_refused(
     gate: Gate, database: Database
 ) -> None:

@@ -25,7 +25,6 @@ from tests.project.pages import read, read_blocks
 from tests.rehearsal.test_rehearse import FILES, FROM, found, statements
 
 
-pytestmark = pytest.mark.server
 SCHEMA = json.loads((ROOT / "docs/rehearsal.schema.json").read_text("utf-8"))
 SCREEN = 40  # lines
 PAGE = "docs/rehearsal.md"
@@ -54,6 +53,7 @@ def find_faults(value: Any, schema: Mapping[str, Any], at: str = "") -> Iterator
         yield from find_faults(each, schema["items"], f"{at}[]")
 
 
+@pytest.mark.server
 def test_the_json_is_as_its_schema_says(gate: Gate, database: Database) -> None:
     """With findings, without a transaction, with a reason, and when it fails."""
     files = {
@@ -104,6 +104,7 @@ def test_a_page_tells_what_was_found_first(gate: Gate, database: Database) -> No
     assert "- **constraint-validated-at-once**: " in head
 
 
+@pytest.mark.server
 def test_real_sizes_tell_how_long_and_keep_small_tables_quiet(
     gate: Gate, databases: Databases
 ) -> None:
@@ -146,6 +147,7 @@ def test_real_sizes_tell_how_long_and_keep_small_tables_quiet(
     assert shown.exit_code == 0
 
 
+@pytest.mark.server
 def test_the_real_database_is_only_read(gate: Gate, databases: Databases) -> None:
     """By a role that may do nothing there; and it is never the one to rehearse on."""
     database, real = databases.create(), databases.create()
@@ -181,6 +183,7 @@ def test_the_real_database_may_be_named_in_a_file(
     assert real.url not in run.output
 
 
+@pytest.mark.server
 def test_the_example_is_what_a_rehearsal_answers(
     gate: Gate, database: Database
 ) -> None:

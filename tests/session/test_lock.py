@@ -20,7 +20,6 @@ from tests.polling import until
 from tests.sleepers import end_sleepers, is_sleeping
 
 
-pytestmark = pytest.mark.server
 KEY = lock_keys("public", "schema_migrations").lock
 HELD = """
 SELECT count(*) FROM pg_locks
@@ -60,6 +59,7 @@ def test_a_key_is_the_tables_own() -> None:
     assert all(-(2**63) <= key < 2**63 for key in keys)
 
 
+@pytest.mark.server
 def test_a_gate_waits_for_another_and_says_for_whom(
     gate: Gate, database: Database
 ) -> None:
@@ -180,6 +180,7 @@ def test_the_lock_is_free_after_an_error(gate: Gate, database: Database) -> None
     assert mended.verdict["applied"] == ["1_a.sql", "2_b.sql"]
 
 
+@pytest.mark.server
 def test_the_lock_is_on_a_connection_of_its_own(gate: Gate, database: Database) -> None:
     """While a file runs there are two; the one with the lock runs none of it."""
     process = gate.start(
@@ -200,6 +201,7 @@ def test_the_lock_is_on_a_connection_of_its_own(gate: Gate, database: Database) 
     assert process.wait().exit_code == 0
 
 
+@pytest.mark.server
 def test_waiting_gates_stop_no_index_built_concurrently(
     gate: Gate, database: Database
 ) -> None:
@@ -216,6 +218,7 @@ def test_waiting_gates_stop_no_index_built_concurrently(
             process.kill()
 
 
+@pytest.mark.server
 def test_two_roles_of_one_table_take_turns(gate: Gate, database: Database) -> None:
     """The lock is that of the table, wherever either role would make one."""
     gate(database=database, migrations={"0_z.sql": "SELECT 1;"})
@@ -232,6 +235,7 @@ def test_two_roles_of_one_table_take_turns(gate: Gate, database: Database) -> No
         process.kill()
 
 
+@pytest.mark.server
 def test_a_history_that_appears_elsewhere_has_a_lock_of_its_own(
     gate: Gate, database: Database
 ) -> None:

@@ -15,7 +15,7 @@ from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 CLIENT_CHECK_MIN_VERSION = 140000
 # With three more probes, ten seconds apart, silence is noticed within a minute.
@@ -52,6 +52,7 @@ def wait_until_gone(database: Database, pid: int) -> float:
     return time.monotonic() - started_s
 
 
+@pytest.mark.server
 def test_a_killed_gates_statement_is_ended_or_waited_for(
     gate: Gate, database: Database
 ) -> None:
@@ -73,7 +74,10 @@ def test_a_killed_gates_statement_is_ended_or_waited_for(
     assert waits["holder_waits_for"] == "Timeout:PgSleep"
 
 
-@pytest.mark.parametrize("directive", ["", "-- gate: no-transaction\n"])
+@pytest.mark.parametrize(
+    "directive",
+    [pytest.param("", marks=pytest.mark.server), "-- gate: no-transaction\n"],
+)
 @pytest.mark.parametrize("ends_well", [True, False], ids=["commits", "fails"])
 def test_an_orphan_is_named_and_waited_for(
     gate: Gate, database: Database, directive: str, *, ends_well: bool

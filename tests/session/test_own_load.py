@@ -14,7 +14,7 @@ from tests.own_sql import sent
 from tests.session.test_lock import held
 
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 # Each copies all of the server's locks, and holds up who takes or releases one.
 COSTLY = ("pg_catalog.pg_locks", "pg_catalog.pg_blocking_pids")
 # Once at first, then each time that a wait has doubled, and once before it is too long.

@@ -36,7 +36,7 @@ from tests.own_sql import sent, unqualified
 from tests.planted import plant, was_called
 
 
-pytestmark = [pytest.mark.server, pytest.mark.thorough, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 INSIDE = {
     "1_a.sql": "CREATE TABLE public.a (n integer);"
     "CREATE INDEX IF NOT EXISTS j ON public.a (n);",
@@ -92,6 +92,7 @@ def require_open(run: Run) -> None:
     assert run.exit_code == 0, run.output
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
 def test_every_name_that_is_sent_has_its_schema(
     gate: Gate, database: Database, pgbouncer: PgBouncers, *, pooled: bool
@@ -159,7 +160,11 @@ def test_what_repeats_has_its_schemas_too(
     assert not (is_planted and was_called(database))
 
 
-@pytest.mark.parametrize("path", ["", "public, pg_catalog"], ids=["default", "first"])
+@pytest.mark.parametrize(
+    "path",
+    ["", pytest.param("public, pg_catalog", marks=pytest.mark.server)],
+    ids=["default", "first"],
+)
 def test_nothing_that_is_planted_in_public_is_called(
     gate: Gate, database: Database, path: str
 ) -> None:
@@ -188,6 +193,7 @@ def test_nothing_planted_is_called_where_a_table_is_taken_over(
     assert not was_called(database)
 
 
+@pytest.mark.server
 def test_what_is_rarely_asked_has_its_schemas_too(
     database: Database, proxy: Proxy
 ) -> None:
