@@ -16,6 +16,8 @@ from tests.fix_gate import Gate
 from tests.fix_postgres import Database, NewServer, database_of
 
 
+pytestmark = pytest.mark.timeout(60)
+
 SPY = """
 CREATE TABLE public.spied (who text); GRANT ALL ON public.spied TO PUBLIC;
 CREATE FUNCTION public.spy() RETURNS text LANGUAGE plpgsql AS $$
