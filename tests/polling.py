@@ -11,7 +11,7 @@ from collections.abc import Callable
 POLL_S = 0.02
 
 
-def until(is_true: Callable[[], object], timeout_s: float = 10.0) -> None:
+def until(is_true: Callable[[], object], timeout_s: float = 20.0) -> None:
     """Poll until a condition holds."""
     deadline_s = time.monotonic() + timeout_s
     while not is_true():
