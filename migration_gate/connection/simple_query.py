@@ -290,16 +290,21 @@ def _to_loss(
     return ConnectionLostError(words, failure.sqlstate)
 
 
-def copy_out(conn: psycopg.Connection[Any], message: bytes) -> list[list[bytes]]:
+def copy_out(
+    conn: psycopg.Connection[Any], message: bytes, bytes_max: int
+) -> list[list[bytes] | None]:
     """
     Send a message, and return the lines of each COPY … TO STDOUT in it.
+
+    None stands for more than ``bytes_max``: that is let go as it comes.
 
     Raises:
         psycopg.Error: The server has refused one of its statements.
     """
     conn.pgconn.send_query(message)
-    steps: Any = _take_copies(conn.pgconn)  # the driver's name for what it waits for
-    taken: list[list[bytes]] = conn.wait(steps)
+    # The driver's name for what it waits for.
+    steps: Any = _take_copies(conn.pgconn, bytes_max)
+    taken: list[list[bytes] | None] = conn.wait(steps)
     return taken
 
 
@@ -346,9 +351,11 @@ def _flush(pgconn: pq.abc.PGconn) -> Steps[None]:
             pgconn.consume_input()
 
 
-def _take_copies(pgconn: pq.abc.PGconn) -> Steps[list[list[bytes]]]:
+def _take_copies(
+    pgconn: pq.abc.PGconn, bytes_max: int
+) -> Steps[list[list[bytes] | None]]:
     yield from _flush(pgconn)
-    copies: list[list[bytes]] = []
+    copies: list[list[bytes] | None] = []
     refusal: pq.abc.PGresult | None = None
     while True:
         while pgconn.is_busy():
@@ -357,7 +364,7 @@ def _take_copies(pgconn: pq.abc.PGconn) -> Steps[list[list[bytes]]]:
         if result is None:
             break
         if result.status == pq.ExecStatus.COPY_OUT:
-            copies.append((yield from _take_lines(pgconn)))
+            copies.append((yield from _take_lines(pgconn, bytes_max)))
         elif result.status == pq.ExecStatus.FATAL_ERROR:
             refusal = refusal or result
     if refusal is not None:
@@ -365,16 +372,21 @@ def _take_copies(pgconn: pq.abc.PGconn) -> Steps[list[list[bytes]]]:
     return copies
 
 
-def _take_lines(pgconn: pq.abc.PGconn) -> Steps[list[bytes]]:
-    lines = []
+def _take_lines(pgconn: pq.abc.PGconn, bytes_max: int) -> Steps[list[bytes] | None]:
+    lines: list[bytes] = []
+    left = bytes_max
     while True:
         length, line = pgconn.get_copy_data(1)
         if length > 0:
-            lines.append(bytes(line))
+            left -= length
+            if left >= 0:
+                lines.append(bytes(line))
+            else:
+                lines.clear()
         elif length == 0:  # more is under way
             yield from _consume(pgconn)
         else:
-            return lines
+            return lines if left >= 0 else None
 
 
 def _consume(pgconn: pq.abc.PGconn) -> Steps[None]:

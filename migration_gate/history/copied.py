@@ -20,7 +20,7 @@ from psycopg import sql
 from migration_gate.connection.qualified import quoted
 from migration_gate.connection.simple_query import copy_out
 from migration_gate.history.plain_rows import Row, to_row
-from migration_gate.history.rows import require_same
+from migration_gate.history.rows import VERSION_READ_MAX, require_same
 from migration_gate.history.table import HistoryTable
 
 
@@ -37,6 +37,10 @@ OURS: Final = ("checksum", "superseded", "gate_version")
 NULL: Final = b"\\N"
 ESCAPE: Final = b"\\"
 BETWEEN: Final = b"\t"
+# A char(…) ends in some that mean nothing.
+BLANK: Final = b" "
+# A table may never have been counted; twice what its pages have room for.
+BYTES_MAX: Final = 64 << 10
 # A time of this calendar's first ten thousand years, or none.
 SORTABLE: Final = re.compile(rb"\d{4}-.*(?<!BC)|\\N")
 
@@ -55,11 +59,12 @@ class Copied(NamedTuple):
 
 def read_copies(
     conn: psycopg.Connection[Any], tables: Mapping[str, Place]
-) -> Iterator[tuple[str, Copied]]:
+) -> Iterator[tuple[str, Copied | None]]:
     """
-    Yield the rows of each table. One round trip.
+    Return the rows of each table. One round trip.
 
-    One with a time that cannot be sorted as text is left out.
+    None stands for more than a small table has. One with a time that cannot be sorted
+    as text is left out.
 
     Raises:
         psycopg.Error: Nothing is known of any of them.
@@ -69,8 +74,17 @@ def read_copies(
     for table, _ in judged:
         name = quoted(table.schema, table.name).as_bytes(conn)
         parts += [b"COPY ", name, _columns(table.our_columns), b" TO STDOUT; "]
-    copies = copy_out(conn, b"".join([*parts, b"COMMIT"]))
+    copies = copy_out(conn, b"".join([*parts, b"COMMIT"]), BYTES_MAX)
+    return _to_copied(tables, copies)
+
+
+def _to_copied(
+    tables: Mapping[str, Place], copies: Sequence[Sequence[bytes] | None]
+) -> Iterator[tuple[str, Copied | None]]:
     for (schema, (table, _)), lines in zip(tables.items(), copies, strict=True):
+        if lines is None:
+            yield schema, None
+            continue
         sorted_lines = _sort(lines)
         if sorted_lines is not None:
             yield schema, Copied(table.our_columns, sorted_lines)
@@ -99,7 +113,7 @@ def to_rows(copied: Copied) -> tuple[Row, ...]:
     """
     Return the rows that have a version; none where one cannot be read.
 
-    A text that COPY has to write in another way is not.
+    A text that COPY writes in another way than a query is not.
     """
     has = [name in copied.our_columns for name in OURS]
     rows = []
@@ -109,10 +123,13 @@ def to_rows(copied: Copied) -> tuple[Row, ...]:
             continue
         values = iter(more)
         texts = [version, *(next(values) if there else NULL for there in has)]
+        if version.endswith(BLANK):
+            return ()
         if any(ESCAPE in text and text != NULL for text in texts):
             return ()
         try:
-            rows.append(to_row(version.decode(), *map(_to_text, texts[1:])))
+            name = version.decode()[:VERSION_READ_MAX]
+            rows.append(to_row(name, *map(_to_text, texts[1:])))
         except UnicodeDecodeError:
             return ()
     return tuple(rows)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import threading
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
-from psycopg import sql
+from psycopg import pq, sql
 
 from migration_gate.history.catalogue import Facts, ask_catalogue, ask_many
 from migration_gate.history.choice import choose_history
 from migration_gate.history.copied import Copied, Place, read_copies, to_rows
 from migration_gate.history.likeness import Likeness, ask_likeness
-from migration_gate.history.look import CHANGED, to_history, to_tool
+from migration_gate.history.look import to_history, to_tool
 from migration_gate.history.plain_rows import History, Row, to_history_of
 from migration_gate.history.rows import ADOPTED_FROM, read_rows, require_same
 from migration_gate.history.table import HistoryTable, may_be_foreign, recognise_table
@@ -31,6 +31,7 @@ from migration_gate.report.errors import GateError
 from migration_gate.settings.settings import HistoryTableName
 
 
+T = TypeVar("T")
 # Where the server has room for few locks, or others hold many, it is tried with less.
 FEWER: Final = 4
 # No table is looked for where only the server is asked about itself.
@@ -43,17 +44,8 @@ BEGIN: Final = sql.SQL(
 COMMIT: Final = sql.SQL("; COMMIT")
 # A transaction that is read-only by itself would look as a server that is.
 ONE_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"
-NOT_NOW: Final = (*CHANGED, psycopg.errors.LockNotAvailable)
-# What the server meets in one table, of which the others know nothing.
-DAMAGED: Final = (
-    psycopg.errors.UndefinedFile,
-    psycopg.errors.IoError,
-    psycopg.errors.DataCorrupted,
-    psycopg.errors.IndexCorrupted,
-    psycopg.errors.InternalError_,
-    psycopg.errors.CharacterNotInRepertoire,
-    psycopg.errors.UntranslatableCharacter,
-)
+# The session after what was refused.
+GOES_ON: Final = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus.INERROR})
 # What a plan depends on, in the order of the rows' age; the times themselves differ.
 DIGEST: Final = sql.SQL(
     " AS number, pg_catalog.encode(pg_catalog.sha256("
@@ -106,25 +98,26 @@ class Histories:
             each: How many tables a transaction reads, which locks all of them.
         """
         places, small = self._find_tables(conn, schemas)
-        for read, of_these in ((self._read, small), (self._digest, places)):
-            left = list(of_these)
-            while left:
-                batch = {schema: of_these[schema] for schema in left[:each]}
-                try:
-                    yield from read(conn, batch)
-                except psycopg.errors.OutOfMemory:
-                    conn.execute("ROLLBACK")
-                    if len(batch) > 1:
-                        each = max(1, len(batch) // FEWER)
-                        continue
-                except (*NOT_NOW, *DAMAGED):
-                    conn.execute("ROLLBACK")
-                del left[: len(batch)]
+        for schema, history in _in_lots(self._read, conn, small, each):
+            if history is None:
+                places[schema] = small[schema]
+            else:
+                yield schema, history
+        yield from _in_lots(self._digest, conn, places, each)
 
     def _read(
         self, conn: psycopg.Connection[Any], tables: Mapping[str, Place]
-    ) -> Iterator[tuple[str, History]]:
-        for schema, copied in read_copies(conn, tables):
+    ) -> Iterator[tuple[str, History | None]]:
+        """Yield None for what the server has to compare."""
+        try:
+            copies = read_copies(conn, tables)
+        except psycopg.errors.InvalidColumnReference:  # of a generated column
+            conn.execute("ROLLBACK")
+            copies = ((schema, None) for schema in tables)
+        for schema, copied in copies:
+            if copied is None:
+                yield schema, None
+                continue
             if copied not in self._copied:
                 with self._asking:
                     self._copied[copied] = self._to_known(to_rows(copied))
@@ -195,6 +188,37 @@ class Histories:
             if digest not in self._known:
                 self._known[digest] = _ask_history(conn, *place, digest)
             return self._known[digest]
+
+
+def _in_lots(
+    read: Callable[
+        [psycopg.Connection[Any], Mapping[str, Place]], Iterator[tuple[str, T]]
+    ],
+    conn: psycopg.Connection[Any],
+    tables: Mapping[str, Place],
+    each: int,
+) -> Iterator[tuple[str, T]]:
+    """Read so many tables at once; of a lot of which one cannot be read, none is."""
+    left = list(tables)
+    while left:
+        lot = {schema: tables[schema] for schema in left[:each]}
+        try:
+            yield from read(conn, lot)
+        except psycopg.errors.OutOfMemory:
+            conn.execute("ROLLBACK")
+            if len(lot) > 1:
+                each = max(1, len(lot) // FEWER)
+                continue
+        except psycopg.Error as error:
+            if not _is_refusal(conn, error):
+                raise
+            conn.execute("ROLLBACK")
+        del left[: len(lot)]
+
+
+def _is_refusal(conn: psycopg.Connection[Any], error: psycopg.Error) -> bool:
+    """Tell what the server has met in one table from a session that has ended."""
+    return error.sqlstate is not None and conn.info.transaction_status in GOES_ON
 
 
 def _find_table(facts: Facts, name: HistoryTableName) -> HistoryTable | None:

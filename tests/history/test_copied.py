@@ -61,6 +61,17 @@ ODD = {
         ),
         True,
     ),
+    "long name": (
+        (
+            "ALTER TABLE schema_migrations ALTER version TYPE text;"
+            f"{ROW} (repeat('n', 400), '2020-01-01', 'x', '');"
+        ),
+        True,
+    ),
+    "padded": (
+        "ALTER TABLE schema_migrations ALTER version TYPE char(20);",
+        False,
+    ),
     "letters": (f"{ROW} ('ü€𝄞.sql', '2020-01-01', 'ß', '');", True),
     "backslash": (f"{ROW} (E'a\\\\b.sql', '2020-01-01', 'x', '');", False),
     "tab": (f"{ROW} (E'a\\tb.sql', '2020-01-01', 'x', '');", False),
@@ -120,11 +131,49 @@ def test_both_ways_to_read_tell_the_same(database: Database) -> None:
     assert len(texts) == len(read) - len(["no version", "less"])
 
 
+def test_a_generated_column_is_read_by_the_server(database: Database) -> None:
+    """COPY has none; what is beside it is told too."""
+    for name in ("plain", "odd"):
+        database.execute(
+            f"CREATE SCHEMA {name}; {TABLE.format(name)}; SET search_path = {name};"
+            f"{ROW} ('1.sql', '2024-01-01', 'sha256:1', '0.1.0')"
+        )
+    database.execute(
+        "ALTER TABLE odd.schema_migrations DROP superseded;"
+        "ALTER TABLE odd.schema_migrations ADD superseded text"
+        " GENERATED ALWAYS AS ('of ' || checksum) STORED"
+    )
+    with closing(database.connect()) as conn:
+        seen = dict(Histories(NAME, None).look(conn, ["plain", "odd"], 5))
+    assert told(seen["plain"]) == ([("1.sql", "sha256:1", "")], None)
+    assert told(seen["odd"]) == ([("1.sql", "sha256:1", "of sha256:1")], None)
+
+
+def test_what_the_server_refuses_of_one_table_is_not_said_of_others(
+    database: Database,
+) -> None:
+    """
+    Whatever the reason: here the role's own limit, which is shorter than the gate's.
+
+    The look at the one alone tells of it.
+    """
+    names = ["a", "b", "c"]
+    for name in names:
+        database.execute(
+            f"CREATE SCHEMA {name}; {TABLE.format(name)}; SET search_path = {name};"
+            f"{ROW} ('1.sql', '2024-01-01', 'sha256:1', '0.1.0')"
+        )
+    database.execute(f'ALTER DATABASE "{database.name}" SET statement_timeout = 200')
+    with closing(database.connect()) as other, closing(database.connect()) as conn:
+        other.execute("BEGIN; LOCK TABLE b.schema_migrations")
+        assert set(dict(Histories(NAME, None).look(conn, names, 1))) == {"a", "c"}
+
+
 def test_a_long_history_is_compared_by_the_server(
     gate: Gate, database: Database
 ) -> None:
     """Its rows would be more to send than to plan for."""
-    files = {f"{number:04}_x.sql": "SELECT 1;" for number in range(700)}
+    files = {f"{number:04}_x.sql": "SELECT 1;" for number in range(300)}
     env = {
         "GATE_TARGETS": "schemas:SELECT nspname FROM pg_namespace WHERE nspname ~ '^t'"
     }
@@ -144,3 +193,23 @@ def test_a_long_history_is_compared_by_the_server(
         assert len(seen["t1"].digest) == 64
     run = gate(database=database, migrations=files, env=env)
     assert run.one("fleet.looked")["up_to_date_count"] == 2
+
+
+def test_a_long_history_that_was_never_counted_is_compared_by_the_server(
+    database: Database,
+) -> None:
+    """As after a restore; all rows of 250 of them would be more than the gate holds."""
+    for name in ("a", "b"):
+        database.execute(
+            f"CREATE SCHEMA {name}; {TABLE.format(name)};"
+            f"INSERT INTO {name}.schema_migrations (version, checksum)"
+            " SELECT 'version ' || n, repeat('x', 70) FROM generate_series(1, 900) n"
+        )
+    with closing(database.connect()) as conn:
+        conn.execute(
+            "UPDATE pg_class SET relpages = 0 WHERE relname = 'schema_migrations'"
+        )
+        seen = dict(Histories(NAME, None).look(conn, ["a", "b"], 5))
+    assert seen["a"] is seen["b"]
+    assert len(seen["a"].digest) == 64
+    assert len(seen["a"].rows) == 900
