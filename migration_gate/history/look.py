@@ -24,6 +24,8 @@ from migration_gate.settings.settings import HistoryTableName
 
 
 LOOKS_MAX: Final = 3
+# Of a time to the microsecond, what comes after the milliseconds.
+MICROSECONDS_END: Final = len("456Z")
 LOCK_IS_LOST: Final = "the transaction that held the gates' lock has failed"
 # What the second query meets when the table was changed after the first one.
 CHANGED: Final = (
@@ -193,21 +195,31 @@ def require_readable(seen: Look) -> None:
 
 
 def to_history(rows: Iterable[Sequence[Any]]) -> tuple[AppliedMigration, ...]:
-    """Make records of rows in any order; the oldest comes first."""
-    history = [
+    """Make records of the rows of ``read_rows``; the oldest comes first."""
+    return tuple(
         AppliedMigration(
             version=version,
             checksum=checksum,
-            applied_at=applied_at or "",
+            applied_at=_to_milliseconds(applied_at or ""),
             # A table that was taken over may have numeric, and in it what is no number.
             duration_ms=duration_ms if isinstance(duration_ms, int) else None,
             superseded=superseded[0] if superseded else "",
         )
-        for version, checksum, applied_at, duration_ms, *superseded in rows
-    ]
-    return tuple(sorted(history, key=_age))
+        for version, checksum, applied_at, duration_ms, *superseded in sorted(
+            rows, key=_age
+        )
+    )
 
 
-def _age(row: AppliedMigration) -> tuple[bool, str, str]:
-    """Return what rows are sorted by; one without a time counts as the newest."""
-    return not row.applied_at, row.applied_at, row.version
+def _age(row: Sequence[Any]) -> tuple[bool, str, str]:
+    """
+    Return what rows are sorted by; one without a time counts as the newest.
+
+    Short files are applied in the same millisecond.
+    """
+    version, _, applied_at, *_ = row
+    return not applied_at, applied_at or "", version
+
+
+def _to_milliseconds(time: str) -> str:
+    return time and f"{time[:-MICROSECONDS_END]}Z"

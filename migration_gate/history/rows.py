@@ -5,7 +5,7 @@ The statements that read and write the history table. Nothing is sent from here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from psycopg import sql
 
@@ -38,10 +38,10 @@ def read_rows(table: HistoryTable) -> sql.Composed:
     """
     Return the query for all rows, as one JSON array of arrays, and the table's oid.
 
-    A row has version, checksum, time, duration in ms and, where there are any, earlier
-    texts; the array is NULL where there are none. The oid tells whether it is the table
-    that was judged. The third column is the origin of rows that were taken over, NULL
-    where there are none.
+    A row has version, checksum, time with microseconds, duration in ms and, where there
+    are any, earlier texts; the array is NULL where there are none. The oid tells
+    whether it is the table that was judged. The third column is the origin of rows that
+    were taken over, NULL where there are none.
     """
     name = sql.Identifier(table.schema, table.name)
     ours = {
@@ -54,7 +54,7 @@ def read_rows(table: HistoryTable) -> sql.Composed:
     ).format(
         length=VERSION_READ_MAX,
         checksum=ours["checksum"],
-        time=to_text(has_zone=table.has_zone),
+        time=to_text(has_zone=table.has_zone, fraction="US"),
         duration_ms=ours["duration_ms"],
     )
     # Nearly no row has more, and a history may have ten thousand.
@@ -341,9 +341,9 @@ def clock(*, has_zone: bool) -> sql.SQL:
     return sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
 
 
-def to_text(*, has_zone: bool) -> sql.Composed:
-    """Return applied_at as the log writes times."""
+def to_text(*, has_zone: bool, fraction: Literal["MS", "US"] = "MS") -> sql.Composed:
+    """Return applied_at as the log writes times, or with microseconds."""
     zone = sql.SQL(" AT TIME ZONE 'UTC'" if has_zone else "")
     return sql.SQL(
-        'pg_catalog.to_char(applied_at{}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\')'
-    ).format(zone)
+        'pg_catalog.to_char(applied_at{}, \'YYYY-MM-DD"T"HH24:MI:SS.{}"Z"\')'
+    ).format(zone, sql.SQL(fraction))
