@@ -49,6 +49,7 @@ def test_schemas_are_seen_together_where_there_is_room_for_few_locks(
     assert "out of shared memory" in home.log
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120)
 def test_a_query_may_give_a_hundred_thousand_names(
     gate: Gate, database: Database

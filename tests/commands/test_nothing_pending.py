@@ -59,6 +59,7 @@ def test_what_applies_and_other_commands_are_not_loaded(
     assert "argparse" not in loaded
 
 
+@pytest.mark.thorough
 def test_a_history_of_100_000_rows_is_no_burden(gate: Gate, database: Database) -> None:
     """In names that nothing here explains, sorted as they are made."""
     gate(database=database, migrations=TWO)

@@ -53,6 +53,7 @@ def test_fifty_gates_apply_fifty_migrations_once(
     assert "FATAL" not in database.log
 
 
+@pytest.mark.thorough
 def test_two_hundred_gates_with_nothing_pending_share_a_hundred_connections(
     new_server: NewServer, herd: Herd
 ) -> None:
