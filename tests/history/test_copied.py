@@ -220,3 +220,20 @@ def test_a_long_history_that_was_never_counted_is_compared_by_the_server(
     assert seen["a"] is seen["b"]
     assert len(seen["a"].digest) == 64
     assert len(seen["a"].rows) == 900
+
+
+def test_schemas_of_any_name_are_read_together(gate: Gate, database: Database) -> None:
+    """A name that is not understood would have each of them looked at by itself."""
+    odd = ['a b"c', "a\\b", "{a,b}", "NULL", "it's", "ÄÖ%s", '"']
+    for name in odd:
+        database.execute(f"CREATE SCHEMA {sql.Identifier(name).as_string()}")
+    env = {
+        "GATE_TARGETS": "schemas:SELECT nspname FROM pg_namespace"
+        " WHERE nspname !~ '^(pg_|public$|information_schema$)'"
+    }
+    files = {"001_a.sql": "CREATE TABLE a ();"}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    with closing(database.connect()) as conn:
+        assert set(dict(Histories(NAME, None).look(conn, odd, 5))) == set(odd)
+    run = gate(database=database, migrations=files, env=env)
+    assert run.one("fleet.looked")["up_to_date_count"] == len(odd)
