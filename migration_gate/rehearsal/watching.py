@@ -21,7 +21,7 @@ from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Task
 from migration_gate.execution.observer import Looks
 from migration_gate.rehearsal.comparing import only_told
-from migration_gate.rehearsal.facts import Done, Reply, Touched
+from migration_gate.rehearsal.facts import MODES, Done, Reply, Touched
 from migration_gate.rehearsal.holding import Hold, is_detach
 from migration_gate.rehearsal.questions import (
     question_about,
@@ -34,6 +34,7 @@ from migration_gate.statements import Statement
 
 
 LOOK_S: Final = 0.002
+WEAKEST: Final = MODES.index("AccessShare")
 
 
 @dataclass(slots=True)
@@ -138,8 +139,15 @@ class _Watch:
         return touched
 
     def _note(self) -> None:
+        """
+        Note its locks, but for the weakest.
+
+        Nothing holds it up at those, and a partition's grandparent is locked so for
+        less than a look: it would be told of by one report, and not by the next.
+        """
         for oid, mode in self._ask().modes.items():
-            self._modes[oid] = max(self._modes.get(oid, 0), mode)
+            if mode > WEAKEST:
+                self._modes[oid] = max(self._modes.get(oid, 0), mode)
 
     def _ask(self) -> Reply:
         ((said,),) = self.conn.execute(question_about(self.pid)).fetchall()

@@ -175,6 +175,27 @@ def test_a_partition_that_is_detached_is_locked_in_the_second_transaction(
     }
 
 
+def test_a_lock_that_nothing_holds_up_is_not_told_of_a_statement_alone(
+    gate: Gate, database: Database
+) -> None:
+    """The weakest is seen only where it lasts, so no report tells of it."""
+    files = {
+        "001_before.sql": "CREATE TABLE public.m (id int);"
+        "INSERT INTO public.m VALUES (1);"
+        "CREATE TABLE public.read (id int);"
+        "CREATE FUNCTION public.f(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM count(*) FROM public.read; PERFORM pg_sleep(0.1);"
+        " RETURN id; END';",
+        "002_index.sql": "CREATE INDEX CONCURRENTLY i ON public.m (public.f(id));",
+    }
+    run = gate("rehearse", "--json", *FROM, database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    (line,) = statements(answer(run)).values()
+    assert {each["relation"]: each["lock"] for each in line["relations"]} == {
+        "public.m": "ShareUpdateExclusive"
+    }
+
+
 def test_relations_are_told_in_one_order(gate: Gate, database: Database) -> None:
     """Two reports of one file differ in nothing but times; PostgreSQL has no order."""
     names = [f"m{number:02}" for number in range(30)]
