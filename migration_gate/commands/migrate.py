@@ -126,7 +126,14 @@ def bring_up_to_date(
     """
     use_standby = _check_standby(migrations) if settings.standby == "check" else None
     with closing(
-        wait_for_history(settings, migrations, log, tally, use_standby=use_standby)
+        wait_for_history(
+            settings,
+            migrations,
+            log,
+            tally,
+            use_standby=use_standby,
+            locks=_goes_straight(settings),
+        )
     ) as session:
         if session.seen.is_standby:
             log.emit(DATABASE_STANDBY)
@@ -155,6 +162,13 @@ def bring_up_to_date(
 
             take_turn_and_apply(settings, migrations, session, log, tally, apply_steps)
     return None
+
+
+def _goes_straight(settings: Settings) -> bool:
+    """Tell whether a target that is begun takes the lock, with nothing before it."""
+    waits = settings.variables or settings.standby == "check"
+    records = settings.adopt.tool is not None or settings.baseline is not None
+    return settings.gives_room and not waits and not records
 
 
 def _check_standby(migrations: Sequence[Migration]) -> Callable[[Session], object]:

@@ -107,13 +107,14 @@ def new_patience(settings: Settings, log: Log, timeout_s: float) -> Patience:
     )
 
 
-def wait_for_history(
+def wait_for_history(  # noqa: PLR0913  # two are for migrate alone
     settings: Settings,
     migrations: Sequence[Migration],
     log: Log,
     tally: Tally,
     *,
     use_standby: Callable[[Session], object] | None = None,
+    locks: bool = False,
 ) -> Session:
     """
     Wait until the database can be written, and look at its history.
@@ -124,6 +125,14 @@ def wait_for_history(
     A file that no database is needed to refuse is refused before the wait, but not
     where the database answers at once: then the history tells whether the file is
     applied already, and nothing more is asked of it.
+
+    Args:
+        settings: Which database, and which history.
+        migrations: Those that are shipped here.
+        log: Takes what the wait reports.
+        tally: Takes how long it was.
+        use_standby: Whether a standby will do.
+        locks: Whether the lock is wanted in any case; see ``start_session``.
     """
     patience = new_patience(settings, log, settings.wait_timeout_s)
 
@@ -136,6 +145,7 @@ def wait_for_history(
             settings,
             must_write=True,
             may_be_standby=use_standby is not None,
+            locks=locks,
             until_s=patience.until_s,
         )
         if session.seen.is_standby and use_standby is not None:

@@ -107,7 +107,11 @@ class LimitedConnection(psycopg.Connection[Any]):
     ``opened_with`` are its parameters; ``target_count`` is for how many targets of a
     fleet it has been used. ``defaults`` is the hash of the defaults of role and
     database that its session began with, once it was asked for, and ``is_outdated``
-    tells that they are others now.
+    tells that they are others now. ``history_table`` is that of the last target that
+    it held the lock of, and still does where ``is_held``; None where that is unknown,
+    or a pooler may stand between.
+    ``watches_client`` tells whether the server ends what runs when its client is gone,
+    once that was tried.
     """
 
     answer_timeout_s: float = math.inf
@@ -116,6 +120,9 @@ class LimitedConnection(psycopg.Connection[Any]):
     target_count: int = 0
     defaults: str | None = None
     is_outdated: bool = False
+    history_table: str | None = None
+    is_held: bool = False
+    watches_client: bool | None = None
 
     def wait(
         self,
@@ -153,11 +160,11 @@ class Keeper(threading.local):
     What a thread of a fleet has from the targets before; nothing elsewhere.
 
     ``take`` returns a connection that was opened with these parameters, and is as good
-    as new. ``scram`` is what is known of logins. See ``spares``.
+    as new unless it may be held. ``scram`` is what is known of logins. See ``spares``.
     """
 
-    take: Callable[[Mapping[str, str]], LimitedConnection | None] = staticmethod(
-        lambda _opened_with: None
+    take: Callable[[Mapping[str, str], bool], LimitedConnection | None] = staticmethod(
+        lambda _opened_with, _may_be_held: None
     )
     scram: Memory | None = None
 
@@ -229,6 +236,7 @@ def use_first(
     use: Callable[[LimitedConnection], T],
     *,
     until_s: float | None = None,
+    may_be_held: bool = False,
     **overrides: str,
 ) -> T:
     """
@@ -242,6 +250,8 @@ def use_first(
             NotReadyError where another server may do. The first may be one that a
             fleet has kept.
         until_s: When to give up, on the monotonic clock.
+        may_be_held: One that a fleet has kept may still have a lock of the last target,
+            which ``use`` lets go of.
         overrides: Parameters in place of those of the settings.
 
     Raises:
@@ -267,7 +277,7 @@ def use_first(
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
-    spare = keeper.take(parameters)
+    spare = keeper.take(parameters, may_be_held)
     if spare is not None:
         spare.until_s = until_s
         with suppress(NotReadyError):
@@ -290,7 +300,9 @@ def open_connection(
     database: DatabaseSettings, *, until_s: float | None = None, **overrides: str
 ) -> LimitedConnection:
     """Connect to the first server that lets us in; see ``use_first``."""
-    return use_first(database, lambda conn: conn, until_s=until_s, **overrides)
+    return use_first(
+        database, lambda conn: conn, until_s=until_s, may_be_held=False, **overrides
+    )
 
 
 def _open_as_set(

@@ -3,8 +3,9 @@ Connections that a thread keeps from one target of a fleet to the next.
 
 To open one costs more than all that a small target needs. A session that is given
 back is as good as a new one: DISCARD ALL is sent at once, as poolers do it, and its
-answer is awaited where the connection is used again. Who must have the defaults that
-role and database have by now asks for them.
+answer is awaited where the connection is used again. One that has held a lock alone
+may keep it until the next target's is tried, a moment later and in the same message.
+Who must have the defaults that role and database have by now asks for them.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def keeping(scram: Memory) -> Iterator[None]:
         del keeper.take, keeper.scram
 
 
-def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:
+def keep_or_close(
+    conn: LimitedConnection, *, is_clean: bool = False, is_held: bool = False
+) -> None:
     """
     Give a connection back: kept where its thread keeps any, and closed elsewhere.
 
@@ -68,6 +71,8 @@ def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:
 
     Args:
         is_clean: Nothing was left in its session.
+        is_held: What was left is the lock of its target and what holding it takes, and
+            goes where the connection is used again.
     """
     is_idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
     is_worn = conn.is_outdated or conn.target_count >= TARGETS_MAX
@@ -77,6 +82,8 @@ def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:
     try:
         if not is_clean:
             conn.target_count += 1
+            conn.is_held = is_held
+        if not (is_clean or is_held):
             conn.pgconn.send_query(b"DISCARD ALL")
             conn.pgconn.flush()
     except psycopg.Error:
@@ -85,11 +92,19 @@ def keep_or_close(conn: LimitedConnection, *, is_clean: bool = False) -> None:
         _kept.spares.append(conn)
 
 
-def take_spare(opened_with: Mapping[str, str]) -> LimitedConnection | None:
+def take_spare(
+    opened_with: Mapping[str, str],
+    may_be_held: bool = False,  # noqa: FBT001, FBT002  # as connect.Keeper has it
+) -> LimitedConnection | None:
     """
     Return a connection that was opened with these parameters and is as good as new.
 
     Where there is none, all others are closed: a target has no more than two.
+
+    Args:
+        opened_with: Its parameters.
+        may_be_held: The lock of the last target may still be held, and such a
+            connection is taken first.
 
     Raises:
         Stopped: The run is to stop.
@@ -97,10 +112,10 @@ def take_spare(opened_with: Mapping[str, str]) -> LimitedConnection | None:
     spares = _kept.spares
     if not spares:
         return None
-    for conn in spares:
+    for conn in sorted(spares, key=lambda conn: conn.is_held != may_be_held):
         if conn.opened_with == opened_with:
             spares.remove(conn)
-            if _is_as_new(conn):
+            if (may_be_held and conn.is_held and is_alive(conn)) or _is_as_new(conn):
                 return conn
             conn.close()
             break
@@ -119,6 +134,9 @@ def _is_as_new(conn: LimitedConnection) -> bool:
     conn.answer_timeout_s = ANSWER_TIMEOUT_S
     try:
         with suppress(psycopg.Error):
+            if conn.is_held:
+                conn.is_held = False
+                conn.pgconn.send_query(b"DISCARD ALL")
             return conn.wait(_take_answer(conn.pgconn)) and is_alive(conn)
     finally:
         conn.answer_timeout_s = float("inf")

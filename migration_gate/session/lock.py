@@ -99,10 +99,24 @@ class Trial:
 
 
 def try_before(
-    conn: psycopg.Connection[Any], keys: Keys, take: Callable[[Trial], object]
+    conn: psycopg.Connection[Any],
+    keys: Keys,
+    take: Callable[[Trial], object],
+    *,
+    lets_go: bool = False,
 ) -> Before:
-    """Return what tries once to take the lock, in the message that looks after it."""
+    """
+    Return what tries once to take the lock, in the message that looks after it.
+
+    Args:
+        conn: It is not a pooler's.
+        keys: Those of the history.
+        take: Takes what comes of it.
+        lets_go: Another lock of the session is given back first.
+    """
     query = _compose_trial(keys, conn.info.server_version, pooled=False)
+    if lets_go:
+        query = sql.SQL("{}; {}").format(LET_GO, query)
     return Before(query, lambda rows: take(_to_trial(rows[0])), ends=True)
 
 
@@ -135,7 +149,7 @@ def _to_trial(row: Sequence[Any]) -> Trial:
 
 def let_go(conn: psycopg.Connection[Any], *, pooled: bool) -> None:
     """Give the lock back; the session holds no other."""
-    conn.execute("ROLLBACK" if pooled else "SELECT pg_catalog.pg_advisory_unlock_all()")
+    conn.execute(sql.SQL("ROLLBACK") if pooled else LET_GO)
 
 
 @lru_cache(HISTORIES)
@@ -172,6 +186,7 @@ def _compose_trial(keys: Keys, version: int, *, pooled: bool) -> sql.Composed:
     )
 
 
+LET_GO: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_all()")
 # Who has it is looked for after the trial, and who works only where it was taken. The
 # holder's own connection is idle; the backend that holds the work key works. Both
 # keys are in pg_locks, which every role may read in full.

@@ -24,7 +24,7 @@ from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
-from migration_gate.history.creation import Fill, ensure_history
+from migration_gate.history.creation import Asked, Fill, ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
 from migration_gate.session.activity import find_wait, observe
@@ -58,10 +58,11 @@ class Session:
     ``is_pooled`` tells that a pooler stands between: the process that the client was
     told of is not the one that answers. ``rivals`` are the locks of other tables that
     may be the history of these files too; while another gate has the one that is
-    ``awaited``, this one gives way.
+    ``awaited``, this one gives way. ``trial`` is what came of the lock where it was
+    tried before the first look; None once that is known.
     """
 
-    __slots__ = ("awaited", "conn", "is_over", "rivals", "seen", "settings")
+    __slots__ = ("awaited", "conn", "is_over", "rivals", "seen", "settings", "trial")
 
     def __init__(self, conn: LimitedConnection, settings: Settings, seen: Look) -> None:
         self.conn = conn
@@ -69,6 +70,7 @@ class Session:
         self.seen = seen
         self.rivals: tuple[Keys, ...] = ()
         self.awaited: Keys | None = None
+        self.trial: Trial | None = None
         self.is_over = False
 
     @property
@@ -194,7 +196,11 @@ class Session:
         Try once to take the lock, and look again behind that, in one round trip.
 
         No look comes with it through a pooler, nor where others' locks come first.
+        What was done at the start already is not done once more.
         """
+        trial, self.trial = self.trial, None
+        if trial is not None:
+            return trial, None if self.rivals else self.seen
         if self.is_pooled or self.rivals:
             return self.try_lock(), None
         trials: list[Trial] = []
@@ -248,6 +254,17 @@ class Session:
 
         It is closed, or kept for the next target where that is in the same database.
         """
+        self._end(is_held=False)
+
+    def hand_on(self) -> None:
+        """
+        Give the connection up as ``close`` does, after a target that ended well.
+
+        Where it is kept, the lock may be held until the next target is begun.
+        """
+        self._end(is_held=True)
+
+    def _end(self, *, is_held: bool) -> None:
         if self.is_over:
             return
         self.is_over = True
@@ -258,7 +275,8 @@ class Session:
                 keep_or_close,
             )
 
-            keep_or_close(self.conn)
+            self.conn.history_table = self.seen.name.table
+            keep_or_close(self.conn, is_held=is_held)
 
 
 def start_session(
@@ -266,6 +284,7 @@ def start_session(
     *,
     must_write: bool,
     may_be_standby: bool = False,
+    locks: bool = False,
     until_s: float | None = None,
 ) -> Session:
     """
@@ -275,6 +294,8 @@ def start_session(
         settings: Which servers, and which history.
         must_write: A server that can be written is looked for.
         may_be_standby: A hot standby will do, where no other server can be had.
+        locks: The lock is wanted in any case, and is tried in the same round trip where
+            a connection of the last target shows which one it is.
         until_s: When to give up, on the monotonic clock.
 
     Raises:
@@ -284,7 +305,7 @@ def start_session(
     standbys: list[Session] = []
 
     def use(conn: LimitedConnection) -> Session:
-        session = _start_on(conn, settings)
+        session = _start_on(conn, settings, locks=locks)
         if session.seen.is_writable or not must_write:
             return session
         if may_be_standby and session.seen.is_standby and not standbys:
@@ -294,7 +315,7 @@ def start_session(
         raise not_writable(is_standby=session.seen.is_standby)
 
     try:
-        return use_first(settings.database, use, until_s=until_s)
+        return use_first(settings.database, use, until_s=until_s, may_be_held=locks)
     except NotReadyError:
         if standbys:
             return standbys.pop()
@@ -304,14 +325,27 @@ def start_session(
             standby.conn.close()
 
 
-def _start_on(conn: LimitedConnection, settings: Settings) -> Session:
+def _start_on(conn: LimitedConnection, settings: Settings, *, locks: bool) -> Session:
+    name, table = settings.history_table, conn.history_table
+    keys = before = None
+    trials: list[Trial] = []
+    if locks and name.is_target and name.schema and table is not None:
+        keys = lock_keys(name.schema, table)
+        before = try_before(conn, keys, trials.append, lets_go=conn.is_held)
+        conn.is_held = False
     try:
         with asking(conn, _looking(conn), full=settings.log_detail == "full"):
-            seen = look(conn, settings.history_table, settings.role)
+            session = Session(
+                conn, settings, look(conn, name, settings.role, after=before)
+            )
+            if keys == session.keys():
+                session.trial = trials[0]
+            elif keys is not None:
+                let_go(conn, pooled=False)
     except BaseException:
         conn.close()
         raise
-    return Session(conn, settings, seen)
+    return session
 
 
 def _looking(conn: LimitedConnection) -> str:
@@ -326,7 +360,10 @@ def not_writable(*, is_standby: bool) -> NotReadyError:
 
 
 def make_history(
-    conn: LimitedConnection, session: Session, fill: Fill | None = None
+    conn: LimitedConnection,
+    session: Session,
+    fill: Fill | None = None,
+    asked: Asked | None = None,
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
     settings = session.settings
@@ -338,4 +375,5 @@ def make_history(
             settings.role,
             full=settings.log_detail == "full",
             fill=fill,
+            asked=asked,
         )

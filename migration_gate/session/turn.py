@@ -69,6 +69,7 @@ def take_turn(
         finally:
             tally.lock_waited_s += queue.waited_s
         yield queue.session
+        queue.session.hand_on()
     finally:
         queue.session.close()
 

@@ -1,0 +1,124 @@
+"""The lock of one schema after the other, by one session and in few round trips."""
+
+from __future__ import annotations
+
+import signal
+
+from contextlib import closing
+
+import pytest
+
+from migration_gate.session.lock import lock_keys
+from tests.commands.test_fleet import counts, history, schemas, tables
+from tests.commands.test_fleet_sessions import ALONE
+from tests.fix_gate import Gate
+from tests.fix_postgres import Database
+from tests.fix_proxy import Proxy
+from tests.polling import until
+
+
+TABLE = "schema_migrations"
+FILES = {"001_made.sql": "CREATE TABLE made (id int);"}
+MORE = {**FILES, "002_more.sql": "ALTER TABLE made ADD note text;"}
+FILE_ENDS = 1  # DISCARD ALL of the session that ran it, awaited by nobody
+
+
+def names(count: int) -> list[str]:
+    """Return the names of so many targets."""
+    return [f"t{number}" for number in range(count)]
+
+
+def is_free(database: Database, schema: str, table: str = TABLE) -> bool:
+    """Tell whether no gate has the lock of this history."""
+    query = f"SELECT pg_try_advisory_lock({lock_keys(schema, table).lock})"
+    with closing(database.connect()) as conn:
+        return bool(conn.execute(query).fetchall()[0][0])
+
+
+def test_a_schema_takes_three_round_trips(
+    gate: Gate, database: Database, proxy: Proxy
+) -> None:
+    """
+    One locks and looks, one makes the history, one applies.
+
+    Where there is a history, its rows are read, the session's defaults are asked for,
+    and what another tool may have applied.
+    """
+    through = proxy.through(database)
+    spent: dict[tuple[int, int], int] = {}
+    before = 0
+    for count in (3, 7):
+        made = [f"of{count}_{number}" for number in range(count)]
+        env = schemas(database, made) | ALONE
+        for files in (FILES, MORE):
+            run = gate(database=through, migrations=files, env=env)
+            assert (run.exit_code, counts(run)) == (0, [count, count, 0, 0, 0])
+            total = sum(link.asked.count("Q") for link in proxy.settled())
+            spent[count, len(files)] = total - before
+            before = total
+    assert spent[7, 1] - spent[3, 1] == 4 * (3 + FILE_ENDS)
+    assert spent[7, 2] - spent[3, 2] == 4 * (5 + FILE_ENDS)
+
+
+@pytest.mark.parametrize("ends", ["SELECT 1;", "SELECT 1/0;"])
+def test_the_lock_of_a_target_is_not_held_while_the_next_is_at_work(
+    gate: Gate, database: Database, ends: str
+) -> None:
+    """It goes in the message that tries the next one, and at once after a failure."""
+    env = schemas(database, names(2)) | ALONE
+    for name, text in (("t0", ends), ("t1", "SELECT pg_sleep(60);")):
+        body = f"BEGIN EXECUTE '{text}'; END"
+        database.execute(
+            f"CREATE FUNCTION {name}.works() RETURNS void LANGUAGE plpgsql "
+            f"AS $${body}$$"
+        )
+    process = gate.start(
+        database=database, migrations={"001_work.sql": "SELECT works();"}, env=env
+    )
+    sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    until(lambda: database.fetch(sleeping))
+    assert is_free(database, "t0")
+    assert not is_free(database, "t1")
+    process.signal(signal.SIGTERM)
+    process.wait()
+    assert is_free(database, "t1")
+
+
+def test_a_lock_that_others_have_is_passed_over_with_none_kept(
+    gate: Gate, database: Database
+) -> None:
+    """The lock before goes though the next one is not free."""
+    made = names(4)
+    env = schemas(database, made) | ALONE
+    with closing(database.connect()) as other:
+        other.execute(f"SELECT pg_advisory_lock({lock_keys('t1', TABLE).lock})")
+        process = gate.start(database=database, migrations=FILES, env=env)
+        until(lambda: "lock.waiting" in process.output)
+        assert tables(database, "made") == ["t0", "t2", "t3"]
+        assert all(is_free(database, name) for name in ("t0", "t2", "t3"))
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [4, 4, 0, 0, 0])
+    assert tables(database, "made") == made
+
+
+def test_a_history_of_another_name_has_its_own_lock(
+    gate: Gate, database: Database
+) -> None:
+    """The lock that was tried is that of the last one's name, and is given back."""
+    made = names(3)
+    env = schemas(database, made) | ALONE
+    database.execute(f"CREATE TABLE t1.{TABLE} (version bigint, dirty boolean)")
+    env |= {"GATE_ADOPT": "none", "GATE_LOCK_WAIT_TIMEOUT": "1s"}
+    other_table = "gate_schema_migrations"
+    with closing(database.connect()) as other:
+        key = lock_keys("t1", other_table).lock
+        other.execute(f"SELECT pg_advisory_lock({key})")
+        run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (1, [3, 2, 1, 0, 0])
+    assert tables(database, "made") == ["t0", "t2"]
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    assert database.fetch(f"SELECT version FROM t1.{other_table}") == [
+        ("001_made.sql",)
+    ]
+    assert history(database, "t2") == ["001_made.sql"]
