@@ -430,6 +430,14 @@ SCENARIOS: Final = (
         for kind in ("schemas", "databases")
     ),
     Scenario(
+        # Two sessions for all of them: one hands its lock on, one runs the files.
+        name="a fleet in two sessions",
+        files=IDLE,
+        before=already("c", "001_log.sql"),
+        fleet="schemas",
+        settings={"GATE_TARGETS_AT_ONCE": "1"},
+    ),
+    Scenario(
         # Three are done, of which two are read by COPY and one is compared by the
         # server; the others are new, refused, and behind. They are gone to one after
         # the other, so that each run has the same messages.
