@@ -1236,7 +1236,8 @@ def main() -> int:
                 if kind not in scenario.kinds.intersection(wanted.kind or EVERY):
                     continue
                 campaign.run(to_kind(recorded, kind, every * wanted.every))
-                say(f"  {kind}: {campaign.scores[kind].tried} so far")
+                met = campaign.scores.get(kind, Score())
+                say(f"  {kind}: {met.tried} so far")
         show(campaign)
     say(f"{len(campaign.failures)} not survived, {time.monotonic() - started_s:.0f} s")
     return 1 if campaign.failures else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
@@ -31,17 +31,13 @@ from migration_gate.connection.connect import (
 from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import interruptible
-from migration_gate.execution.ready import (
-    DEFAULTS_ASKED,
-    note_defaults,
-    start_worker,
-)
+from migration_gate.execution.ready import note_defaults, start_worker
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
 from migration_gate.files.migration import Migration, version_to_key
 from migration_gate.files.script import leaves_session
-from migration_gate.history.creation import Asked, Fill, HistoryMadeError
+from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
 from migration_gate.history.progress import find_half_undone
 from migration_gate.history.writing import require_replaceable
@@ -207,18 +203,14 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
 
     conn = wait_for(connect, patience)
     with _leaving(conn, is_kept=is_kept):
-        said: list[Sequence[Any]] = []
-        # The session of the last target has shown what else has to be tried.
-        is_known = is_kept and conn.watches_client is not None
-        asked = Asked(DEFAULTS_ASKED, said.append) if is_known else None
-        table, reason = make_history(conn, held, fill, asked)
+        table, reason = make_history(conn, held, fill)
         before = held.seen.table
         if before is not None and before.owner != table.owner:
             name = f"{table.schema}.{table.name}"
             log.emit(HANDED_OVER, table=name, owner=table.owner)
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
-        yield start_worker(conn, held, table, settings, variables, *said)
+        yield start_worker(conn, held, table, settings, variables)
 
 
 @contextmanager

@@ -110,8 +110,6 @@ class LimitedConnection(psycopg.Connection[Any]):
     tells that they are others now. ``history_table`` is that of the last target that
     it held the lock of, and still does where ``is_held``; None where that is unknown,
     or a pooler may stand between.
-    ``watches_client`` tells whether the server ends what runs when its client is gone,
-    once that was tried.
     """
 
     answer_timeout_s: float = math.inf
@@ -122,7 +120,6 @@ class LimitedConnection(psycopg.Connection[Any]):
     is_outdated: bool = False
     history_table: str | None = None
     is_held: bool = False
-    watches_client: bool | None = None
 
     def wait(
         self,
@@ -160,12 +157,14 @@ class Keeper(threading.local):
     What a thread of a fleet has from the targets before; nothing elsewhere.
 
     ``take`` returns a connection that was opened with these parameters, and is as good
-    as new unless it may be held. ``scram`` is what is known of logins. See ``spares``.
+    as new unless it may be held, and ``drop`` closes all that there are. ``scram`` is
+    what is known of logins. See ``spares``.
     """
 
     take: Callable[[Mapping[str, str], bool], LimitedConnection | None] = staticmethod(
         lambda _opened_with, _may_be_held: None
     )
+    drop: Callable[[], None] = staticmethod(lambda: None)
     scram: Memory | None = None
 
 
@@ -259,21 +258,12 @@ def use_first(
             image lacks what GATE_LOGIN asks for.
         NotReadyError: No server can be used.
     """
-    if database.login != "password":
-        from migration_gate.connection.login.tokens import (  # noqa: PLC0415  # for few
-            require_sdk,
-        )
-
-        require_sdk(database.login)
-    parameters = _complete({**current_parameters(database), **overrides})
-    if parameters.get("sslmode") in CERTAIN_TLS:
-        from migration_gate.connection.tls_files import (  # noqa: PLC0415  # for few
-            find_fault,
-        )
-
-        fault = find_fault(parameters)
-        if fault is not None:
-            raise NotReadyError(*fault)
+    try:
+        parameters = _read_parameters(database, overrides)
+    except BaseException:
+        # It may be long before it is tried again, and a lock is not kept for that.
+        keeper.drop()
+        raise
     if until_s is not None:
         until_s = max(until_s, time.monotonic() + CONNECT_TIMEOUT_MIN_S)
     failures: list[NotReadyError] = []
@@ -294,6 +284,28 @@ def use_first(
                 error.address = error.address or _address(server)
             failures.append(error)
     raise _to_one(failures)
+
+
+def _read_parameters(
+    database: DatabaseSettings, overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the parameters, where all is there that they need; see ``use_first``."""
+    if database.login != "password":
+        from migration_gate.connection.login.tokens import (  # noqa: PLC0415  # for few
+            require_sdk,
+        )
+
+        require_sdk(database.login)
+    parameters = _complete({**current_parameters(database), **overrides})
+    if parameters.get("sslmode") in CERTAIN_TLS:
+        from migration_gate.connection.tls_files import (  # noqa: PLC0415  # for few
+            find_fault,
+        )
+
+        fault = find_fault(parameters)
+        if fault is not None:
+            raise NotReadyError(*fault)
+    return parameters
 
 
 def open_connection(

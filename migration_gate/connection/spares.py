@@ -52,13 +52,13 @@ def keeping(scram: Memory) -> Iterator[None]:
         scram: What all threads of a fleet know of logins.
     """
     _kept.spares = []
-    keeper.take, keeper.scram = take_spare, scram
+    keeper.take, keeper.drop, keeper.scram = take_spare, drop_spares, scram
     try:
         yield
     finally:
         drop_spares()
         _kept.spares = None
-        del keeper.take, keeper.scram
+        del keeper.take, keeper.drop, keeper.scram
 
 
 def keep_or_close(
@@ -124,7 +124,7 @@ def take_spare(
 
 
 def drop_spares() -> None:
-    """Close what this thread keeps: its sessions may not be what they should."""
+    """Close what this thread keeps: it may not be what it should, or hold a lock."""
     spares = _kept.spares or []
     while spares:
         spares.pop().close()

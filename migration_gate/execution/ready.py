@@ -4,15 +4,17 @@ Make a connection ready to run files: what its defaults are, and what has to be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+import psycopg
 
 from psycopg import sql
 
 from migration_gate.connection.connect import LimitedConnection, limited
 from migration_gate.connection.refusals import refuse
-from migration_gate.connection.simple_query import send_message
+from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back
 from migration_gate.execution.frame import DEFAULTS, select
 from migration_gate.execution.worker import Worker
@@ -30,35 +32,19 @@ TIMEOUTS: Final = (
     "idle_in_transaction_session_timeout",
     "transaction_timeout",
 )
-# Role and database have defaults, and a session has what it began with.
-DEFAULTS_ASKED: Final = select(
-    [
-        sql.SQL("{}::pg_catalog.text").format(DEFAULTS),
-        *(
-            sql.SQL("pg_catalog.current_setting({}, true)").format(name)
-            for name in (
-                "standard_conforming_strings",
-                "idle_session_timeout",
-                *TIMEOUTS,
-            )
-        ),
-    ]
-)
 
 
-def start_worker(  # noqa: PLR0913, PLR0917  # all that there is to know of it
+def start_worker(
     conn: LimitedConnection,
     held: Session,
     table: HistoryTable,
     settings: Settings,
     variables: Mapping[str, str] = MappingProxyType({}),
-    said: Sequence[Any] | None = None,
 ) -> Worker:
     """
     Make a connection ready to run files.
 
-    One round trip, two where a default of the session would get in the way; none where
-    the session has said what its defaults are.
+    One round trip, two where a default of the session would get in the way.
 
     Raises:
         DefaultsChangedError: The connections were kept, and other defaults hold now.
@@ -67,11 +53,9 @@ def start_worker(  # noqa: PLR0913, PLR0917  # all that there is to know of it
         held: The session that holds the lock.
         settings: Those of the target.
         variables: The values that files may ask for.
-        said: What ``DEFAULTS_ASKED`` was answered with.
     """
-    if said is None:
-        said = _ask(conn)
-    defaults, strings, idle_timeout, *timeouts = said
+    answers = _ask(conn)
+    defaults, strings, idle_timeout, *timeouts = answers.done[0].row
     _require_same_defaults(defaults, conn, held.conn)
     unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
     kept = {}
@@ -86,7 +70,10 @@ def start_worker(  # noqa: PLR0913, PLR0917  # all that there is to know of it
         table=table,
         acting_role=held.seen.acting_role,
         work_key=held.keys().work,
-        watches_client=bool(conn.watches_client),
+        watches_client=(
+            answers.failure is None
+            and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
+        ),
         unlimited=frozenset() if held.is_pooled else frozenset(unlimited),
         kept_settings=kept,
         defaults=defaults or "",
@@ -129,16 +116,18 @@ def _require_same_defaults(defaults: str | None, *conns: LimitedConnection) -> N
         conn.defaults = defaults
 
 
-def _ask(conn: LimitedConnection) -> Sequence[Any]:
+def _ask(conn: psycopg.Connection[Any]) -> Answers:
     """Ask for the session's defaults, and try whether the server watches its client."""
-    query = DEFAULTS_ASKED.as_bytes(conn) + b"; "
-    can_watch = conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
-    if can_watch:
+    asked = ("standard_conforming_strings", "idle_session_timeout", *TIMEOUTS)
+    calls = [
+        sql.SQL("pg_catalog.current_setting({}, true)").format(name) for name in asked
+    ]
+    query = select([DEFAULTS, *calls]).as_bytes(conn) + b"; "
+    if conn.info.server_version >= CLIENT_CHECK_MIN_VERSION:
         # Not every platform can: the setting is refused there.
         query += b"BEGIN; SET LOCAL client_connection_check_interval = '1s'; ROLLBACK"
     answers = send_message(conn, query)
     if answers.failure is not None and not answers.done:
         raise refuse("ask for the defaults of the session", answers.failure)
     roll_back(conn)
-    conn.watches_client = can_watch and answers.failure is None
-    return answers.done[0].row
+    return answers

@@ -328,12 +328,12 @@ def ask_after(
         return row
     end = [COMMIT] if after.ends else []
     asked = [READ_COMMITTED, after.statements, query, *end]
-    *_, before, (row,) = all_rows(conn.execute(sql.SQL("; ").join(asked)))
+    *_, before, (row,) = _all_rows(conn.execute(sql.SQL("; ").join(asked)))
     after.take(before)
     return row
 
 
-def all_rows(cursor: psycopg.Cursor[Any]) -> list[list[Any]]:
+def _all_rows(cursor: psycopg.Cursor[Any]) -> list[list[Any]]:
     """Return the rows of each statement that has any columns."""
     found = []
     while True:

@@ -6,8 +6,8 @@ Nothing is made where the role lacks a right or another transaction is in the wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import psycopg
 
@@ -18,7 +18,6 @@ from migration_gate.connection.refusals import translated
 from migration_gate.history.catalogue import (
     READ_COMMITTED,
     Before,
-    all_rows,
     still_trusted,
 )
 from migration_gate.history.companions import made_otherwise, right_to_become
@@ -62,18 +61,6 @@ MADE_MEANWHILE: Final = (
 )
 
 
-class Asked(NamedTuple):
-    """
-    What is asked in the message that makes the table, once that is committed.
-
-    ``take`` is given the row that is answered; it is not called where the table was
-    there.
-    """
-
-    query: sql.Composable
-    take: Callable[[Sequence[Any]], object]
-
-
 class HistoryMadeError(AlreadyAppliedError):
     """Another program made the history table: what was planned is out of date."""
 
@@ -86,7 +73,6 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
     *,
     full: bool,
     fill: Fill | None = None,
-    asked: Asked | None = None,
 ) -> tuple[HistoryTable, str | None]:
     """
     Make the history table, or make it ours: needs the lock.
@@ -99,7 +85,6 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         role: GATE_ROLE.
         full: GATE_LOG_DETAIL=full, PostgreSQL's words as they are.
         fill: Gives what fills a table in the transaction that makes it.
-        asked: What else is to be known, and saves a round trip here.
 
     Raises:
         HistoryError: Something keeps it from being made, or changes it as it is.
@@ -112,8 +97,7 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
     if seen.table is None:
         if name.is_target and not seen.schema_exists:
             raise missing_schema(name)
-        made = _create(conn, seen, name, role, full=full, fill=fill, asked=asked)
-        return made, None
+        return _create(conn, seen, name, role, full=full, fill=fill), None
     table = seen.table
     if not table.can_insert:
         facts = {
@@ -166,7 +150,6 @@ def _create(  # noqa: PLR0913  # private, called once
     *,
     full: bool,
     fill: Fill | None,
-    asked: Asked | None,
 ) -> HistoryTable:
     if seen.schema is None:
         acting_role = quote_name(seen.acting_role)
@@ -208,7 +191,7 @@ def _create(  # noqa: PLR0913  # private, called once
                 begin = [READ_COMMITTED, LIMIT]
                 creation = sql.SQL("; ").join([*begin, creation])
             try:
-                _run(conn, creation, asked)
+                conn.execute(creation)
             except psycopg.errors.InvalidSchemaName as error:
                 raise missing_schema(name) from error
             except MADE_MEANWHILE as error:
@@ -222,18 +205,6 @@ def _create(  # noqa: PLR0913  # private, called once
         except psycopg.errors.InvalidTextRepresentation as error:
             raise made_otherwise(conn, shown, error) from error
     return table
-
-
-def _run(
-    conn: psycopg.Connection[Any], creation: sql.Composed, asked: Asked | None
-) -> None:
-    """Send what makes the table, and with it what is asked."""
-    if asked is None:
-        conn.execute(creation)
-        return
-    message = sql.SQL("; ").join([creation, asked.query])
-    *_, (row,) = all_rows(conn.execute(message))
-    asked.take(row)
 
 
 def _require_none(

@@ -24,7 +24,7 @@ from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.connection.waits import Sight, seen_by
 from migration_gate.files.migration import Migration
-from migration_gate.history.creation import Asked, Fill, ensure_history
+from migration_gate.history.creation import Fill, ensure_history
 from migration_gate.history.look import Look, look
 from migration_gate.history.table import HistoryTable
 from migration_gate.session.activity import find_wait, observe
@@ -363,7 +363,6 @@ def make_history(
     conn: LimitedConnection,
     session: Session,
     fill: Fill | None = None,
-    asked: Asked | None = None,
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
     settings = session.settings
@@ -375,5 +374,4 @@ def make_history(
             settings.role,
             full=settings.log_detail == "full",
             fill=fill,
-            asked=asked,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from migration_gate.session.lock import lock_keys
 from tests.commands.test_fleet import counts, history, schemas, tables
 from tests.commands.test_fleet_sessions import ALONE
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database
+from tests.fix_postgres import Database, NewServer, database_of
 from tests.fix_proxy import Proxy
 from tests.polling import until
 
@@ -35,14 +36,13 @@ def is_free(database: Database, schema: str, table: str = TABLE) -> bool:
         return bool(conn.execute(query).fetchall()[0][0])
 
 
-def test_a_schema_takes_three_round_trips(
+def test_a_schema_takes_four_round_trips(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
     """
-    One locks and looks, one makes the history, one applies.
+    One locks and looks, one makes the history, one asks for defaults, one applies.
 
-    Where there is a history, its rows are read, the session's defaults are asked for,
-    and what another tool may have applied.
+    Where there is a history, its rows are read, and what another tool may have applied.
     """
     through = proxy.through(database)
     spent: dict[tuple[int, int], int] = {}
@@ -56,7 +56,7 @@ def test_a_schema_takes_three_round_trips(
             total = sum(link.asked.count("Q") for link in proxy.settled())
             spent[count, len(files)] = total - before
             before = total
-    assert spent[7, 1] - spent[3, 1] == 4 * (3 + FILE_ENDS)
+    assert spent[7, 1] - spent[3, 1] == 4 * (4 + FILE_ENDS)
     assert spent[7, 2] - spent[3, 2] == 4 * (5 + FILE_ENDS)
 
 
@@ -122,3 +122,56 @@ def test_a_history_of_another_name_has_its_own_lock(
         ("001_made.sql",)
     ]
     assert history(database, "t2") == ["001_made.sql"]
+
+
+def test_a_lock_is_not_kept_while_a_secret_is_waited_for(
+    gate: Gate, database: Database, tmp_path: Path
+) -> None:
+    """Nobody knows when the next target can begin, where its password is not there."""
+    env = schemas(database, names(3)) | ALONE
+    password = tmp_path / "password"
+    password.write_text(database.password, "utf-8")
+    environ = database.environ()
+    del environ["POSTGRES_PASSWORD"]
+    env |= environ | {"POSTGRES_PASSWORD_FILE": str(password)}
+    env |= {"GATE_WAIT_TIMEOUT": "60s", "GATE_TIMEOUT": "120s"}
+    files = {"001_made.sql": "SELECT pg_advisory_xact_lock(4711);"}
+    waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with closing(database.connect()) as other:
+        other.execute("SELECT pg_advisory_lock(4711)")
+        process = gate.start(migrations=files, env=env)
+        until(lambda: database.fetch(waiting))
+        password.unlink()
+    until(lambda: "database.retry_scheduled" in process.output)
+    assert history(database, "t0") == [*files]
+    assert is_free(database, "t0")
+    password.write_text(database.password, "utf-8")
+    run = process.wait(timeout=60)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+
+
+@pytest.mark.thorough
+def test_a_reload_while_a_history_is_made_holds_for_the_file_after_it(
+    gate: Gate, new_server: NewServer
+) -> None:
+    """A server takes it up between two messages, and a file is read as ever."""
+    database = database_of(new_server())
+    env = schemas(database, names(3)) | ALONE
+    files = {"001_seen.sql": r"CREATE TABLE seen AS SELECT 'a\\b' AS said;"}
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database() AND application_name LIKE 'migration-gate%'"
+    )
+    with closing(database.connect()) as other:
+        other.execute("BEGIN; CREATE TABLE t1.schema_migrations (version text)")
+        process = gate.start(database=database, migrations=files, env=env)
+        until(lambda: database.fetch(waiting))
+        database.execute("ALTER SYSTEM SET standard_conforming_strings = off")
+        database.execute("SELECT pg_reload_conf()")
+        shown = "SELECT FROM pg_settings WHERE name = 'standard_conforming_strings'"
+        until(lambda: database.fetch(f"{shown} AND setting = 'off'"))
+        other.execute("ROLLBACK")
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    for name in names(3):
+        assert database.fetch(f"SELECT said FROM {name}.seen") == [(r"a\\b",)]
