@@ -268,6 +268,8 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     doing = "look for other tools' histories"
     quiet = (*NO_ANSWER, MigrationFilesError)
     named = adopted_table(settings, read_secret_file)
+    if seen.is_bare and named is None:
+        return
     with suppress(*quiet), session.translated(doing), limited(conn):
         for found in iter_foreign(conn, settings.role, named, only=session.only):
             for tool, reader in READERS.items():

@@ -230,8 +230,8 @@ class Facts(NamedTuple):
     as ``recognise_table`` takes it: those of the search path first, in its order, then
     those of other schemas that a role has made whom the gate trusts. ``acting_role`` is
     the one that the login acts as: its own, unless its defaults name another.
-    ``is_bare`` tells that there is no table at all in the target, a schema or a whole
-    database; False where that was not asked.
+    ``is_bare`` tells that the target has no table that may be another tool's history;
+    False where that was not asked.
     """
 
     backend_pid: int

@@ -25,7 +25,8 @@ from migration_gate.history.catalogue import OWNER_IS_TRUSTED, ROLES, tables_of
 from migration_gate.history.readers import READERS
 from migration_gate.history.tools import (
     DBMATE_OR_RAILS,
-    TOOLS,
+    MARKS,
+    NAMES,
     Tool,
     find_owner,
     find_tool,
@@ -45,26 +46,6 @@ OWN_SCHEMAS: Final = (
     "pgroll",
     "sqitch",
     "supabase_migrations",
-)
-# One of these is in each history that may have any name.
-MARKS: Final = (
-    "MigrationId",
-    "batch",
-    "change_id",
-    "dirty",
-    "execution_time_in_millis",
-    "installed_rank",
-    "installed_by",
-    "migration",
-    "migration_hash",
-    "migration_name",
-    "orderexecuted",
-    "previous_hash",
-    "script_name",
-    "scriptname",
-    "version",
-    "version_id",
-    "version_num",
 )
 CANDIDATES: Final = qualified(
     """
@@ -180,9 +161,7 @@ def iter_foreign(
             that tools make.
         limit_s: How long each table may be waited for.
     """
-    schemas, tables = {"public", *OWN_SCHEMAS}, set[str]()
-    for tool in TOOLS:
-        tables.update(tool.tables)
+    schemas, tables = {"public", *OWN_SCHEMAS}, set(NAMES)
     if named is not None:
         tables.add(named.table)
         schemas.update([named.schema] if named.schema else [])

@@ -50,8 +50,8 @@ class Look(NamedTuple):
     ``hidden_schema`` is a schema that has the table but that the role may not use.
     ``is_elsewhere`` tells that the search path does not name the table's schema;
     ``others`` are further tables of its name that could be the history; ``owners`` are
-    whom the gate trusts with it; ``is_bare`` tells that there is no table
-    at all, of anybody's; ``tool`` is the one whose history was taken over.
+    whom the gate trusts with it; ``is_bare`` tells that there is no table that may be
+    another tool's history; ``tool`` is the one whose history was taken over.
     """
 
     backend_pid: int

@@ -11,6 +11,7 @@ import time
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
@@ -30,19 +31,22 @@ from migration_gate.history.catalogue import (
 )
 from migration_gate.history.likeness import IS_ODD, LINE
 from migration_gate.history.table import may_be_foreign
+from migration_gate.history.tools import MARKS, NAMES
 from migration_gate.history.trust import Owners
 from migration_gate.settings.settings import HistoryTableName
 
 
 # What is granted or revoked meanwhile counts from then on.
 REMEMBERED_S: Final = 30.0
+# Of the history, and of what stands beside it.
+OWN_SUFFIXES: Final = ("", "_progress", "_failures")
 SERVER: Final = qualified(
     """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('transaction_read_only') = 'on', current_user,
     (SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
      WHERE datname = pg_catalog.current_database()),
-    coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {is_bare},
+    coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {has_no_other},
     {tables}
 """
 )
@@ -78,13 +82,19 @@ PLACE: Final = qualified(
 SCHEMA_EXISTS: Final = qualified(
     "EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {})"
 )
+# What ``foreign.CANDIDATES`` would find in a schema, without the tables of our names.
 NONE_IN_SCHEMA: Final = qualified(
     """
 NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class b ON b.oid = d.objid
     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
       AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
       AND d.refobjid = (
-          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {}))
+          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {schema})
+      AND b.relkind = 'r' AND b.relpersistence <> 't' AND b.relname <> ALL ({ours})
+      AND (b.relname = ANY ({tables}) OR EXISTS (
+          SELECT FROM pg_catalog.pg_attribute m
+          WHERE m.attrelid = b.oid AND m.attname = ANY ({marks}))))
 """
 )
 # Those that PostgreSQL makes have lower oids.
@@ -193,9 +203,10 @@ class _Mind:
             row = ask_after(conn, _ask(name), None)
         pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
         memory.expects_none = not tables
-        schema_exists, is_bare = more
+        schema_exists, has_no_other = more
         who = acting_role, owner
         if pid == conn.info.backend_pid:  # else a pooler may have taken another server
+            found = [Table(*table) for table in tables or ()]
             facts = Facts(
                 backend_pid=pid,
                 is_standby=is_standby,
@@ -205,9 +216,9 @@ class _Mind:
                 schema_exists=schema_exists,
                 owners=Owners((), ()),
                 tables=(),
-                is_bare=is_bare,
+                # One that is recalled is ours; of two, one may be another tool's.
+                is_bare=has_no_other and len(found) <= 1,
             )
-            found = [Table(*table) for table in tables or ()]
             recalled = memory.recall(who, facts, found)
             if recalled is not None:
                 return recalled
@@ -246,9 +257,21 @@ def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
         # The history's schema may be one of a database that is looked at as a whole.
-        is_bare=NONE_IN_SCHEMA.format(schema) if name.is_target else NONE_IN_DATABASE,
+        has_no_other=(
+            NONE_IN_SCHEMA.format(schema=schema, **_known_names(name.tables))
+            if name.is_target
+            else NONE_IN_DATABASE
+        ),
         tables=tables,
     )
+
+
+@lru_cache
+def _known_names(tables: tuple[str, ...]) -> dict[str, sql.SQL]:
+    """Return our names, other tools' and those of their columns, each as one piece."""
+    ours = [f"{table}{suffix}" for table in tables for suffix in OWN_SUFFIXES]
+    listed = {"ours": ours, "tables": sorted(NAMES), "marks": MARKS}
+    return {what: sql.SQL(names(words).as_string()) for what, words in listed.items()}
 
 
 def _is_plain(table: Mapping[str, Any]) -> bool:

@@ -266,6 +266,28 @@ TOOLS: Final = (
         tables=("schema_version",),
     ),
 )
+# The names of those that are told by them, beside their columns.
+NAMES: Final = frozenset(name for tool in TOOLS for name in tool.tables)
+# One of these is in each history that may have any name.
+MARKS: Final = (
+    "MigrationId",
+    "batch",
+    "change_id",
+    "dirty",
+    "execution_time_in_millis",
+    "installed_rank",
+    "installed_by",
+    "migration",
+    "migration_hash",
+    "migration_name",
+    "orderexecuted",
+    "previous_hash",
+    "script_name",
+    "scriptname",
+    "version",
+    "version_id",
+    "version_num",
+)
 # So many columns tell a tool although there are others beside them.
 MANY: Final = 5
 
