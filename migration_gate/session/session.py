@@ -338,10 +338,11 @@ def _start_on(conn: LimitedConnection, settings: Settings, *, locks: bool) -> Se
             session = Session(
                 conn, settings, look(conn, name, settings.role, after=before)
             )
-            if keys == session.keys():
-                session.trial = trials[0]
-            elif keys is not None:
-                let_go(conn, pooled=False)
+            if keys is not None:
+                if keys == session.keys():
+                    session.trial = trials[0]
+                else:
+                    let_go(conn, pooled=False)
     except BaseException:
         conn.close()
         raise
