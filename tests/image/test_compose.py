@@ -272,8 +272,10 @@ def test_a_script_sees_why_the_gate_is_closed_in_the_background(
     ]
     up = project.script(line.replace("--detach", "--detach --no-build"))
     assert up.returncode == 1
-    # Compose follows stdout and stderr, each by itself: either may come last.
-    *_, verdict = (line for line in up.stdout.splitlines() if line.startswith("{"))
+    # The engine takes stdout and stderr each by itself: either may come last.
+    *_, last = lines = up.stdout.splitlines()
+    assert "002_broken.sql:2:21" in last
+    *_, verdict = (line for line in lines if line.startswith("{"))
     assert json.loads(verdict)["file"] == "002_broken.sql"
     page = (ROOT / "docs/orchestrators.md").read_text("utf-8")
     (said,) = re.findall(r'^service "gate" .*$', page, re.MULTILINE)
