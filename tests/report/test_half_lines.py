@@ -94,7 +94,7 @@ def test_who_reports_for_a_stuck_thread_ends_its_line() -> None:
 
 def test_who_reports_for_a_busy_thread_has_the_last_line() -> None:
     """One that goes on writing does not break in, in each of many times."""
-    for _ in range(12):
+    for _ in range(20):
         with narrow_pipe() as (reading, writing):
             log, ended = Log(fd=writing), threading.Event()
             text = b""
