@@ -263,13 +263,12 @@ def warn_of_growth(migrations: Sequence[Migration], session: Session, log: Log) 
     settings, conn = session.settings, session.conn
     if settings.adopt.word == "none":
         return
-    seen = session.seen
+    seen, named = session.seen, adopted_table(settings, read_secret_file)
+    if seen.is_bare and named is None:
+        return
     pending = make_plan(migrations, seen.history, tool=seen.tool).pending
     doing = "look for other tools' histories"
     quiet = (*NO_ANSWER, MigrationFilesError)
-    named = adopted_table(settings, read_secret_file)
-    if seen.is_bare and named is None:
-        return
     with suppress(*quiet), session.translated(doing), limited(conn):
         for found in iter_foreign(conn, settings.role, named, only=session.only):
             for tool, reader in READERS.items():

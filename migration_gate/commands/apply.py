@@ -73,7 +73,7 @@ def take_turn_and_apply(  # noqa: PLR0913, PLR0917  # what a run has found out s
     if session.seen.history:
         from migration_gate.commands.adopt import warn_of_growth
 
-        # Not under the lock: through a pooler an error would end that.
+        # Through a pooler not under the lock: an error would end that.
         warn_of_growth(migrations, session, log)
     variables = wait_for_variables(settings, log)
     with take_turn(session, is_done, log, tally) as held:

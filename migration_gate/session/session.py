@@ -326,6 +326,11 @@ def start_session(
 
 
 def _start_on(conn: LimitedConnection, settings: Settings, *, locks: bool) -> Session:
+    """
+    Look, and try the lock with it where it is known which one that will be.
+
+    A pooler's connection has no ``history_table``: its next user would get the lock.
+    """
     name, table = settings.history_table, conn.history_table
     keys = before = None
     trials: list[Trial] = []
@@ -361,9 +366,7 @@ def not_writable(*, is_standby: bool) -> NotReadyError:
 
 
 def make_history(
-    conn: LimitedConnection,
-    session: Session,
-    fill: Fill | None = None,
+    conn: LimitedConnection, session: Session, fill: Fill | None = None
 ) -> tuple[HistoryTable, str | None]:
     """Make the history table ours; see ``ensure_history``."""
     settings = session.settings

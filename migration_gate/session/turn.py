@@ -49,7 +49,8 @@ def take_turn(
     Hold the lock for the block, unless another gate has meanwhile done it all.
 
     The session that is given back has looked again, and may be another one than was
-    given: it is closed at the end, and the lock goes with it. It holds the lock where
+    given: it is given up at the end, and the lock goes with it, or with the next look
+    of a fleet's thread; see ``Session.hand_on``. It holds the lock where
     ``is_done`` is false for what it saw.
 
     Args:
