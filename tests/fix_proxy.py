@@ -19,6 +19,7 @@ from typing import Literal, Self
 
 import pytest
 
+from migration_gate.session.activity import OBSERVE
 from tests.fix_postgres import Database, SharedServer
 
 
@@ -29,6 +30,7 @@ Sender = Literal["client", "server"]
 CODES = {80877102: "cancel", 80877103: "ssl", 80877104: "gss"}
 ENCRYPTED = {"S", "G"}
 LENGTH_BYTES = 4
+LOOK_AT_RUN = OBSERVE.as_string().partition("{")[0].encode()
 CHUNK_BYTES = 65536
 SETTLE_TIMEOUT_S = 5.0
 POLL_S = 0.005
@@ -70,6 +72,15 @@ class Link:
     def asked(self) -> str:
         """The types of the client's messages after login: `QX` is a query and bye."""
         return "".join(m.type for m in self.after_login if m.sender == "client")
+
+    @property
+    def asked_once(self) -> str:
+        """The same without the looks at what runs, whose number is one of time."""
+        return "".join(
+            m.type
+            for m in self.after_login
+            if m.sender == "client" and not m.payload.startswith(LOOK_AT_RUN)
+        )
 
     @property
     def round_trips(self) -> int:

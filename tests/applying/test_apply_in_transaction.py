@@ -25,7 +25,7 @@ def test_pending_migrations_are_one_message(
     assert run.verdict["applied"] == list(files)
     looking, working = proxy.settled()
     # Look; other tools' histories, as there is none; lock; both again.
-    assert looking.asked == "QQQQQX"
+    assert looking.asked_once == "QQQQQX"
     # The lock of all that make a history, and a look for one; then the history table;
     # what the server can do; then the migrations.
     assert working.asked == "QQQQX"
