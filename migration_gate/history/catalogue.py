@@ -37,17 +37,16 @@ ROLES: Final = qualified(
 )
 """
 )
-TRUSTED_OWNER: Final = qualified(
-    """
-(pg_catalog.pg_get_userbyid(c.relowner) = ANY ({roles}) OR EXISTS (
-    SELECT FROM pg_catalog.unnest({groups}) g
-    WHERE pg_catalog.pg_has_role(c.relowner, g, 'MEMBER')))
-"""
-)
+IS_ONE_OF: Final = qualified("pg_catalog.pg_get_userbyid(c.relowner) = ANY ({})")
+IS_IN: Final = qualified("pg_catalog.pg_has_role(c.relowner, {}, 'MEMBER')")
 # The condition on the row ``c`` of pg_class, where a query asks for the roles itself.
-OWNER_IS_TRUSTED: Final = TRUSTED_OWNER.format(
-    roles=qualified("ARRAY(SELECT rolname FROM login)"),
-    groups=qualified("ARRAY(SELECT rolname FROM trusted)"),
+OWNER_IS_TRUSTED: Final = qualified(
+    """
+({is_one} OR EXISTS (SELECT FROM trusted g WHERE {is_in}))
+"""
+).format(
+    is_one=IS_ONE_OF.format(qualified("ARRAY(SELECT rolname FROM login)")),
+    is_in=IS_IN.format(sql.SQL("g.rolname")),
 )
 # What ``recognise_table`` takes of the row ``c``, a table with what is asked of it.
 # Types are told by their names in pg_type: format_type() quotes as parameters say.
@@ -376,16 +375,19 @@ def ask_many(
 
 # What follows a file, or the making of a table, asks only for a word: the session has
 # no place to keep more, and the row with the names would be looked for each time.
+# It is planned anew for each file: a query in it that names a column of ``c`` would be
+# planned twice.
 STILL_TRUSTED: Final = qualified(
     """(
 SELECT CASE
     WHEN c.relkind <> 'r' OR c.relpersistence = 't' THEN 'gate:another kind'
     WHEN c.relhastriggers AND EXISTS (
         SELECT FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) THEN 'gate:a trigger'
+        WHERE t.tgrelid = {table}::pg_catalog.regclass AND NOT t.tgisinternal)
+        THEN 'gate:a trigger'
     WHEN c.relhasrules AND EXISTS (
-        SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid)
-        THEN 'gate:a rule'
+        SELECT FROM pg_catalog.pg_rewrite r
+        WHERE r.ev_class = {table}::pg_catalog.regclass) THEN 'gate:a rule'
     WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
         THEN 'gate:row security'
     WHEN {owner_is_trusted} THEN 'on'
@@ -397,7 +399,12 @@ FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 
 def owner_is_trusted(owners: Owners) -> sql.Composed:
     """Return the condition on the row ``c`` of pg_class, the roles being known."""
-    return TRUSTED_OWNER.format(roles=names(owners.roles), groups=names(owners.groups))
+    conditions = [IS_ONE_OF.format(names(owners.roles))]
+    conditions += [
+        IS_IN.format(sql.SQL("{}::pg_catalog.name").format(group))
+        for group in owners.groups
+    ]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
 
 
 def still_trusted(schema: str, name: str, owners: Owners) -> sql.Composed:

@@ -22,7 +22,8 @@ UNTRIGGERED: Final = qualified(
     """(
 SELECT CASE WHEN c.relhastriggers AND EXISTS (
         SELECT FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) THEN 'gate:a trigger'
+        WHERE t.tgrelid = {table}::pg_catalog.regclass AND NOT t.tgisinternal)
+        THEN 'gate:a trigger'
     ELSE 'on' END
 FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 )::pg_catalog.bool"""
