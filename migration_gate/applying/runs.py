@@ -144,7 +144,11 @@ class Applier:
                     script=script,
                     version=step.version,
                     undoes=step.undoes,
-                    checks_defaults=any(map(_may_change_defaults, follows)),
+                    checks_defaults=(
+                        any(map(_may_change_defaults, follows))
+                        if follows
+                        else self.worker.is_presumed
+                    ),
                     replaced=step.replaced,
                 )
             )

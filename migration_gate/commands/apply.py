@@ -46,7 +46,11 @@ from migration_gate.planning.plan import Plan, Step, make_plan
 from migration_gate.report.errors import UnresolvedError
 from migration_gate.report.events import HANDED_OVER, NOT_ALTERED
 from migration_gate.report.log import Log
-from migration_gate.report.outcomes import ConnectionLostError, NoRoomError
+from migration_gate.report.outcomes import (
+    ConnectionLostError,
+    DefaultsChangedError,
+    NoRoomError,
+)
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session, make_history
 from migration_gate.session.turn import take_turn
@@ -202,7 +206,7 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
             raise
 
     conn = wait_for(connect, patience)
-    with _leaving(conn, is_kept=is_kept):
+    with _leaving(conn, held, is_kept=is_kept):
         table, reason = make_history(conn, held, fill)
         before = held.seen.table
         if before is not None and before.owner != table.owner:
@@ -214,11 +218,15 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
 
 
 @contextmanager
-def _leaving(conn: LimitedConnection, *, is_kept: bool) -> Iterator[None]:
+def _leaving(
+    conn: LimitedConnection, held: Session, *, is_kept: bool
+) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         conn.close()
+        # The session that has the lock is as old, or older.
+        held.conn.is_outdated |= isinstance(error, DefaultsChangedError)
         raise
     if is_kept:
         keep_or_close(conn)

@@ -107,9 +107,11 @@ class LimitedConnection(psycopg.Connection[Any]):
     ``opened_with`` are its parameters; ``target_count`` is for how many targets of a
     fleet it has been used. ``defaults`` is the hash of the defaults of role and
     database that its session began with, once it was asked for, and ``is_outdated``
-    tells that they are others now. ``history_table`` is that of the last target that
-    it held the lock of, and still does where ``is_held``; None where that is unknown,
-    or a pooler may stand between.
+    tells that they are others now. ``is_usual`` tells that nothing it began with is in
+    the way of files, and ``watches_client`` that the server notices when this client is
+    gone, once that was asked. ``history_table`` is that of the last target that it held
+    the lock of, and still does where ``is_held``; None where that is unknown, or a
+    pooler may stand between.
     """
 
     answer_timeout_s: float = math.inf
@@ -118,6 +120,8 @@ class LimitedConnection(psycopg.Connection[Any]):
     target_count: int = 0
     defaults: str | None = None
     is_outdated: bool = False
+    is_usual: bool = False
+    watches_client: bool = False
     history_table: str | None = None
     is_held: bool = False
 

@@ -48,8 +48,13 @@ DEFAULTS: Final = qualified(
 )
 OUTDATED: Final = "42704"  # there is no such parameter
 REQUIRE_DEFAULTS: Final = sql.SQL(
-    "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8 "
-    "THEN pg_catalog.current_setting('migration_gate.defaults') END"
+    "SELECT CASE WHEN {defaults} OPERATOR(pg_catalog.<>) {hash}::pg_catalog.int8"
+    "{or_unusual} THEN pg_catalog.current_setting('migration_gate.defaults') END"
+)
+# What a reload of the server's configuration changes in a session that has begun.
+OR_UNUSUAL: Final = qualified(
+    """ OR pg_catalog.current_setting('standard_conforming_strings') <> 'on'
+    OR pg_catalog.current_setting('idle_session_timeout', true) <> '0'"""
 )
 REQUIRE_PATH: Final = sql.SQL(
     "SELECT CASE WHEN pg_catalog.current_setting('search_path') "
@@ -107,7 +112,11 @@ def _lock(worker: Worker, lock_s: float, writes: tuple[str, ...]) -> tuple[Own, 
 
 def require_defaults(worker: Worker) -> Own:
     """Fail where a session that began now would have other defaults."""
-    statement = REQUIRE_DEFAULTS.format(defaults=DEFAULTS, hash=worker.defaults)
+    statement = REQUIRE_DEFAULTS.format(
+        defaults=DEFAULTS,
+        hash=worker.defaults,
+        or_unusual=OR_UNUSUAL if worker.is_presumed else sql.SQL(""),
+    )
     return own(worker, "defaults", statement)
 
 

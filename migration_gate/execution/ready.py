@@ -44,7 +44,9 @@ def start_worker(
     """
     Make a connection ready to run files.
 
-    One round trip, two where a default of the session would get in the way.
+    One round trip, two where a default of the session would get in the way. None where
+    the connection has served a target before and nothing was: then the first file's
+    transaction asks whether that is still so.
 
     Raises:
         DefaultsChangedError: The connections were kept, and other defaults hold now.
@@ -54,35 +56,52 @@ def start_worker(
         settings: Those of the target.
         variables: The values that files may ask for.
     """
-    answers = _ask(conn)
-    defaults, strings, idle_timeout, *timeouts = answers.done[0].row
-    _require_same_defaults(defaults, conn, held.conn)
-    unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
-    kept = {}
-    if strings != "on":
-        kept["standard_conforming_strings"] = "on"
-    # Behind a pooler a session's setting would go to a stranger with the session.
-    if idle_timeout not in {None, "0"} and not held.is_pooled:
-        kept["idle_session_timeout"] = "0"
+    is_same = conn.is_usual and conn.defaults == held.conn.defaults
+    is_presumed = is_same and not held.is_pooled
+    unlimited, kept = (frozenset(), {}) if is_presumed else _find_out(conn, held)
     worker = Worker(
         conn=conn,
         settings=settings,
         table=table,
         acting_role=held.seen.acting_role,
         work_key=held.keys().work,
-        watches_client=(
-            answers.failure is None
-            and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
-        ),
-        unlimited=frozenset() if held.is_pooled else frozenset(unlimited),
+        watches_client=conn.watches_client,
+        unlimited=unlimited,
         kept_settings=kept,
-        defaults=defaults or "",
+        defaults=conn.defaults or "",
         is_pooled=held.is_pooled,
+        is_presumed=is_presumed,
         variables=variables,
         redact=Redactor(variables).redact,
     )
     keep_settings(worker)
     return worker
+
+
+def _find_out(
+    conn: LimitedConnection, held: Session
+) -> tuple[frozenset[str], dict[str, str]]:
+    """
+    Ask what a session begins with, and note on its connection what stays so.
+
+    Returns the timeouts that its defaults leave off, and the settings that have to hold
+    in it against its defaults.
+    """
+    answers = _ask(conn)
+    defaults, strings, idle_timeout, *timeouts = answers.done[0].row
+    _require_same_defaults(defaults, conn, held.conn)
+    kept = {}
+    if strings != "on":
+        kept["standard_conforming_strings"] = "on"
+    # Behind a pooler a session's setting would go to a stranger with the session.
+    if idle_timeout not in {None, "0"} and not held.is_pooled:
+        kept["idle_session_timeout"] = "0"
+    conn.is_usual = not kept
+    conn.watches_client = (
+        answers.failure is None and conn.info.server_version >= CLIENT_CHECK_MIN_VERSION
+    )
+    unlimited = {n for n, v in zip(TIMEOUTS, timeouts, strict=True) if v == "0"}
+    return frozenset() if held.is_pooled else frozenset(unlimited), kept
 
 
 def note_defaults(held: Session) -> None:

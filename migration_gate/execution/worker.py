@@ -30,6 +30,8 @@ class Worker:
     ``kept_settings`` are those that hold in this session against its defaults, which
     RESET ALL brings back.
     ``defaults`` is the hash of the defaults of role and database that it began with.
+    ``is_presumed`` tells that it was asked for them when it began to serve the targets
+    before, not for this one: the first file's transaction has to ask.
     ``observer`` is told what files do, where this is a rehearsal.
     ``variables`` are the values that files may ask for, and ``redact`` takes them out
     of what PostgreSQL says.
@@ -45,6 +47,7 @@ class Worker:
     kept_settings: Mapping[str, str]
     defaults: str
     is_pooled: bool
+    is_presumed: bool = False
     observer: Observer | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Callable[[Any], Any] = field(default=lambda said: said, repr=False)

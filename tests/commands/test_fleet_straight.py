@@ -13,7 +13,7 @@ from migration_gate.session.lock import lock_keys
 from tests.commands.test_fleet import counts, history, schemas, tables
 from tests.commands.test_fleet_sessions import ALONE
 from tests.fix_gate import Gate
-from tests.fix_postgres import Database, NewServer, database_of
+from tests.fix_postgres import Database, Databases, NewServer, database_of
 from tests.fix_proxy import Proxy
 from tests.polling import until
 
@@ -21,6 +21,8 @@ from tests.polling import until
 TABLE = "schema_migrations"
 FILES = {"001_made.sql": "CREATE TABLE made (id int);"}
 MORE = {**FILES, "002_more.sql": "ALTER TABLE made ADD note text;"}
+SETTINGS = "SELECT name, setting FROM pg_settings WHERE source = 'configuration file'"
+LOOKS = 3  # connections to list the targets, to look at all, and to list them again
 FILE_ENDS = 1  # DISCARD ALL of the session that ran it, awaited by nobody
 
 
@@ -36,11 +38,11 @@ def is_free(database: Database, schema: str, table: str = TABLE) -> bool:
         return bool(conn.execute(query).fetchall()[0][0])
 
 
-def test_a_schema_takes_four_round_trips(
+def test_a_schema_takes_three_round_trips(
     gate: Gate, database: Database, proxy: Proxy
 ) -> None:
     """
-    One locks and looks, one makes the history, one asks for defaults, one applies.
+    One locks and looks, one makes the history, one applies.
 
     Where there is a history, its rows are read; no other tool has a table there.
     """
@@ -56,8 +58,8 @@ def test_a_schema_takes_four_round_trips(
             total = sum(link.asked_once.count("Q") for link in proxy.settled())
             spent[count, len(files)] = total - before
             before = total
-    assert spent[7, 1] - spent[3, 1] == 4 * (4 + FILE_ENDS)
-    assert spent[7, 2] - spent[3, 2] == 4 * (4 + FILE_ENDS)
+    assert spent[7, 1] - spent[3, 1] == 4 * (3 + FILE_ENDS)
+    assert spent[7, 2] - spent[3, 2] == 4 * (3 + FILE_ENDS)
 
 
 @pytest.mark.parametrize("ends", ["SELECT 1;", "SELECT 1/0;"])
@@ -150,14 +152,62 @@ def test_a_lock_is_not_kept_while_a_secret_is_waited_for(
     assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
 
 
-@pytest.mark.thorough
-def test_a_reload_while_a_history_is_made_holds_for_the_file_after_it(
-    gate: Gate, new_server: NewServer
+def test_defaults_that_change_meanwhile_hold_for_the_next_target(
+    gate: Gate, databases: Databases, proxy: Proxy
 ) -> None:
-    """A server takes it up between two messages, and a file is read as ever."""
-    database = database_of(new_server())
+    """Nobody asks for them before its files: its first one does, and is begun anew."""
+    database = databases.create()
+    env = schemas(database, names(3)) | ALONE
+    seen = "CREATE TABLE seen AS SELECT current_setting('app.plan', true);"
+    wait = "SELECT pg_advisory_xact_lock(4711);"
+    files = {"001_seen.sql": seen, "002_wait.sql": wait}
+    waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with closing(database.connect()) as other:
+        other.execute("SELECT pg_advisory_lock(4711)")
+        process = gate.start(
+            database=proxy.through(database), migrations=files, env=env
+        )
+        until(lambda: database.fetch(waiting))
+        database.execute(f"ALTER DATABASE \"{database.name}\" SET app.plan = 'new'")
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    said = [database.fetch(f"SELECT * FROM {name}.seen")[0][0] for name in names(3)]
+    assert said == [None, "new", "new"]
+    # Beside the lists and looks, two for the first target, and two for all others.
+    assert len(proxy.settled()) == LOOKS + 2 + 2
+
+
+def test_a_session_that_begins_otherwise_is_asked_for_each_target(
+    gate: Gate, databases: Databases, proxy: Proxy
+) -> None:
+    """What its defaults are in the way of is set again, and no target begun anew."""
+    database = databases.create()
+    other = f'ALTER DATABASE "{database.name}" SET standard_conforming_strings = off'
+    database.execute(other)
     env = schemas(database, names(3)) | ALONE
     files = {"001_seen.sql": r"CREATE TABLE seen AS SELECT 'a\\b' AS said;"}
+    run = gate(database=proxy.through(database), migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    for name in names(3):
+        assert database.fetch(f"SELECT said FROM {name}.seen") == [(r"a\\b",)]
+    assert len(proxy.settled()) == LOOKS + 2
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "changed", ["standard_conforming_strings = off", "idle_session_timeout = '1h'"]
+)
+def test_a_reload_while_a_history_is_made_holds_for_the_file_after_it(
+    gate: Gate, new_server: NewServer, changed: str
+) -> None:
+    """A server takes it up between two messages, and a file runs as ever."""
+    database = database_of(new_server())
+    env = schemas(database, names(3)) | ALONE
+    text = (
+        r"CREATE TABLE seen AS SELECT 'a\\b' AS said, "
+        "current_setting('idle_session_timeout') AS limited;"
+    )
+    files = {"001_seen.sql": text}
     waiting = (
         "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
         "AND datname = current_database() AND application_name LIKE 'migration-gate%'"
@@ -166,15 +216,15 @@ def test_a_reload_while_a_history_is_made_holds_for_the_file_after_it(
         other.execute("BEGIN; CREATE TABLE t1.schema_migrations (version text)")
         process = gate.start(database=database, migrations=files, env=env)
         until(lambda: database.fetch(waiting))
-        database.execute("ALTER SYSTEM SET standard_conforming_strings = off")
+        before = database.fetch(SETTINGS)
+        database.execute(f"ALTER SYSTEM SET {changed}")
         database.execute("SELECT pg_reload_conf()")
-        shown = "SELECT FROM pg_settings WHERE name = 'standard_conforming_strings'"
-        until(lambda: database.fetch(f"{shown} AND setting = 'off'"))
+        until(lambda: database.fetch(SETTINGS) != before)
         other.execute("ROLLBACK")
     run = process.wait()
     assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
     for name in names(3):
-        assert database.fetch(f"SELECT said FROM {name}.seen") == [(r"a\\b",)]
+        assert database.fetch(f"SELECT * FROM {name}.seen") == [(r"a\\b", "0")]
 
 
 GOOSE = "(id int, version_id bigint, is_applied boolean, tstamp timestamp)"
