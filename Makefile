@@ -2,6 +2,8 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
 # A recipe that fails makes `make` itself exit 2: the gate's own code is in its message,
 # and is the exit code of `.venv/bin/python -m dev.run`.
+# Bytecode is wanted: without it each worker of each run compiles every test anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: run rehearse test lint faults refusals parameters coverage bench lock image venv
 
 run: venv  ## apply migrations/ to the configured database, or to an embedded one
