@@ -29,7 +29,15 @@ import trustme
 from psycopg import sql
 
 from dev.postgres import HBA, Server
-from tests.fix_postgres import SETTINGS, Database, Databases, look_at, server_name
+from tests.fix_postgres import (
+    SETTINGS,
+    Database,
+    Databases,
+    SharedServer,
+    hash_cheaply,
+    look_at,
+    server_name,
+)
 
 
 # What no libpq would take from a file, and Entra's tokens with many groups have.
@@ -253,7 +261,7 @@ class Mint:
         return int(time.time()) + self.lifetime_s
 
     def _set_password(self, password: str) -> None:
-        with closing(self.role.server.connect()) as conn:
+        with self.role.server.superuser() as conn:
             conn.execute(
                 sql.SQL("ALTER ROLE {} PASSWORD {}").format(
                     sql.Identifier(self.role.user), password
@@ -262,19 +270,20 @@ class Mint:
 
 
 @pytest.fixture(scope="session")
-def _encrypted_server() -> Iterator[Server]:
+def _encrypted_server() -> Iterator[SharedServer]:
     """Start a server with TLS and nothing without it."""
     hba = [line.replace("host all", "hostssl all") for line in HBA]
     server = Server(server_name(SERVER_NUMBER), settings=SETTINGS, hba=hba, tls=True)
     with server:
-        yield server
+        hash_cheaply(server.conninfo)
+        with look_at(server.conninfo, server).keeping() as shared:
+            yield shared
 
 
 @pytest.fixture
-def encrypted_database(_encrypted_server: Server) -> Iterator[Database]:
+def encrypted_database(_encrypted_server: SharedServer) -> Iterator[Database]:
     """Return a fresh database of a server that asks for TLS, as superuser."""
-    shared = look_at(_encrypted_server.conninfo, _encrypted_server)
-    with Databases(server=shared) as made:
+    with Databases(server=_encrypted_server) as made:
         yield made.create()
 
 
