@@ -2,7 +2,8 @@
 What runs in a fork of the process that gates of tests are forked from.
 
 That process imports this module, and with it what nearly every gate loads: a quarter of
-a second, which is most of a short run.
+a second, which is most of a short run. And what each command loads when it is called: a
+gate that is to show what it loads is a process of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,26 @@ import structlog  # noqa: F401
 import tenacity  # noqa: F401
 
 import migration_gate.applying.outside
+import migration_gate.commands.adopt
+import migration_gate.commands.answers
 import migration_gate.commands.apply
+import migration_gate.commands.baseline
 import migration_gate.commands.check
-import migration_gate.commands.migrate  # noqa: F401
+import migration_gate.commands.fleet.migrate
+import migration_gate.commands.fleet.overview
+import migration_gate.commands.migrate
+import migration_gate.commands.parser
+import migration_gate.commands.recording
+import migration_gate.commands.rehearse
+import migration_gate.commands.resolve
+import migration_gate.commands.rollback
+import migration_gate.commands.status
+import migration_gate.connection.scram
+import migration_gate.history.copied
+import migration_gate.history.many
+import migration_gate.history.readers
+import migration_gate.planning.naming
+import migration_gate.settings.variables  # noqa: F401
 
 from migration_gate.commands.main import main
 from migration_gate.commands.signals import SIGNALS
