@@ -1,12 +1,14 @@
 """
 Whatever a gate is doing, a stop ends it in time and leaves nothing behind.
 
-Each phase as PID 1 with a full disk behind its log, and with a closed stdout; the other
-files have the same with the usual pipes.
+Each phase as PID 1 with a full disk behind its log, and with a closed stdout; and with
+the usual pipes until its time is over. The other files have signals with those.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import signal
 import socket
 import subprocess
@@ -42,6 +44,7 @@ from tests.commands.test_stop import (
     lock_taken,
     require_nothing_left,
 )
+from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases
 from tests.fix_proxy import Proxy
 from tests.polling import until
@@ -83,8 +86,13 @@ class Stage:
 
     def does(self, pattern: str, waiting_for: str = "") -> bool:
         """Whether a gate's session runs such a query, and waits so."""
-        found = self.database.fetch(QUERIES, [pattern])
+        found = self.watcher.execute(QUERIES, [pattern]).fetchall()
         return any(waiting_for in wait for _, wait in found)
+
+    @functools.cached_property
+    def watcher(self) -> psycopg.Connection[TupleRow]:
+        """A connection for looks, which are many."""
+        return self.connect()
 
 
 def connecting(stage: Stage) -> Scene:
@@ -271,6 +279,11 @@ def require_end(
     """Find exit code 1 in time, the verdict, and nothing left on the server."""
     assert end(process) == 1
     assert bare.verdict["reason"] == reason
+    require_nothing_anywhere(stage)
+
+
+def require_nothing_anywhere(stage: Stage) -> None:
+    """Find nothing left on the server, nor a database that would have been made."""
     stage.proxy.cut()
     stage.stack.close()  # other sessions' locks would hide what is left
     require_nothing_left(stage.database)
@@ -318,15 +331,18 @@ def test_with_a_closed_stdout_two_signals_end_it_as_one(
 
 @in_each_phase
 def test_its_time_ends_it(
-    bare: Bare, stage: Stage, phase: Callable[[Stage], Scene]
+    gate: Gate, stage: Stage, phase: Callable[[Stage], Scene]
 ) -> None:
     """GATE_TIMEOUT is over: the verdict is written before."""
     scene = phase(stage)
     environ = {**scene.environ, "GATE_TIMEOUT": "5s"}
-    process = bare.start(environ, migrations=scene.migrations)
+    process = gate.start(env=environ, migrations=scene.migrations)
     until(scene.is_there, 5)
-    require_end(bare, stage, "deadline", process)
-    assert 3000 < bare.verdict["duration_ms"] < 5000
+    run = process.wait(STOP_LIMIT_S + 5)
+    verdict = json.loads(run.termination_log)
+    assert (run.exit_code, verdict["reason"]) == (1, "deadline")
+    require_nothing_anywhere(stage)
+    assert 3000 < verdict["duration_ms"] < 5000
 
 
 @needs_namespaces
