@@ -162,7 +162,9 @@ class Keeper(threading.local):
 
     ``take`` returns a connection that was opened with these parameters, and is as good
     as new unless it may be held, and ``drop`` closes all that there are. ``scram`` is
-    what is known of logins. See ``spares``.
+    what is known of logins. See ``spares``. ``history`` is the schema and the name of
+    the history of the last target, where that was a database in which something was
+    done, with no pooler before it.
     """
 
     take: Callable[[Mapping[str, str], bool], LimitedConnection | None] = staticmethod(
@@ -170,6 +172,7 @@ class Keeper(threading.local):
     )
     drop: Callable[[], None] = staticmethod(lambda: None)
     scram: Memory | None = None
+    history: tuple[str, str] | None = None
 
 
 keeper: Final = Keeper()

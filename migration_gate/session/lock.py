@@ -104,20 +104,29 @@ def try_before(
     take: Callable[[Trial], object],
     *,
     lets_go: bool = False,
+    may_be_pooled: bool = False,
 ) -> Before:
     """
     Return what tries once to take the lock, in the message that looks after it.
 
     Args:
-        conn: It is not a pooler's.
+        conn: It is not a pooler's, as far as is known.
         keys: Those of the history.
         take: Takes what comes of it.
         lets_go: Another lock of the session is given back first.
+        may_be_pooled: Nothing is tried, and nothing comes of it, where another process
+            answers than the client was told of.
     """
-    query = _compose_trial(keys, conn.info.server_version, pooled=False)
+    pid = conn.info.backend_pid if may_be_pooled else None
+    query = _compose_trial(keys, conn.info.server_version, pooled=False, only_pid=pid)
     if lets_go:
         query = sql.SQL("{}; {}").format(LET_GO, query)
-    return Before(query, lambda rows: take(_to_trial(rows[0])), ends=True)
+
+    def take_all(rows: Sequence[Sequence[Any]]) -> None:
+        for row in rows:
+            take(_to_trial(row))
+
+    return Before(query, take_all, ends=True)
 
 
 def try_lock(conn: psycopg.Connection[Any], keys: Keys, *, pooled: bool) -> Trial:
@@ -158,7 +167,9 @@ def _trial_query(keys: Keys, version: int, *, pooled: bool) -> bytes:
     return _compose_trial(keys, version, pooled=pooled).as_bytes()
 
 
-def _compose_trial(keys: Keys, version: int, *, pooled: bool) -> sql.Composed:
+def _compose_trial(
+    keys: Keys, version: int, *, pooled: bool, only_pid: int | None = None
+) -> sql.Composed:
     """
     Return the query that takes the lock, and lifts what would end the session.
 
@@ -179,6 +190,7 @@ def _compose_trial(keys: Keys, version: int, *, pooled: bool) -> sql.Composed:
     return TRIAL.format(
         function=sql.SQL(function),
         key=sql.Literal(keys.lock),
+        where=sql.SQL("") if only_pid is None else BY_PROCESS.format(only_pid),
         advisory=ADVISORY,
         holders=holders_query(keys.lock, "advisory"),
         workers=workers_query(keys.work, "advisory"),
@@ -186,13 +198,15 @@ def _compose_trial(keys: Keys, version: int, *, pooled: bool) -> sql.Composed:
     )
 
 
+# The lock is not tried, and no setting lifted, where there is no row of the trial.
+BY_PROCESS: Final = qualified(" WHERE pg_catalog.pg_backend_pid() = {}")
 LET_GO: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_all()")
 # Who has it is looked for after the trial, and who works only where it was taken. The
 # holder's own connection is idle; the backend that holds the work key works. Both
 # keys are in pg_locks, which every role may read in full.
 TRIAL: Final = qualified(
     """
-WITH trial AS MATERIALIZED (SELECT pg_catalog.{function}({key}) AS taken),
+WITH trial AS MATERIALIZED (SELECT pg_catalog.{function}({key}) AS taken{where}),
 advisory AS MATERIALIZED ({advisory})
 SELECT taken,
        CASE WHEN NOT taken THEN ({holders} LIMIT 1) END,

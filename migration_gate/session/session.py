@@ -15,6 +15,7 @@ from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
     asking,
+    keeper,
     limited,
     read_secret_file,
     use_first,
@@ -104,6 +105,11 @@ class Session:
         return translated(doing, full=self.settings.log_detail == "full")
 
     @property
+    def _place(self) -> tuple[str, str]:
+        """Return the schema and the name of the history, whose lock it is."""
+        return self.seen.schema or "", self.seen.name.table
+
+    @property
     def _is_idle(self) -> bool:
         return self.conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE
 
@@ -184,7 +190,7 @@ class Session:
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
-        return lock_keys(self.seen.schema or "", self.seen.name.table)
+        return lock_keys(*self._place)
 
     def try_lock(self) -> Trial:
         """Try once to take the gates' lock."""
@@ -269,6 +275,8 @@ class Session:
             return
         self.is_over = True
         if self.only is None or self.is_pooled:
+            is_next = is_held and self.settings.gives_room and not self.is_pooled
+            keeper.history = self._place if is_next else None
             self.conn.close()
         else:
             from migration_gate.connection.spares import (  # noqa: PLC0415  # a fleet's
@@ -294,8 +302,8 @@ def start_session(
         settings: Which servers, and which history.
         must_write: A server that can be written is looked for.
         may_be_standby: A hot standby will do, where no other server can be had.
-        locks: The lock is wanted in any case, and is tried in the same round trip where
-            a connection of the last target shows which one it is.
+        locks: The lock is wanted where there is anything to be done, and is tried in
+            the same round trip where the last target shows which one it may be.
         until_s: When to give up, on the monotonic clock.
 
     Raises:
@@ -329,29 +337,38 @@ def _start_on(conn: LimitedConnection, settings: Settings, *, locks: bool) -> Se
     """
     Look, and try the lock with it where it is known which one that will be.
 
-    A pooler's connection has no ``history_table``: its next user would get the lock.
+    Not through a pooler, whose next user would get the lock.
     """
-    name, table = settings.history_table, conn.history_table
-    keys = before = None
+    before = None
     trials: list[Trial] = []
-    if locks and name.is_target and name.schema and table is not None:
-        keys = lock_keys(name.schema, table)
-        before = try_before(conn, keys, trials.append, lets_go=conn.is_held)
+    table = settings.history_table
+    keys = _expect_keys(conn, table) if locks else None
+    if keys is not None:
+        before = try_before(
+            conn, keys, trials.append, lets_go=conn.is_held, may_be_pooled=True
+        )
         conn.is_held = False
     try:
         with asking(conn, _looking(conn), full=settings.log_detail == "full"):
             session = Session(
-                conn, settings, look(conn, name, settings.role, after=before)
+                conn, settings, look(conn, table, settings.role, after=before)
             )
-            if keys is not None:
-                if keys == session.keys():
-                    session.trial = trials[0]
-                else:
-                    let_go(conn, pooled=False)
+            if trials and keys == session.keys():
+                session.trial = trials[0]
+            elif trials:
+                let_go(conn, pooled=False)
     except BaseException:
         conn.close()
         raise
     return session
+
+
+def _expect_keys(conn: LimitedConnection, name: HistoryTableName) -> Keys | None:
+    """Return the keys that the history has if it is named as the last target's."""
+    if not name.is_target:
+        return lock_keys(*keeper.history) if keeper.history else None
+    table = conn.history_table
+    return lock_keys(name.schema, table) if name.schema and table is not None else None
 
 
 def _looking(conn: LimitedConnection) -> str:
