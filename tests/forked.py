@@ -45,6 +45,7 @@ import migration_gate.settings.variables  # noqa: F401
 from migration_gate.commands.main import main
 from migration_gate.commands.signals import SIGNALS
 
+
 # Else a collection of all that is loaded falls due in each fork: fifty milliseconds.
 gc.collect()
 gc.freeze()
