@@ -6,8 +6,9 @@ What a fleet costs, side by side: one run of the gate, and loops of others' proc
     python -m bench.fleet --kind schemas --state pending --count 200 --rtt-ms 20
     python -m bench.fleet --plot bench/fleet.svg
 
-Each target has ten small files, applied before or to be applied. Tools take turns on
-one durable server; ``--plot`` lets the gate alone go over 10 to 10,000 targets.
+Each target has ten small files, applied before or to be applied; a release brings one
+more. Tools take turns on one durable server; ``--plot`` lets the gate alone go over 10
+to 10,000 targets.
 """
 
 from __future__ import annotations
@@ -116,11 +117,17 @@ def write_files(folder: Path) -> None:
     for tool in ("gate", "dbmate", "migrate"):
         (folder / tool).mkdir()
     for number, text in enumerate(texts(), start=1):
-        name = f"{number:03}_t{number}"
-        (folder / "gate" / f"{name}.sql").write_text(text, "utf-8")
-        (folder / "migrate" / f"{name}.up.sql").write_text(text, "utf-8")
-        both = f"-- migrate:up\n{text}-- migrate:down\n"
-        (folder / "dbmate" / f"{name}.sql").write_text(both, "utf-8")
+        for tool in ("gate", "dbmate", "migrate"):
+            write_file(folder / tool, number, text)
+
+
+def write_file(folder: Path, number: int, text: str) -> Path:
+    """Write a file as the tool wants it whose folder it is."""
+    is_both, is_up = folder.name == "dbmate", folder.name == "migrate"
+    file = folder / f"{number:03}_t{number}{'.up' if is_up else ''}.sql"
+    both = f"-- migrate:up\n{text}-- migrate:down\n"
+    file.write_text(both if is_both else text, "utf-8")
+    return file
 
 
 def texts() -> Iterator[str]:
@@ -262,9 +269,16 @@ TAKERS: Final[Mapping[str, Callable[[Fleet, int], Sample]]] = {
 }
 
 
-def of_kind(tool: str, kind: str) -> bool:
-    """Return whether a tool has anything to do with this kind of targets."""
-    return tool != "django-tenants" or kind == "schemas"
+FOLDERS: Final[Mapping[str, str]] = {
+    "gate": "gate",
+    "dbmate": "dbmate",
+    "golang-migrate": "migrate",
+}
+
+
+def takes_part(tool: str, kind: str, state: str) -> bool:
+    """Return whether a tool has to do with such targets, and is measured in a state."""
+    return tool in FOLDERS or (kind == "schemas" and state != "release")
 
 
 def prepare(fleet: Fleet, tool: str) -> None:
@@ -287,11 +301,21 @@ def each_turn(
     if state == "idle":
         make_applied(fleet, tools)
     for tool in tools:
-        if state == "pending":
+        if state != "idle":  # a tool asks after the tables of others
             fleet = replace(fleet, turn=next(turns))
+        if state == "pending":
             make_all(fleet)
             prepare(fleet, tool)
+        if state == "release":
+            make_applied(fleet, [tool])
+        else:
+            yield tool, TAKERS[tool](fleet, at_once)
+            continue
+        folder = fleet.folder / FOLDERS[tool]
+        text = f"CREATE TABLE by_{FOLDERS[tool]} (id bigint PRIMARY KEY);\n"
+        released = write_file(folder, FILES + 1, text)
         yield tool, TAKERS[tool](fleet, at_once)
+        released.unlink()
 
 
 @contextmanager
@@ -334,7 +358,7 @@ def compare(asked: argparse.Namespace) -> None:
             f"{asked.count} {asked.kind}, {asked.state}, {asked.at_once} at once, "
             f"{asked.rtt_ms:g} ms away\n"
         )
-        known = [t for t in TAKERS if of_kind(t, asked.kind)]
+        known = [t for t in TAKERS if takes_part(t, asked.kind, asked.state)]
         say("| | wall s | a minute | client CPU ms | server CPU ms | MB |")
         say("| --- | --: | --: | --: | --: | --: |")
         turns = itertools.count()
@@ -365,7 +389,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--kind", choices=list(LIST), default="schemas")
-    add("--state", choices=["idle", "pending"], default="idle")
+    add("--state", choices=["idle", "release", "pending"], default="idle")
     add("--count", type=int, default=1000, help="targets")
     add("--at-once", type=int, default=8)
     add("--rtt-ms", type=float, default=0.0)

@@ -27,6 +27,7 @@ from migration_gate.history.tools import (
     DBMATE_OR_RAILS,
     MARKS,
     NAMES,
+    SCHEMAS,
     Tool,
     find_owner,
     find_tool,
@@ -36,17 +37,6 @@ from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 
-# Schemas that tools make for themselves.
-OWN_SCHEMAS: Final = (
-    "atlas_schema_revisions",
-    "drizzle",
-    "graphile_migrate",
-    "grate",
-    "hdb_catalog",
-    "pgroll",
-    "sqitch",
-    "supabase_migrations",
-)
 CANDIDATES: Final = qualified(
     """
 WITH RECURSIVE {roles}
@@ -161,7 +151,7 @@ def iter_foreign(
             that tools make.
         limit_s: How long each table may be waited for.
     """
-    schemas, tables = {"public", *OWN_SCHEMAS}, set(NAMES)
+    schemas, tables = set(SCHEMAS), set(NAMES)
     if named is not None:
         tables.add(named.table)
         schemas.update([named.schema] if named.schema else [])

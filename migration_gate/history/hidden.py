@@ -14,9 +14,8 @@ from psycopg import sql
 
 from migration_gate.connection.connect import LimitedConnection
 from migration_gate.connection.qualified import names, qualified
-from migration_gate.history.foreign import OWN_SCHEMAS
 from migration_gate.history.readers import Reader
-from migration_gate.history.tools import find_tool
+from migration_gate.history.tools import SCHEMAS, find_tool
 from migration_gate.report.errors import HistoryError
 from migration_gate.settings.settings import HistoryTableName
 
@@ -67,7 +66,7 @@ def require_none_hidden(
     where = named or HistoryTableName(reader.schema, reader.table)
     schema = sql.SQL("{}::pg_catalog.name").format(where.schema)
     query = NAMED.format(
-        near=names(["public", *OWN_SCHEMAS, *([where.schema] if where.schema else [])]),
+        near=names([*SCHEMAS, *([where.schema] if where.schema else [])]),
         first_own=sql.Literal(FIRST_OWN_OID),
         table=where.table,
         schema=schema,

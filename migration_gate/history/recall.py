@@ -31,7 +31,7 @@ from migration_gate.history.catalogue import (
 )
 from migration_gate.history.likeness import IS_ODD, LINE
 from migration_gate.history.table import may_be_foreign
-from migration_gate.history.tools import MARKS, NAMES
+from migration_gate.history.tools import MARKS, NAMES, SCHEMAS
 from migration_gate.history.trust import Owners
 from migration_gate.settings.settings import HistoryTableName
 
@@ -82,28 +82,36 @@ PLACE: Final = qualified(
 SCHEMA_EXISTS: Final = qualified(
     "EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {})"
 )
-# What ``foreign.CANDIDATES`` would find in a schema, without the tables of our names.
-NONE_IN_SCHEMA: Final = qualified(
+# What ``foreign.CANDIDATES`` would find, without the tables of our names.
+NO_OTHER: Final = qualified(
     """
-NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-    JOIN pg_catalog.pg_class b ON b.oid = d.objid
-    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-      AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-      AND d.refobjid = (
-          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {schema})
+NOT EXISTS (SELECT FROM {tables_within}
       AND b.relkind = 'r' AND b.relpersistence <> 't' AND b.relname <> ALL ({ours})
       AND (b.relname = ANY ({tables}) OR EXISTS (
           SELECT FROM pg_catalog.pg_attribute m
           WHERE m.attrelid = b.oid AND m.attname = ANY ({marks}))))
 """
 )
-# Those that PostgreSQL makes have lower oids.
-NONE_IN_DATABASE: Final = qualified(
+# The tables ``b`` of a schema: there is no index of them but by what depends on it.
+IN_ONE: Final = qualified(
     """
-NOT EXISTS (SELECT FROM pg_catalog.pg_class b
-    WHERE b.oid >= 16384::pg_catalog.oid AND b.relkind = 'r')
+pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_class b ON b.oid = d.objid
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+      AND d.refobjid = (
+          SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {schema})
 """
 )
+# Those of a database. Those that PostgreSQL makes have lower oids.
+IN_ANY: Final = qualified(
+    """
+pg_catalog.pg_class b
+    WHERE b.oid >= 16384::pg_catalog.oid AND b.relnamespace = ANY (ARRAY(
+          SELECT n.oid FROM pg_catalog.pg_namespace n
+          WHERE n.nspname = ANY (pg_catalog.current_schemas(false) || {schemas})))
+"""
+).format(schemas=names(SCHEMAS))
 
 LIKE: Final = sql.SQL(", 'line', {line}, 'is_odd', {is_odd}").format(
     line=LINE, is_odd=IS_ODD
@@ -257,10 +265,9 @@ def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
         # The history's schema may be one of a database that is looked at as a whole.
-        has_no_other=(
-            NONE_IN_SCHEMA.format(schema=schema, **_known_names(name.tables))
-            if name.is_target
-            else NONE_IN_DATABASE
+        has_no_other=NO_OTHER.format(
+            tables_within=IN_ONE.format(schema=schema) if name.is_target else IN_ANY,
+            **_known_names(name.tables),
         ),
         tables=tables,
     )

@@ -288,6 +288,18 @@ MARKS: Final = (
     "version_id",
     "version_num",
 )
+# Where they are looked for beside the search path: some tools make a schema for it.
+SCHEMAS: Final = (
+    "atlas_schema_revisions",
+    "drizzle",
+    "graphile_migrate",
+    "grate",
+    "hdb_catalog",
+    "pgroll",
+    "public",
+    "sqitch",
+    "supabase_migrations",
+)
 # So many columns tell a tool although there are others beside them.
 MANY: Final = 5
 

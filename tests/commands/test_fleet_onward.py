@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from migration_gate.session.lock import lock_keys
 from tests.commands.test_fleet import counts, list_names, tables
 from tests.commands.test_fleet_sessions import ALONE
+from tests.commands.test_fleet_straight import GOOSE
 from tests.fix_gate import Gate
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database, Databases
@@ -51,7 +54,7 @@ def test_a_database_takes_five_round_trips_after_two_logins(
     """
     One locks and looks, two make the history, one asks for defaults, one applies.
 
-    Where there is a history, its rows are read, and it is asked after other tools.
+    With a history there is one fewer: its rows are read.
     """
     home = databases.create()
     through = proxy.through(home)
@@ -66,7 +69,7 @@ def test_a_database_takes_five_round_trips_after_two_logins(
             spent[count, len(files)] = total - before
             before = total
     assert spent[5, 1] - spent[2, 1] == 3 * 5
-    assert spent[5, 2] - spent[2, 2] == 3 * 5
+    assert spent[5, 2] - spent[2, 2] == 3 * 4
 
 
 def test_what_has_nothing_to_be_done_after_what_had_is_left_alone(
@@ -149,3 +152,48 @@ def test_no_lock_and_no_setting_goes_to_a_pooler(
         assert is_free(targets[1])
         query = "SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"
         assert pooled.fetch(query) == [("default",)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["public.goose_db_version", "public.of_its_own_name", "own.any", "sqitch.any"],
+)
+def test_another_tools_table_is_found_in_a_database_of_many(
+    gate: Gate, databases: Databases, table: str
+) -> None:
+    """Where the databases before it had none, and whatever else they all have."""
+    targets = [databases.create() for _ in range(4)]
+    for target in targets:
+        target.execute("CREATE TABLE users (id int, name text)")
+    env = fleet(targets)
+    assert gate(database=targets[0], migrations=FILES, env=env).exit_code == 0
+    odd = targets[2]
+    schema, _ = table.split(".")
+    odd.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {table} {GOOSE}")
+    odd.execute(f"INSERT INTO {table} VALUES (1, 2, true, now())")
+    path = f'ALTER DATABASE "{odd.name}" SET search_path = public, own'
+    odd.execute(path)
+    run = gate(database=targets[0], migrations=MORE, env=env)
+    assert (run.exit_code, counts(run)) == (0, [4, 4, 0, 0, 0])
+    warned = run.one("history.other_tool")
+    assert (warned["target"], warned["table"]) == (odd.name, table)
+    assert warned["versions"] == ["002_more.sql"]
+
+
+def test_a_new_database_with_another_tools_history_is_refused_among_many(
+    gate: Gate, databases: Databases
+) -> None:
+    """Also one that only the table's name shows, and where that is the gate's own."""
+    targets = [databases.create() for _ in range(6)]
+    for target in targets:
+        target.execute("CREATE TABLE users (id int, name text)")
+    targets[2].execute(f"CREATE TABLE goose_db_version {GOOSE}")
+    targets[2].execute("INSERT INTO goose_db_version VALUES (1, 2, true, now())")
+    targets[3].execute(f"CREATE TABLE {TABLE} (version bigint, dirty boolean)")
+    targets[3].execute(f"INSERT INTO {TABLE} VALUES (2, false)")
+    targets[4].execute('CREATE TABLE "SequelizeMeta" (name varchar(255) PRIMARY KEY)')
+    targets[4].execute("INSERT INTO \"SequelizeMeta\" VALUES ('001-made.js')")
+    run = gate(database=targets[0], migrations=FILES, env=fleet(targets))
+    assert (run.exit_code, counts(run)) == (1, [6, 3, 3, 0, 0])
+    done = [bool(tables(target, "made")) for target in targets]
+    assert done == [True, True, False, False, False, True]
