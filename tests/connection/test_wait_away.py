@@ -105,7 +105,7 @@ def test_a_network_without_a_route_is_waited_for(tmp_path: Path) -> None:
     gate = Bare(tmp_path)
     environ = {
         "DATABASE_URL": UNUSED.format(place="192.0.2.1:5432"),
-        "GATE_WAIT_TIMEOUT": "300ms",
+        "GATE_WAIT_TIMEOUT": "1500ms",
     }
     before = ("unshare", "--map-root-user", "--net")
     process = gate.start(environ, before=before)
@@ -123,7 +123,7 @@ def test_an_address_of_ipv6_alone_is_told_where_there_is_no_ipv6(
     gate = Bare(tmp_path)
     environ = {
         "DATABASE_URL": UNUSED.format(place="[2001:db8::1]:5432"),
-        "GATE_WAIT_TIMEOUT": "300ms",
+        "GATE_WAIT_TIMEOUT": "1500ms",
     }
     before = ("unshare", "--map-root-user", "--net")
     process = gate.start(environ, before=before)
