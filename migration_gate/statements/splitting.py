@@ -42,6 +42,8 @@ from migration_gate.statements.tokens import read_tokens
 
 _OPEN, _CLOSE, _SEMICOLON, _BACKSLASH, _SLASH = b"();\\/"
 
+# Of a statement with a fault, so much is looked at form by form.
+CLOSER_BYTES: Final = 4 << 20
 _EMPTY_STATEMENTS: Final = re.compile(rb"[ \t\n\r\f\v;]++")
 # psqlscanslash.l: an unquoted backslash begins the next command.
 _PSQL_COMMAND: Final = re.compile(rb"\\(?:\\|[^\s\\]*+)[^\n\r\\]*+(?>(?:\r?\n|\r)?)")
@@ -152,13 +154,28 @@ def _read_statement(
     """Return a statement's end, the range of its COPY data, and its first tokens."""
     try:
         end = _end_of_statement(data, first, reading)
-    except ScriptError:
-        # Where the fault is near, a look at each form tells better where it began.
-        read_tokens(data, first, len(data), reading)
+    except ScriptError as error:
+        _look_closer(data, first, reading, error.offset)
         raise
     tokens = read_tokens(data, first, end, reading)
     copied, end = _take_along(data, first, end, tokens, reading)
     return end, copied, tokens
+
+
+def _look_closer(content: Content, first: int, reading: Reading, fault: int) -> None:
+    """
+    Look at each form before a fault, where that is not far.
+
+    What swallows many forms at once takes a doubled quote for two strings that touch,
+    and a fault in a string for one of the last of them.
+
+    Raises:
+        ScriptError: The fault began before it.
+    """
+    if fault - first <= CLOSER_BYTES:
+        for _, end, _ in iter_forms(content, first, reading):
+            if end > fault:
+                break
 
 
 def _take_along(
@@ -190,8 +207,8 @@ def _find_piece(
         return Statement(0, start, first, end, None, tuple(command.split()))
     try:
         end = _find_end(text, first, reading)
-    except ScriptError:
-        read_tokens(text, first, len(text), reading)
+    except ScriptError as error:
+        _look_closer(text, first, reading, error.offset)
         raise
     tokens = read_tokens(text, first, end, reading)
     copied, end = _take_along(text, first, end, tokens, reading)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migration_gate.files.migration import Migration, checksum, version_to_key
@@ -196,6 +196,7 @@ def test_every_name_is_something_and_migrations_have_one_order(
 )
 def test_the_spellings_of_one_migration_have_one_number_and_base(stem: str) -> None:
     """And so does its way back, but for those that pair by the number alone."""
+    assume(not stem.endswith("_up"))  # what is before that is the base
     plain, up = classify(f"{stem}.sql"), classify(f"{stem}.up.sql")
     assert plain.kind == "down" or plain == up
     assert version_to_key(f"{stem}.sql") == version_to_key(f"{stem}.up.sql")

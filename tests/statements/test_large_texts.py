@@ -64,6 +64,8 @@ def bounds(content: Content) -> list[Statement] | tuple[int, str]:
 @example("SELECT 1 /*" + "*/*/*" * 20 + ";", 32)
 @example("--" + "-" * 60 + "\rSELECT 1;", 32)
 @example("SELECT $" + "a" * 40 + "$;$" + "a" * 40 + "$;", 48)
+@example("SELECT  create function f() '''''", 32)
+@example("SELECT a, b, c, d, e, 'it''s ''not''", 32)
 def test_any_text_is_cut_as_one_in_memory(text: str, block_bytes: int) -> None:
     """Wherever a block ends: the same pieces, or the same fault."""
     script = text.encode()
