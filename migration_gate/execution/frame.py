@@ -35,15 +35,11 @@ DEFAULTS: Final = qualified(
         d.setconfig::pg_catalog.text, ' ' ORDER BY d.setdatabase, d.setrole
     ), ''), 0)
     FROM pg_catalog.pg_db_role_setting d
-    WHERE d.setdatabase = ANY (ARRAY(
+    WHERE d.setdatabase = ANY (ARRAY[0::pg_catalog.oid, (
         SELECT oid FROM pg_catalog.pg_database
-        WHERE datname = pg_catalog.current_database()
-        UNION ALL SELECT 0::pg_catalog.oid
-    )) AND d.setrole = ANY (ARRAY(
-        SELECT oid FROM pg_catalog.pg_roles
-        WHERE rolname = SESSION_USER
-        UNION ALL SELECT 0::pg_catalog.oid
-    ))
+        WHERE datname = pg_catalog.current_database())])
+    AND d.setrole = ANY (ARRAY[0::pg_catalog.oid,
+        pg_catalog.to_regrole(pg_catalog.quote_ident(SESSION_USER))::pg_catalog.oid])
 )"""
 )
 OUTDATED: Final = "42704"  # there is no such parameter
