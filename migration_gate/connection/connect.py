@@ -111,7 +111,8 @@ class LimitedConnection(psycopg.Connection[Any]):
     the way of files, and ``watches_client`` that the server notices when this client is
     gone, once that was asked. ``history_table`` is that of the last target that it held
     the lock of, and still does where ``is_held``; None where that is unknown, or a
-    pooler may stand between.
+    pooler may stand between. ``is_behind`` is the schema and the name of a history that
+    a glance has seen to lack something; None where it has not.
     """
 
     answer_timeout_s: float = math.inf
@@ -124,6 +125,7 @@ class LimitedConnection(psycopg.Connection[Any]):
     watches_client: bool = False
     history_table: str | None = None
     is_held: bool = False
+    is_behind: tuple[str, str] | None = None
 
     def wait(
         self,
@@ -162,9 +164,7 @@ class Keeper(threading.local):
 
     ``take`` returns a connection that was opened with these parameters, and is as good
     as new unless it may be held, and ``drop`` closes all that there are. ``scram`` is
-    what is known of logins. See ``spares``. ``history`` is the schema and the name of
-    the history of the last target, where that was a database in which something was
-    done, with no pooler before it.
+    what is known of logins. See ``spares``.
     """
 
     take: Callable[[Mapping[str, str], bool], LimitedConnection | None] = staticmethod(
@@ -172,7 +172,6 @@ class Keeper(threading.local):
     )
     drop: Callable[[], None] = staticmethod(lambda: None)
     scram: Memory | None = None
-    history: tuple[str, str] | None = None
 
 
 keeper: Final = Keeper()

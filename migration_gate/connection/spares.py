@@ -53,13 +53,12 @@ def keeping(scram: Memory) -> Iterator[None]:
     """
     _kept.spares = []
     keeper.take, keeper.drop, keeper.scram = take_spare, drop_spares, scram
-    keeper.history = None
     try:
         yield
     finally:
         drop_spares()
         _kept.spares = None
-        del keeper.take, keeper.drop, keeper.scram, keeper.history
+        del keeper.take, keeper.drop, keeper.scram
 
 
 def keep_or_close(

@@ -375,19 +375,17 @@ def ask_many(
 
 # What follows a file, or the making of a table, asks only for a word: the session has
 # no place to keep more, and the row with the names would be looked for each time.
-# It is planned anew for each file: a query in it that names a column of ``c`` would be
-# planned twice.
+# It is planned anew for each file, and an EXISTS in it would be planned twice.
 STILL_TRUSTED: Final = qualified(
     """(
 SELECT CASE
     WHEN c.relkind <> 'r' OR c.relpersistence = 't' THEN 'gate:another kind'
-    WHEN c.relhastriggers AND EXISTS (
-        SELECT FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = {table}::pg_catalog.regclass AND NOT t.tgisinternal)
-        THEN 'gate:a trigger'
-    WHEN c.relhasrules AND EXISTS (
-        SELECT FROM pg_catalog.pg_rewrite r
-        WHERE r.ev_class = {table}::pg_catalog.regclass) THEN 'gate:a rule'
+    WHEN c.relhastriggers AND (
+        SELECT true FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal LIMIT 1) THEN 'gate:a trigger'
+    WHEN c.relhasrules AND (
+        SELECT true FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid LIMIT 1)
+        THEN 'gate:a rule'
     WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
         THEN 'gate:row security'
     WHEN {owner_is_trusted} THEN 'on'

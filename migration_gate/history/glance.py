@@ -28,7 +28,8 @@ SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
             ARRAY[session_user, current_user, {role}]::pg_catalog.name[])
         AND NOT pg_catalog.pg_is_in_recovery()
         AND pg_catalog.current_setting('transaction_read_only') = 'off'
-    THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8
+    THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8,
+    (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace)
 FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 """
 )
@@ -41,11 +42,12 @@ ROWS: Final = sql.SQL(
 
 def glance(
     conn: psycopg.Connection[Any], name: HistoryTableName, role: str | None
-) -> tuple[Row, ...]:
+) -> tuple[str, tuple[Row, ...]]:
     """
-    Return the rows of a history, oldest first, as ``to_history_of`` takes them.
+    Return the schema of a history, and its rows as ``to_history_of`` takes them.
 
-    None of them has a time or a duration, so that many histories have the same.
+    They come oldest first, and none has a time or a duration, so that many histories
+    have the same.
 
     Args:
         conn: In autocommit.
@@ -59,7 +61,7 @@ def glance(
     table = sql.Identifier(*parts)
     plain = PLAIN.format(role=role, table=table.as_string())
     cursor = conn.execute(sql.SQL("; ").join([plain, ROWS.format(table)]))
-    ((_, oid),) = cursor.fetchall()
+    ((_, oid, schema),) = cursor.fetchall()
     cursor.nextset()
     found = cursor.fetchall()
     if any(at != oid for at, *_ in found):
@@ -68,4 +70,4 @@ def glance(
     for _, alike in groupby(found, key=lambda row: row[-1]):
         told = (to_row(*row) for _, *row, _ in alike)
         rows += sorted(told, key=lambda row: str(row[0]))
-    return tuple(rows)
+    return schema, tuple(rows)

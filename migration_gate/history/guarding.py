@@ -20,10 +20,9 @@ from migration_gate.history.table import HistoryTable
 # All else that runs a function as who writes a table takes the table's owner.
 UNTRIGGERED: Final = qualified(
     """(
-SELECT CASE WHEN c.relhastriggers AND EXISTS (
-        SELECT FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = {table}::pg_catalog.regclass AND NOT t.tgisinternal)
-        THEN 'gate:a trigger'
+SELECT CASE WHEN c.relhastriggers AND (
+        SELECT true FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal LIMIT 1) THEN 'gate:a trigger'
     ELSE 'on' END
 FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
 )::pg_catalog.bool"""

@@ -15,7 +15,6 @@ from migration_gate.connection.connect import (
     LimitedConnection,
     NotReadyError,
     asking,
-    keeper,
     limited,
     read_secret_file,
     use_first,
@@ -105,11 +104,6 @@ class Session:
         return translated(doing, full=self.settings.log_detail == "full")
 
     @property
-    def _place(self) -> tuple[str, str]:
-        """Return the schema and the name of the history, whose lock it is."""
-        return self.seen.schema or "", self.seen.name.table
-
-    @property
     def _is_idle(self) -> bool:
         return self.conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE
 
@@ -190,7 +184,7 @@ class Session:
 
     def keys(self) -> Keys:
         """Return the keys of the advisory locks of this history."""
-        return lock_keys(*self._place)
+        return lock_keys(self.seen.schema or "", self.seen.name.table)
 
     def try_lock(self) -> Trial:
         """Try once to take the gates' lock."""
@@ -275,8 +269,6 @@ class Session:
             return
         self.is_over = True
         if self.only is None or self.is_pooled:
-            is_next = is_held and self.settings.gives_room and not self.is_pooled
-            keeper.history = self._place if is_next else None
             self.conn.close()
         else:
             from migration_gate.connection.spares import (  # noqa: PLC0415  # a fleet's
@@ -302,8 +294,8 @@ def start_session(
         settings: Which servers, and which history.
         must_write: A server that can be written is looked for.
         may_be_standby: A hot standby will do, where no other server can be had.
-        locks: The lock is wanted where there is anything to be done, and is tried in
-            the same round trip where the last target shows which one it may be.
+        locks: The lock is wanted where it is known that something is to be done, and is
+            tried in the same round trip where it is known which one it may be.
         until_s: When to give up, on the monotonic clock.
 
     Raises:
@@ -364,9 +356,13 @@ def _start_on(conn: LimitedConnection, settings: Settings, *, locks: bool) -> Se
 
 
 def _expect_keys(conn: LimitedConnection, name: HistoryTableName) -> Keys | None:
-    """Return the keys that the history has if it is named as the last target's."""
+    """
+    Return the keys that the history of a target has, most likely.
+
+    None where nothing may be left to do: no lock is taken for that.
+    """
     if not name.is_target:
-        return lock_keys(*keeper.history) if keeper.history else None
+        return lock_keys(*conn.is_behind) if conn.is_behind else None
     table = conn.history_table
     return lock_keys(name.schema, table) if name.schema and table is not None else None
 

@@ -108,15 +108,9 @@ def test_without_a_command_it_migrates(gate: Gate, database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("redirection", "sql", "code"),
-    [
-        (">&- 2>&-", "SELEC;", 1),
-        ("> /dev/full 2> /dev/full", "SELEC;", 1),
-        ("| true", "SELEC;", 1),
-        ("<&- >&- 2>&-", "SELEC;", 1),
-        ("<&- >&- 2>&-", "SELECT 1;", 0),  # the others: test_stop_stuck.py
-    ],
+    "redirection", [">&- 2>&-", "> /dev/full 2> /dev/full", "| true", "<&- >&- 2>&-"]
 )
+@pytest.mark.parametrize(("sql", "code"), [("SELECT 1;", 0), ("SELEC;", 1)])
 def test_a_log_that_cannot_be_written_changes_no_exit_code(
     database: Database, tmp_path: Path, redirection: str, sql: str, code: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""From one database of a fleet to the next: what the last one was tells what to ask."""
+"""What a database of a fleet is asked, one after the other."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import signal
 
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from migration_gate.session.lock import lock_keys
 from tests.commands.test_fleet import counts, list_names, tables
 from tests.commands.test_fleet_sessions import ALONE
-from tests.commands.test_fleet_straight import GOOSE
+from tests.commands.test_fleet_straight import FILES, GOOSE, MORE, TABLE, is_free
 from tests.fix_gate import Gate
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database, Databases
@@ -21,10 +20,10 @@ from tests.fix_proxy import Proxy
 from tests.polling import until
 
 
-FILES = {"001_made.sql": "CREATE TABLE made (id int);"}
-MORE = {**FILES, "002_more.sql": "ALTER TABLE made ADD note text;"}
-WORKS = {"001_works.sql": "SELECT works();"}
-TABLE = "schema_migrations"
+COLUMNS = (
+    "SELECT attname::text FROM pg_attribute "
+    "WHERE attrelid = 'made'::regclass AND attname = 'note'"
+)
 
 
 def fleet(targets: Sequence[Database]) -> dict[str, str]:
@@ -33,28 +32,13 @@ def fleet(targets: Sequence[Database]) -> dict[str, str]:
     return {"GATE_TARGETS": f"databases:{listed}"} | ALONE
 
 
-def make_works(target: Database, what: str) -> None:
-    """Let the file WORKS do this in a database."""
-    target.execute(
-        "CREATE FUNCTION works() RETURNS void LANGUAGE plpgsql "
-        f"AS $$BEGIN {what}; END$$"
-    )
-
-
-def is_free(target: Database, schema: str = "public") -> bool:
-    """Tell whether no gate has the lock of this history."""
-    query = f"SELECT pg_try_advisory_lock({lock_keys(schema, TABLE).lock})"
-    with closing(target.connect()) as conn:
-        return bool(conn.execute(query).fetchall()[0][0])
-
-
-def test_a_database_takes_five_round_trips_after_two_logins(
+def test_a_database_that_is_behind_takes_five_round_trips_after_two_logins(
     gate: Gate, databases: Databases, proxy: Proxy
 ) -> None:
     """
-    One locks and looks, two make the history, one asks for defaults, one applies.
+    A glance, the lock with a look, the rows, what a session begins with, the files.
 
-    With a history there is one fewer: its rows are read.
+    A new one is looked at without the lock first, and its history is made in two.
     """
     home = databases.create()
     through = proxy.through(home)
@@ -68,25 +52,34 @@ def test_a_database_takes_five_round_trips_after_two_logins(
             total = sum(link.asked_once.count("Q") for link in proxy.settled())
             spent[count, len(files)] = total - before
             before = total
-    assert spent[5, 1] - spent[2, 1] == 3 * 5
-    assert spent[5, 2] - spent[2, 2] == 3 * 4
+    assert spent[5, 1] - spent[2, 1] == 3 * 7
+    assert spent[5, 2] - spent[2, 2] == 3 * 5
 
 
-def test_what_has_nothing_to_be_done_after_what_had_is_left_alone(
-    gate: Gate, databases: Databases
+def test_what_is_up_to_date_takes_one_query_and_no_lock_whatever_was_before(
+    gate: Gate, databases: Databases, proxy: Proxy
 ) -> None:
-    """Its lock is tried with the look, and whoever has it is not waited for."""
+    """Each target is as it would be alone: the one before it had something pending."""
     home = databases.create()
     targets = [databases.create() for _ in range(4)]
-    for target in (targets[1], targets[3]):
-        assert gate(database=target, migrations=FILES).exit_code == 0
-    with closing(targets[1].connect()) as other:
-        other.execute(f"SELECT pg_advisory_lock({lock_keys('public', TABLE).lock})")
-        run = gate(database=home, migrations=FILES, env=fleet(targets))
+    for target, files in zip(targets, (FILES, MORE) * 2, strict=True):
+        assert gate(database=target, migrations=files).exit_code == 0
+    through = proxy.through(home)
+    run = gate(database=through, migrations=MORE, env=fleet(targets))
     assert (run.exit_code, counts(run)) == (0, [4, 4, 0, 0, 0])
     assert run.verdict["applied_count"] == 2
-    assert not run.all("lock.waiting")
-    assert all(tables(target, "made") == ["public"] for target in targets)
+    asked: dict[str, list[bytes]] = {target.name: [] for target in targets}
+    for link in proxy.settled():
+        start = next(m.payload for m in link.messages if m.type == "startup")
+        for name, queries in asked.items():
+            if name.encode() in start:
+                queries += [m.payload for m in link.after_login if m.type == "Q"]
+    assert [len(asked[target.name]) for target in targets[1::2]] == [1, 1]
+    locks = [
+        any(b"pg_try_advisory_lock" in query for query in asked[target.name])
+        for target in targets
+    ]
+    assert locks == [True, False, True, False]
 
 
 def test_a_lock_that_another_gate_has_is_passed_over(
@@ -95,63 +88,69 @@ def test_a_lock_that_another_gate_has_is_passed_over(
     """And the database is done at the end."""
     home = databases.create()
     targets = [databases.create() for _ in range(3)]
+    assert gate(database=home, migrations=FILES, env=fleet(targets)).exit_code == 0
     with closing(targets[1].connect()) as other:
         other.execute(f"SELECT pg_advisory_lock({lock_keys('public', TABLE).lock})")
-        process = gate.start(database=home, migrations=FILES, env=fleet(targets))
+        process = gate.start(database=home, migrations=MORE, env=fleet(targets))
         until(lambda: "lock.waiting" in process.output)
-        made = [tables(target, "made") for target in targets]
-        assert made == [["public"], [], ["public"]]
-        assert is_free(targets[0])
-        assert is_free(targets[2])
+        done = [target.fetch(COLUMNS) for target in targets]
+        assert done == [[("note",)], [], [("note",)]]
+        assert is_free(targets[0], "public")
+        assert is_free(targets[2], "public")
     run = process.wait()
     assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
 
 
-def test_a_history_in_another_schema_has_its_own_lock(
+def test_the_lock_is_that_of_the_history_in_its_schema(
     gate: Gate, databases: Databases
 ) -> None:
-    """The lock that was tried is that of the last one's, and is given back."""
+    """Wherever the path of the one before leads."""
     home = databases.create()
     targets = [databases.create() for _ in range(2)]
-    make_works(targets[0], "NULL")
-    make_works(targets[1], "PERFORM pg_sleep(60)")
     name = targets[1].name
     targets[1].execute(
-        f'CREATE SCHEMA app; ALTER DATABASE "{name}" SET search_path = app, public'
+        f'CREATE SCHEMA "Ap""p"; ALTER DATABASE "{name}" '
+        'SET search_path = "Ap""p", public'
     )
-    process = gate.start(database=home, migrations=WORKS, env=fleet(targets))
+    for target, what in zip(targets, ("NULL", "PERFORM pg_sleep(60)"), strict=True):
+        target.execute(
+            "CREATE FUNCTION public.works() RETURNS void LANGUAGE plpgsql "
+            f"AS $$BEGIN {what}; END$$"
+        )
+    assert gate(database=home, migrations=FILES, env=fleet(targets)).exit_code == 0
+    files = {**FILES, "002_works.sql": "SELECT works();"}
+    process = gate.start(database=home, migrations=files, env=fleet(targets))
     sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     until(lambda: home.fetch(f"{sleeping} AND datname = '{name}'"))
-    assert is_free(targets[1])
-    assert not is_free(targets[1], "app")
+    assert is_free(targets[1], "public")
+    assert not is_free(targets[1], 'Ap"p')
     process.signal(signal.SIGTERM)
     process.wait()
-    assert is_free(targets[1], "app")
+    assert is_free(targets[1], 'Ap"p')
 
 
-def test_no_lock_and_no_setting_goes_to_a_pooler(
-    gate: Gate, databases: Databases, pgbouncer: PgBouncers, tmp_path: Path
+def test_no_lock_of_a_session_goes_to_a_pooler(
+    gate: Gate, databases: Databases, pgbouncer: PgBouncers
 ) -> None:
-    """Whatever the last database has shown: the next may be behind one."""
-    targets = [databases.create() for _ in range(3)]
-    pooled = pgbouncer("transaction", targets[1]).through(targets[1])
-    listed = tmp_path / "targets"
-    lines = []
-    for target in (targets[0], pooled, targets[2]):
-        at = target.conninfo
-        lines.append(f"host={at['host']} port={at['port']} dbname={target.name}")
-    listed.write_text("\n".join(lines), "utf-8")
-    env = {"GATE_TARGETS": f"file:{listed}"} | ALONE
-    for ahead, files in ((False, FILES), (True, MORE)):
-        if ahead:  # nothing else is done there, which might clear up
-            assert gate(database=targets[1], migrations=files).exit_code == 0
-        run = gate(database=targets[0], migrations=files, env=env)
-        assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
-        ready = [event["pooled"] for event in run.all("database.ready")]
-        assert ready == [False, True, False]
-        assert is_free(targets[1])
-        query = "SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"
-        assert pooled.fetch(query) == [("default",)]
+    """It is a transaction's there, though it is known that something is pending."""
+    home, target = databases.create(), databases.create()
+    through = pgbouncer("transaction", target).through(target)
+    env = fleet([target])
+    assert gate(database=through, migrations=FILES, env=env).exit_code == 0
+    files = {**FILES, "002_wait.sql": "SELECT pg_advisory_xact_lock(4711);"}
+    waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with closing(target.connect()) as other:
+        other.execute("SELECT pg_advisory_lock(4711)")
+        process = gate.start(database=through, migrations=files, env=env)
+        until(lambda: home.fetch(waiting))
+        key = lock_keys("public", TABLE).lock % 2**64
+        holder = (
+            "SELECT a.state FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+            f"WHERE l.classid = {key >> 32} AND l.objid = {key % 2**32} AND l.granted"
+        )
+        assert target.fetch(holder) == [("idle in transaction",)]
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(

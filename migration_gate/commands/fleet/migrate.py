@@ -13,7 +13,6 @@ from migration_gate.commands.fleet.run import Fleet, Glances
 from migration_gate.commands.fleet.targets import Listing, Target
 from migration_gate.commands.migrate import apply_all
 from migration_gate.commands.steps import load, log_disagreements, require_agreed
-from migration_gate.connection.connect import keeper
 from migration_gate.files.library import sharing_scripts
 from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan
@@ -71,8 +70,7 @@ class _Glances(Glances):
         ]
 
     def is_done(self, target: Target, /) -> bool:
-        # Where the last one had something to be done, a release has just come.
-        if target.settings.history_table.is_target or keeper.history:
+        if target.settings.history_table.is_target:
             return False
         sight = self._glancer.glance_at(target, keeps=True)
         return sight is not None and sight.plan is not None and self._judge(sight.plan)

@@ -261,8 +261,13 @@ class Glancer:
         name, role = target.settings.history_table, target.settings.role
         try:
             with limited(conn), suppress(psycopg.Error):
-                rows = glance(conn, name, role)
-                return self._judge(rows, to_history_of(rows)) if rows else None
+                schema, rows = glance(conn, name, role)
+                if not rows:
+                    return None
+                sight = self._judge(rows, to_history_of(rows))
+                if sight.plan and sight.plan.pending:
+                    conn.is_behind = schema, name.table
+                return sight
         finally:
             if keeps:
                 keep_or_close(conn, is_clean=True)
