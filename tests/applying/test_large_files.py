@@ -16,7 +16,7 @@ from tests.polling import until
 
 
 MIB = 1 << 20
-SIZE = 64 * MIB
+SIZE = 96 * MIB
 MEMORY_MAX = 70 * MIB
 
 

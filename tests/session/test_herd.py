@@ -71,19 +71,19 @@ def test_a_file_that_fails_closes_every_gate_in_turn(
 ) -> None:
     """One attempt at a time, at most one by each; what came before stays."""
     database.execute(ATTEMPTS)
-    outcome = herd.run(database, FAILING, [database] * 15)
-    assert outcome.hows == {(1, "migration_failed"): 15}
+    outcome = herd.run(database, FAILING, [database] * 30)
+    assert outcome.hows == {(1, "migration_failed"): 30}
     assert {each.verdict["sqlstate"] for each in outcome.ended} == {"22012"}
     assert outcome.applied == ["001_x.sql"]
     assert database.fetch("SELECT what FROM calls") == [("1",)]
-    assert database.fetch("SELECT last_value FROM attempts") == [(16,)]
+    assert database.fetch("SELECT last_value FROM attempts") == [(31,)]
 
 
 def test_gates_that_wait_long_give_their_connections_back(
     database: Database, herd: Herd
 ) -> None:
     """Their looks are far apart by then, and short."""
-    count = 12
+    count = 20
     with held(database):
         herd.start(ONE, [database] * count, GATE_HEARTBEAT="1s")
         while not all(re.search(LATE, herd.log(number)) for number in range(count)):
