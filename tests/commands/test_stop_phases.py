@@ -338,7 +338,7 @@ def test_its_time_ends_it(
     environ = {**scene.environ, "GATE_TIMEOUT": "5s"}
     process = gate.start(env=environ, migrations=scene.migrations)
     until(scene.is_there, 5)
-    run = process.wait(STOP_LIMIT_S + 5)
+    run = process.wait(STOP_LIMIT_S)
     verdict = json.loads(run.termination_log)
     assert (run.exit_code, verdict["reason"]) == (1, "deadline")
     require_nothing_anywhere(stage)
