@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TypeAlias
 
-from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
+from migration_gate.applying.without_transaction import require_no_session
 from migration_gate.commands.last_failure import failures_kept
 from migration_gate.commands.steps import (
     agree,

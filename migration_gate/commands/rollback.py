@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
-from migration_gate.applying.outside import require_no_session
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement, settle_undone
 from migration_gate.applying.unfinished import catalogue_tells
+from migration_gate.applying.without_transaction import require_no_session
 from migration_gate.commands.answers import UndoLine, describe_undoing, to_json
 from migration_gate.commands.apply import open_worker
 from migration_gate.commands.last_failure import failures_kept
