@@ -15,7 +15,8 @@ from typing import Final
 from psycopg.conninfo import conninfo_to_dict
 
 from migration_gate.connection import causes
-from migration_gate.connection.causes import Cause, Kind, name_in_remedy
+from migration_gate.connection.causes import Cause, Kind
+from migration_gate.connection.remedies import name_in_remedy
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from migration_gate.commands.answers import AdoptedLine, describe_adopted, to_json
 from migration_gate.commands.recording import by_hand, has_rows, record_first
 from migration_gate.commands.steps import load, wait_for_history
-from migration_gate.connection.connect import limited, read_secret_file
+from migration_gate.connection.connect import read_secret_file
+from migration_gate.connection.limited import limited
 from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import pause
 from migration_gate.files.folder import read_file

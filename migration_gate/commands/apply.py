@@ -22,12 +22,9 @@ from migration_gate.commands.steps import (
     wait_for_variables,
 )
 from migration_gate.connection.causes import NO_CONNECTION_LEFT, TWO_NEEDED
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    open_connection,
-    open_second_connection,
-)
+from migration_gate.connection.connect import open_connection, open_second_connection
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import interruptible

@@ -18,19 +18,12 @@ from migration_gate.commands.steps import (
     plan_for,
     with_database,
 )
-from migration_gate.connection.causes import (
-    INCOMPLETE,
-    NO_RIGHT,
-    NOT_NOW,
-    UNKNOWN,
-    shorten_text,
-)
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    asking,
-    use_first,
-)
+from migration_gate.connection.asking import asking
+from migration_gate.connection.causes import INCOMPLETE, NO_RIGHT, NOT_NOW, UNKNOWN
+from migration_gate.connection.connect import use_first
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
+from migration_gate.connection.texts import shorten_text
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.planning.phases import asked_of, in_phase

@@ -15,11 +15,9 @@ from typing import Final
 
 from psycopg import pq
 
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    open_connection,
-)
+from migration_gate.connection.connect import open_connection
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import Stopped, ending
 from migration_gate.files.migration import Migration, version_to_key

@@ -13,12 +13,9 @@ from typing import Final, Literal
 
 from migration_gate.applying.runs import Applier
 from migration_gate.commands.migrate import apply_all
-from migration_gate.commands.steps import (
-    load,
-    new_patience,
-    wait_for_history,
-)
-from migration_gate.connection.connect import LimitedConnection, open_connection
+from migration_gate.commands.steps import load, new_patience, wait_for_history
+from migration_gate.connection.connect import open_connection
+from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.execution.observer import Observer

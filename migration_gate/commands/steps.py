@@ -10,11 +10,8 @@ from typing import Final, TypeVar
 
 from migration_gate import __version__
 from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
-from migration_gate.connection.connect import (
-    NotReadyError,
-    current_parameters,
-    read_secret_file,
-)
+from migration_gate.connection.connect import current_parameters, read_secret_file
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder

@@ -16,7 +16,7 @@ from psycopg import sql
 
 
 if TYPE_CHECKING:
-    from migration_gate.connection.connect import LimitedConnection
+    from migration_gate.connection.limited import LimitedConnection
 
 
 SCHEMAS: Final = sql.SQL("pg_catalog.current_schemas(false)::pg_catalog.text")

@@ -21,7 +21,8 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Wait
 
-from migration_gate.connection.connect import LimitedConnection, keeper
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.opening import keeper
 from migration_gate.connection.simple_query import is_alive
 
 

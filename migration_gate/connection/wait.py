@@ -18,20 +18,19 @@ from migration_gate.connection.causes import (
     DENSE,
     LOGIN_OR_HBA,
     LOGIN_REFUSED,
-    POOLED_LOGIN,
     SECRET_FILE,
     SERVER_REFUSAL,
-    TOKEN_REMEDIES,
     UNKNOWN,
     Cause,
+)
+from migration_gate.connection.connect import current_parameters, name_address
+from migration_gate.connection.not_ready import NotReadyError
+from migration_gate.connection.opening import with_token
+from migration_gate.connection.remedies import (
+    POOLED_LOGIN,
+    TOKEN_REMEDIES,
     name_in_remedy,
     trust_remedy,
-)
-from migration_gate.connection.connect import (
-    NotReadyError,
-    current_parameters,
-    name_address,
-    with_token,
 )
 from migration_gate.connection.sqlstate import ask_sqlstate
 from migration_gate.connection.waits import Halt, halting, pause, what_is_done

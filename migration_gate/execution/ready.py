@@ -12,7 +12,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.connection.connect import LimitedConnection, limited
+from migration_gate.connection.limited import LimitedConnection, limited
 from migration_gate.connection.refusals import refuse
 from migration_gate.connection.simple_query import Answers, send_message
 from migration_gate.execution.exchange import keep_settings, roll_back

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from migration_gate.connection.connect import limited
+from migration_gate.connection.limited import limited
 from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import Halt, describe_sight
 from migration_gate.execution.message import Message, Share

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import sql
 
-from migration_gate.connection.connect import LimitedConnection
+from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.refusals import translated
 from migration_gate.execution.message import Own, OwnName
 from migration_gate.execution.observer import Observer

@@ -14,14 +14,12 @@ from typing import Final
 from psycopg import sql
 
 from migration_gate import __version__
-from migration_gate.connection.connect import LimitedConnection, NotReadyError, asking
+from migration_gate.connection.asking import asking
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import version_to_key
-from migration_gate.history.companions import (
-    companion_name,
-    create_beside,
-    look_beside,
-)
+from migration_gate.history.companions import companion_name, create_beside, look_beside
 from migration_gate.history.guarding import guarded
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.cleaning import clean_message

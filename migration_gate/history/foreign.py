@@ -14,7 +14,7 @@ import psycopg
 
 from psycopg import sql
 
-from migration_gate.connection.connect import (
+from migration_gate.connection.limited import (
     ANSWER_TIMEOUT_S,
     LimitedConnection,
     limited,

@@ -12,7 +12,7 @@ from typing import Final
 
 from psycopg import sql
 
-from migration_gate.connection.connect import LimitedConnection
+from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.qualified import names, qualified
 from migration_gate.history.readers import Reader
 from migration_gate.history.tools import SCHEMAS, find_tool

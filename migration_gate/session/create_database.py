@@ -15,19 +15,16 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.connection.asking import asking
 from migration_gate.connection.causes import (
     BEING_CREATED,
     NO_RIGHT,
     TEMPLATE_IN_USE,
     Cause,
 )
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    asking,
-    current_parameters,
-    use_first,
-)
+from migration_gate.connection.connect import current_parameters, use_first
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.report.events import DATABASE_CREATED
 from migration_gate.report.log import Log

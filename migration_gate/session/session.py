@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg import pq
 
+from migration_gate.connection.asking import asking
 from migration_gate.connection.causes import READ_ONLY, STANDBY
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    asking,
-    limited,
-    read_secret_file,
-    use_first,
-)
+from migration_gate.connection.connect import read_secret_file, use_first
 from migration_gate.connection.dialing import address_of
+from migration_gate.connection.limited import LimitedConnection, limited
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.refusals import NO_ANSWER, translated
 from migration_gate.connection.simple_query import is_alive
 from migration_gate.connection.waits import Sight, seen_by
@@ -38,11 +34,7 @@ from migration_gate.session.lock import (
     try_before,
     try_lock,
 )
-from migration_gate.settings.settings import (
-    HistoryTableName,
-    Settings,
-    adopted_table,
-)
+from migration_gate.settings.settings import HistoryTableName, Settings, adopted_table
 
 
 if TYPE_CHECKING:

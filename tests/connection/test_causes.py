@@ -14,12 +14,10 @@ from migration_gate.connection.causes import (
     TLS_TRUST,
     UNKNOWN,
     Cause,
-    decide,
-    find_cause,
-    name_in_remedy,
-    shorten_text,
-    trust_remedy,
 )
+from migration_gate.connection.not_ready import decide
+from migration_gate.connection.remedies import name_in_remedy, trust_remedy
+from migration_gate.connection.texts import find_cause, shorten_text
 from tests.ends import cause
 
 

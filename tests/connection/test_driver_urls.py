@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from migration_gate.connection.connect import NotReadyError, open_connection
+from migration_gate.connection.connect import open_connection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.settings.database import database_settings
 from tests.driver_urls import FORMS, Form
 from tests.fix_gate import Gate

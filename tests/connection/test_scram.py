@@ -12,11 +12,9 @@ import pytest
 
 from psycopg import pq, sql
 
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    open_connection,
-)
+from migration_gate.connection.connect import open_connection
+from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.scram import Memory, derive
 from migration_gate.connection.spares import keeping
 from migration_gate.settings.settings import from_environ

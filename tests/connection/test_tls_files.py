@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.connection.causes import shorten_text
+from migration_gate.connection.texts import shorten_text
 from tests.bare import Bare, end
 from tests.ends import cause
 from tests.fix_postgres import Database, NewServer, database_of

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from migration_gate.connection.causes import find_cause
+from migration_gate.connection.texts import find_cause
 from tests.ends import close
 from tests.fix_gate import Gate
 

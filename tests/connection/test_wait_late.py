@@ -12,7 +12,7 @@ import pytest
 from dev.postgres import find_free_port
 from migration_gate.commands.steps import new_patience
 from migration_gate.connection.causes import DENSE
-from migration_gate.connection.connect import NotReadyError
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import Patience
 from migration_gate.report.log import Log
 from migration_gate.settings.settings import from_environ

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from migration_gate.connection.connect import LimitedConnection
+from migration_gate.connection.limited import LimitedConnection
 from migration_gate.history.foreign import find_foreign
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database

@@ -101,8 +101,9 @@ os._exit(code)
 # every start needs it.
 OURS = """
 commands commands.calls commands.main commands.migrate commands.signals commands.steps
-connection connection.causes connection.connect connection.dialing
-connection.qualified connection.servers connection.wait connection.waits
+connection connection.asking connection.causes connection.connect connection.dialing
+connection.limited connection.opening connection.qualified connection.servers
+connection.wait connection.waits
 files files.folder files.listing files.migration files.names files.reading
 history history.catalogue history.choice history.look history.rows history.table
 history.trust

@@ -11,7 +11,8 @@ import pytest
 
 from psycopg.rows import TupleRow
 
-from migration_gate.connection.connect import limited, open_connection
+from migration_gate.connection.connect import open_connection
+from migration_gate.connection.limited import limited
 from migration_gate.connection.waits import NoAnswerError
 from migration_gate.session.session import LOOKING
 from migration_gate.settings.settings import from_environ

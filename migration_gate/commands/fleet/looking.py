@@ -26,7 +26,7 @@ from migration_gate.commands.steps import (
     wait_for_variables,
 )
 from migration_gate.connection.causes import INCOMPLETE
-from migration_gate.connection.connect import NotReadyError
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.migration import Migration
 from migration_gate.planning.phases import asked_of, require_first_phase

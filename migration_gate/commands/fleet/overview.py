@@ -21,14 +21,10 @@ from migration_gate.commands.fleet.targets import Listing, Target, to_target
 from migration_gate.commands.last_failure import find_failures, incomplete
 from migration_gate.commands.main import error_of
 from migration_gate.commands.steps import looking_once, new_patience, plan_for
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    NotReadyError,
-    asking,
-    limited,
-    open_connection,
-    use_first,
-)
+from migration_gate.connection.asking import asking
+from migration_gate.connection.connect import open_connection, use_first
+from migration_gate.connection.limited import LimitedConnection, limited
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped

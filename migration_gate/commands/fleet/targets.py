@@ -14,12 +14,9 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.commands.steps import new_patience
-from migration_gate.connection.connect import (
-    LimitedConnection,
-    asking,
-    read_secret_file,
-    use_first,
-)
+from migration_gate.connection.asking import asking
+from migration_gate.connection.connect import read_secret_file, use_first
+from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.wait import wait_for
 from migration_gate.report.errors import SettingFault, SettingsError
