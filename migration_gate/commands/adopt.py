@@ -53,12 +53,8 @@ from migration_gate.report.outcomes import ConnectionLostError
 from migration_gate.report.verdict import Tally
 from migration_gate.session.session import Session
 from migration_gate.session.turn import take_turn
-from migration_gate.settings.settings import (
-    ADOPTED_TOOLS,
-    Adopt,
-    Settings,
-    adopted_table,
-)
+from migration_gate.settings.environment import adopted_table
+from migration_gate.settings.settings import ADOPTED_TOOLS, Adopt, Settings
 
 
 TOOL_POLL_S: Final = 0.25

@@ -17,17 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from migration_gate import __version__
 from migration_gate.commands.calls import COMMANDS, DEFAULT, read_call
-from migration_gate.commands.signals import (
-    ignore_signals,
-    limit_time,
-    stoppable,
-)
-from migration_gate.connection.waits import (
-    Sight,
-    Stopped,
-    report_waits,
-    wish_to_stop,
-)
+from migration_gate.commands.signals import ignore_signals, limit_time, stoppable
+from migration_gate.connection.waits import Sight, Stopped, report_waits, wish_to_stop
 from migration_gate.report.errors import DatabaseUnreachableError, GateError
 from migration_gate.report.events import (
     DATABASE_WAITING,
@@ -41,7 +32,7 @@ from migration_gate.report.log import Log, write_line
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
 from migration_gate.report.verdict import Tally, Verdict, closed, opened, shorten
 from migration_gate.settings.database import empty_variables
-from migration_gate.settings.settings import from_environ, log_settings
+from migration_gate.settings.environment import from_environ, log_settings
 
 
 if TYPE_CHECKING:

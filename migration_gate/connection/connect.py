@@ -22,12 +22,8 @@ from migration_gate.connection.not_ready import NotReadyError, to_one
 from migration_gate.connection.opening import CONNECT_TIMEOUT_MIN_S, keeper, open_on
 from migration_gate.connection.servers import each_server
 from migration_gate.connection.waits import T
-from migration_gate.settings.database import (
-    DatabaseSettings,
-    connection_parameters,
-    said_beside,
-    shown,
-)
+from migration_gate.settings.database import connection_parameters, said_beside, shown
+from migration_gate.settings.sources import DatabaseSettings
 
 
 CONNECT_TIMEOUT_S: Final = 5

@@ -24,7 +24,7 @@ from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.texts import find_cause, shorten_text
 from migration_gate.report.errors import DatabaseUnreachableError, LoginRefusedError
-from migration_gate.settings.database import Login
+from migration_gate.settings.sources import Login
 
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from migration_gate.report.errors import (
 )
 from migration_gate.report.events import DATABASE_RETRY_SCHEDULED
 from migration_gate.report.log import Log
-from migration_gate.settings.database import DatabaseSettings, doubts
+from migration_gate.settings.database import doubts
+from migration_gate.settings.sources import DatabaseSettings
 
 
 JITTER: Final = 1.2

@@ -34,7 +34,8 @@ from migration_gate.session.lock import (
     try_before,
     try_lock,
 )
-from migration_gate.settings.settings import HistoryTableName, Settings, adopted_table
+from migration_gate.settings.environment import adopted_table
+from migration_gate.settings.settings import HistoryTableName, Settings
 
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Final
 
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.connection_string import MalformedError
-from migration_gate.settings.database import Source, source_text
-from migration_gate.settings.settings import VARIABLE_PREFIX
+from migration_gate.settings.environment import VARIABLE_PREFIX
+from migration_gate.settings.sources import Source, source_text
 
 
 FILE_ENDING: Final = "_FILE"

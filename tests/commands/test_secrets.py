@@ -7,7 +7,7 @@ import secrets
 import psycopg
 import pytest
 
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.execution.test_failing_sql import BATCH, run_all
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database

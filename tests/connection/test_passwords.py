@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from migration_gate.connection.connect import open_connection
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
 

@@ -17,7 +17,7 @@ from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.scram import Memory, derive
 from migration_gate.connection.spares import keeping
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.fix_postgres import Database
 
 

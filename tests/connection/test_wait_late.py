@@ -15,7 +15,7 @@ from migration_gate.connection.causes import DENSE
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import Patience
 from migration_gate.report.log import Log
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.ends import FILES, cause, times
 from tests.fix_gate import Gate
 from tests.fix_postgres import NewServer, database_of

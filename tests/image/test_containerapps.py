@@ -15,7 +15,7 @@ import yaml
 from azure.mgmt.appcontainers import models
 
 from migration_gate.settings.durations import parse_duration
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -110,8 +110,9 @@ history.trust
 planning planning.plan
 report report.errors report.events report.log report.outcomes report.verdict
 session session.session
-settings settings.connection_string settings.database settings.durations settings.libpq
-settings.settings
+settings settings.connection_string settings.database settings.durations
+settings.environment settings.faults settings.known settings.libpq settings.parsing
+settings.reading settings.settings settings.sources
 statements statements.contents
 """
 # What else they can do without: the least of these costs as much as five of ours.

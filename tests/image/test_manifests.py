@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from migration_gate.commands.calls import read_call
-from migration_gate.settings.database import POSTGRES_VARIABLES
 from migration_gate.settings.durations import parse_duration
-from migration_gate.settings.settings import POD_FIELDS, SETTINGS, from_environ
+from migration_gate.settings.environment import POD_FIELDS, from_environ
+from migration_gate.settings.known import SETTINGS
+from migration_gate.settings.sources import POSTGRES_VARIABLES
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from migration_gate import __version__
-from migration_gate.settings.settings import SETTINGS
+from migration_gate.settings.known import SETTINGS
 from tests.chart import CHART, EXAMPLE, WAYS, HelmError, find_helm, render
 from tests.project.pages import ROOT, read
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.fix_postgres import Database
 from tests.project.pages import read_blocks
 

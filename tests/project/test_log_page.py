@@ -9,13 +9,8 @@ import pytest
 
 from migration_gate.report.console import describe_line
 from migration_gate.report.events import EVENTS, VERDICTS
-from migration_gate.settings.settings import POD_FIELDS
-from tests.project.pages import (
-    read,
-    read_blocks,
-    read_code,
-    read_table,
-)
+from migration_gate.settings.environment import POD_FIELDS
+from tests.project.pages import read, read_blocks, read_code, read_table
 
 
 PAGE = "docs/log.md"

@@ -18,9 +18,10 @@ from dev.postgres import VERSION
 from migration_gate.files.listing import INSIDE
 from migration_gate.files.names import classify
 from migration_gate.report.cleaning import ROW_DATA_CLASSES
-from migration_gate.settings.database import POSTGRES_VARIABLES
+from migration_gate.settings.environment import POD_FIELDS, VARIABLE_PREFIX
+from migration_gate.settings.known import SETTINGS
 from migration_gate.settings.libpq import PG_VARIABLES
-from migration_gate.settings.settings import POD_FIELDS, SETTINGS, VARIABLE_PREFIX
+from migration_gate.settings.sources import POSTGRES_VARIABLES
 from tests.project.pages import (
     CODE,
     END_OF_SENTENCE,

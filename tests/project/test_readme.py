@@ -9,13 +9,8 @@ from typing import Any
 
 import yaml
 
-from migration_gate.settings.settings import from_environ
-from tests.project.pages import (
-    ROOT,
-    read,
-    read_blocks,
-    read_table,
-)
+from migration_gate.settings.environment import from_environ
+from tests.project.pages import ROOT, read, read_blocks, read_table
 
 
 PAGE = "README.md"

@@ -11,7 +11,6 @@ from migration_gate.commands.calls import COMMANDS
 from migration_gate.commands.parser import describe
 from migration_gate.report.errors import GateError
 from migration_gate.report.verdict import Tally, closed, opened
-from migration_gate.settings.database import POSTGRES_VARIABLES
 from migration_gate.settings.drivers import (
     PASSED_OVER,
     REFUSED,
@@ -20,13 +19,9 @@ from migration_gate.settings.drivers import (
     TRANSLATED,
 )
 from migration_gate.settings.durations import parse_duration
-from migration_gate.settings.settings import SETTINGS, Setting
-from tests.project.pages import (
-    read,
-    read_code,
-    read_section,
-    read_table,
-)
+from migration_gate.settings.known import SETTINGS, Setting
+from migration_gate.settings.sources import POSTGRES_VARIABLES
+from tests.project.pages import read, read_code, read_section, read_table
 
 
 PAGE = "docs/settings.md"

@@ -13,7 +13,7 @@ from migration_gate.commands import calls
 from migration_gate.commands.calls import COMMANDS
 from migration_gate.report.errors import GateError
 from migration_gate.report.events import EVENTS
-from migration_gate.settings.settings import POD_FIELDS
+from migration_gate.settings.environment import POD_FIELDS
 from tests.fix_gate import Gate
 from tests.log_schema import SCHEMA, find_faults
 

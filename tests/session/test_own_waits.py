@@ -15,7 +15,7 @@ from migration_gate.connection.connect import open_connection
 from migration_gate.connection.limited import limited
 from migration_gate.connection.waits import NoAnswerError
 from migration_gate.session.session import LOOKING
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from tests.commands.test_stop import SESSIONS, lock_taken, stop
 from tests.fix_gate import Gate, Process
 from tests.fix_postgres import Database, NewServer, database_of

@@ -12,8 +12,6 @@ import pytest
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.connection_string import parse_connection_string
 from migration_gate.settings.database import (
-    DatabaseSettings,
-    Source,
     connection_parameters,
     database_settings,
     doubts,
@@ -21,6 +19,7 @@ from migration_gate.settings.database import (
     shown,
 )
 from migration_gate.settings.libpq import KEYWORDS, PG_VARIABLES
+from migration_gate.settings.sources import DatabaseSettings, Source
 from migration_gate.settings.spelling import closest
 
 

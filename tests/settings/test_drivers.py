@@ -9,7 +9,6 @@ from migration_gate.settings.connection_string import (
     parse_connection_string,
 )
 from migration_gate.settings.database import (
-    Beside,
     connection_parameters,
     database_settings,
     said_beside,
@@ -22,6 +21,7 @@ from migration_gate.settings.drivers import (
     TRANSLATED,
 )
 from migration_gate.settings.libpq import KEYWORDS
+from migration_gate.settings.reading import Beside
 from tests.driver_urls import FORMS, Form
 
 

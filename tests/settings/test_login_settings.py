@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.report.errors import SettingsError
-from migration_gate.settings.database import TOO_WEAK, known_parameters
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.database import known_parameters
+from migration_gate.settings.environment import from_environ
+from migration_gate.settings.faults import TOO_WEAK
 
 
 DATABASE = {

@@ -5,23 +5,19 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.settings.database import (
-    DatabaseSettings,
-    Source,
-    connection_parameters,
-)
+from migration_gate.settings.database import connection_parameters
 from migration_gate.settings.durations import parse_duration
+from migration_gate.settings.environment import from_environ, log_settings
+from migration_gate.settings.known import SETTINGS
 from migration_gate.settings.settings import (
-    SETTINGS,
     Adopt,
     FailuresMax,
     HistoryTableName,
     LogSettings,
     Settings,
     Targets,
-    from_environ,
-    log_settings,
 )
+from migration_gate.settings.sources import DatabaseSettings, Source
 
 
 DATABASE = {"PGHOST": "db"}

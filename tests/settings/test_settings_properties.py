@@ -17,8 +17,9 @@ from migration_gate.settings.connection_string import (
     parse_connection_string,
 )
 from migration_gate.settings.database import connection_parameters, database_settings
+from migration_gate.settings.environment import from_environ, log_settings
+from migration_gate.settings.known import SETTINGS
 from migration_gate.settings.libpq import KEYWORDS
-from migration_gate.settings.settings import SETTINGS, from_environ, log_settings
 
 
 AWKWARD = "@:/?#%& '\"\\=+,;[]{}$`\t\né€"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from migration_gate.report.errors import SettingsError
-from migration_gate.settings.settings import from_environ
+from migration_gate.settings.environment import from_environ
 from migration_gate.settings.variables import variable_values
 
 

@@ -19,14 +19,10 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from migration_gate.connection.login.answers import (
-    NoTokenError,
-    Token,
-    not_answered,
-)
+from migration_gate.connection.login.answers import NoTokenError, Token, not_answered
 from migration_gate.connection.waits import awaiting, is_ready
 from migration_gate.report.errors import SettingFault, SettingsError
-from migration_gate.settings.database import Login
+from migration_gate.settings.sources import Login
 
 
 # A login that takes long must not end with a token that has expired meanwhile.
