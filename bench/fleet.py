@@ -7,8 +7,8 @@ What a fleet costs, side by side: one run of the gate, and loops of others' proc
     python -m bench.fleet --plot bench/fleet.svg
 
 Each target has ten small files, applied before or to be applied; a release brings one
-more. Tools take turns on one durable server; ``--plot`` lets the gate alone go over 10
-to 10,000 targets.
+more. Tools take turns on one durable server; ``floor`` is what the driver allows of
+empty databases; ``--plot`` lets the gate alone go over 10 to 10,000 targets.
 """
 
 from __future__ import annotations
@@ -246,11 +246,27 @@ def each(
     fleet: Fleet, at_once: int, arguments: Sequence[str], targets: Iterator[str]
 ) -> Sample:
     """Run a command for each target, some beside each other."""
-    listed = fleet.folder / "targets"
-    listed.write_text("\n".join(targets) + "\n", "utf-8")
+    listed = write_list(fleet, targets)
     loop = ("xargs", "-a", str(listed), "-P", str(at_once), "-I{}")
     environ = {"PATH": os.defpath, "HOME": str(fleet.folder)}
     return fleet.run(Command(arguments=(*loop, *arguments), environ=environ))
+
+
+def write_list(fleet: Fleet, targets: Iterator[str]) -> Path:
+    """Write a target a line."""
+    listed = fleet.folder / "targets"
+    listed.write_text("\n".join(targets) + "\n", "utf-8")
+    return listed
+
+
+def take_floor(fleet: Fleet, at_once: int) -> Sample:
+    """Run what does no more than it has to."""
+    listed = write_list(fleet, map(fleet.url, fleet.names))
+    arguments = (
+        *(sys.executable, str(ROOT / "bench" / "fleet_floor.py")),
+        *(str(fleet.folder / "gate"), str(listed), str(at_once)),
+    )
+    return fleet.run(Command(arguments=arguments, environ={"PATH": os.defpath}))
 
 
 def take_django(fleet: Fleet, at_once: int) -> Sample:
@@ -266,6 +282,7 @@ TAKERS: Final[Mapping[str, Callable[[Fleet, int], Sample]]] = {
     "dbmate": take_dbmate,
     "golang-migrate": take_migrate,
     "django-tenants": take_django,
+    "floor": take_floor,
 }
 
 
@@ -278,6 +295,8 @@ FOLDERS: Final[Mapping[str, str]] = {
 
 def takes_part(tool: str, kind: str, state: str) -> bool:
     """Return whether a tool has to do with such targets, and is measured in a state."""
+    if tool == "floor":
+        return (kind, state) == ("databases", "pending")
     return tool in FOLDERS or (kind == "schemas" and state != "release")
 
 
