@@ -21,7 +21,8 @@ from migration_gate.connection.simple_query import (
     conversation,
 )
 from migration_gate.connection.waits import Stopped, awaiting, halting
-from migration_gate.execution.failure import describe_failure, explain_failure
+from migration_gate.execution.describing import describe_failure
+from migration_gate.execution.failure import explain_failure
 from migration_gate.execution.frame import keep_calls, select
 from migration_gate.execution.message import Message, Own, Share
 from migration_gate.execution.watch import USUAL, Terms, Watch

@@ -96,6 +96,15 @@ def find_named(
     return None
 
 
+def tell_invalid(index: InvalidIndex) -> tuple[str, str]:
+    """Return what is wrong with an index that is in the way, and what to do."""
+    return f"index {index} exists and is invalid", (
+        "An attempt to build it was cut short, and no query uses it. Drop it, unless "
+        f"somebody is building it at this moment: {index.remedy} Then start the gate "
+        "again."
+    )
+
+
 def _builds(created: CreatedIndex, index: InvalidIndex) -> bool:
     if created.table != index.table or created.schema not in {None, index.schema}:
         return False
