@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from migration_gate.commands.answers import (
-    BaselineLine,
-    describe_baseline,
-    to_json,
-)
+from migration_gate.commands.answers import BaselineLine, describe_baseline, to_json
 from migration_gate.commands.recording import by_hand, has_rows, record_first
 from migration_gate.commands.steps import load, wait_for_history
 from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.look import require_readable
 from migration_gate.history.user_tables import find_user_tables
+from migration_gate.planning.agreement import listed
 from migration_gate.planning.naming import find_through
-from migration_gate.planning.plan import listed
 from migration_gate.report.errors import HistoryError
 from migration_gate.report.events import BASELINE
 from migration_gate.report.log import Log

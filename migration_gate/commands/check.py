@@ -26,8 +26,9 @@ from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.texts import shorten_text
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.files.migration import Migration
+from migration_gate.planning.agreement import require_agreement
 from migration_gate.planning.phases import asked_of, in_phase
-from migration_gate.planning.plan import Plan, require_agreement
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, LoginRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError

@@ -17,13 +17,9 @@ from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
 from migration_gate.history.look import require_readable
+from migration_gate.planning.agreement import require_agreement
 from migration_gate.planning.phases import in_phase, require_first_phase
-from migration_gate.planning.plan import (
-    Plan,
-    find_shared_numbers,
-    make_plan,
-    require_agreement,
-)
+from migration_gate.planning.plan import Plan, find_shared_numbers, make_plan
 from migration_gate.report.errors import (
     DatabaseUnreachableError,
     HistoryError,

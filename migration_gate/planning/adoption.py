@@ -21,7 +21,7 @@ from migration_gate.files.migration import (
     version_to_key,
 )
 from migration_gate.files.names import Number, classify, is_repeatable, read_number
-from migration_gate.planning.plan import listed
+from migration_gate.planning.agreement import listed
 from migration_gate.report.errors import HistoryError
 
 

@@ -4,7 +4,8 @@ Before and after a deployment: which of what is pending a run is asked for. Pure
 
 from __future__ import annotations
 
-from migration_gate.planning.plan import Plan, listed
+from migration_gate.planning.agreement import listed
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import IncompleteError
 from migration_gate.settings.settings import Phase
 

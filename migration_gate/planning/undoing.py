@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-from migration_gate.files.migration import (
-    AppliedMigration,
-    Migration,
-    version_to_key,
-)
+from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.files.names import Number, classify, is_repeatable
+from migration_gate.planning.agreement import listed
 from migration_gate.planning.naming import find_keys
-from migration_gate.planning.plan import listed
 from migration_gate.report.errors import HistoryError
 
 

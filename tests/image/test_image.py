@@ -107,7 +107,7 @@ connection.wait connection.waits
 files files.folder files.listing files.migration files.names files.reading
 history history.catalogue history.choice history.look history.rows history.table
 history.trust
-planning planning.plan
+planning planning.agreement planning.plan
 report report.errors report.events report.log report.outcomes report.verdict
 session session.session
 settings settings.connection_string settings.database settings.durations

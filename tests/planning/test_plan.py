@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
-from migration_gate.planning.plan import (
-    Change,
-    Plan,
-    find_shared_numbers,
-    make_plan,
-    require_agreement,
-)
+from migration_gate.planning.agreement import require_agreement
+from migration_gate.planning.plan import Change, Plan, find_shared_numbers, make_plan
 from migration_gate.report.errors import HistoryError
 
 

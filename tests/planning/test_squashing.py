@@ -14,12 +14,8 @@ from migration_gate.files.migration import (
     version_to_key,
 )
 from migration_gate.files.names import classify
-from migration_gate.planning.plan import (
-    Plan,
-    find_shared_numbers,
-    make_plan,
-    require_agreement,
-)
+from migration_gate.planning.agreement import require_agreement
+from migration_gate.planning.plan import Plan, find_shared_numbers, make_plan
 from migration_gate.report.errors import HistoryError
 
 
