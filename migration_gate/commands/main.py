@@ -75,6 +75,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         level=wanted.log_level,
         common={**dict(wanted.pod_fields), **ids},
         termination_log=wanted.termination_log,
+        target=wanted.target if command is None or command.needs_database else None,
         record=None if telemetry is None else telemetry.record,
     )
     verdict = run(
@@ -147,7 +148,11 @@ class _Ending:
             self._log.emit(TELEMETRY_NOT_SENT, reason=fault)
 
     def _make_verdict(self, error: GateError | None, tally: Tally) -> Verdict:
-        return judge(error, tally, self._started_s, self._log)
+        verdict = judge(error, tally, self._started_s, self._log)
+        target = self._log.target
+        if target is None:
+            return verdict
+        return verdict._replace(message=f"{target}: {verdict.message}")
 
 
 def judge(error: GateError | None, tally: Tally, started_s: float, log: Log) -> Verdict:

@@ -46,7 +46,8 @@ class Log:
 
     Common fields (pod name and the like) are bound once and stand on every line.
     ``is_live`` tells whether a person watches: a line of progress is then written over.
-    ``record`` is told of every event, of those below the level too.
+    ``record`` is told of every event, of those below the level too. ``target`` is the
+    one target of a fleet that all lines are about: its name stands on each.
     """
 
     def __init__(  # noqa: PLR0913  # where, how, what and for whom, by name
@@ -57,6 +58,7 @@ class Log:
         level: Level = "info",
         common: Mapping[str, str] | None = None,
         termination_log: str = "",
+        target: str | None = None,
         record: Record | None = None,
     ) -> None:
         is_terminal = os.isatty(fd)
@@ -67,6 +69,7 @@ class Log:
         self._is_for_person = is_for_person
         self._is_terminal = is_terminal
         self._level = LEVELS[level]
+        self.target = target
         self._record = record
         self._redact: Redact | None = None
         self._answers: list[str] | None = None
@@ -80,7 +83,10 @@ class Log:
                 partial(_fit, termination_log),
                 _renderer(fd, for_person=is_for_person),
             ],
-            context=dict(common or {}),
+            context={
+                **(common or {}),
+                **({} if target is None else {"target": target}),
+            },
         )
 
     def answer(self, text: str) -> None:
@@ -104,6 +110,7 @@ class Log:
         """
         log = object.__new__(Log)
         vars(log).update(vars(self))
+        log.target = target
         log._record = self._record and partial(_record_end, self._record)
         log._redact = None
         log._answers = answers
@@ -144,10 +151,17 @@ class Log:
             self._record(event, fields)
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
-            message = event.message.format_map(_Words(fields))
+            message = self._begin(event) + event.message.format_map(_Words(fields))
             if event in VERDICTS:
                 self._descriptor.expect_last()
             self._logger.write(event.level, event.name, message=message, **ordered)
+
+    def _begin(self, event: Event) -> str:
+        """Begin a sentence with its target's name, where a person reads it without."""
+        is_named = event in VERDICTS or "{target}" in event.message
+        if self.target is None or is_named or not self._is_for_person:
+            return ""
+        return f"{self.target}: "
 
 
 def _record_end(record: Record, event: Event, fields: Mapping[str, object]) -> None:

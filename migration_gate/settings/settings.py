@@ -171,4 +171,5 @@ class LogSettings(NamedTuple):
     log_level: LogLevel
     log_detail: LogDetail
     termination_log: str
+    target: str | None
     pod_fields: tuple[tuple[str, str], ...]

@@ -458,6 +458,7 @@ def test_log_settings_take_the_default_where_they_are_malformed() -> None:
         "GATE_LOG_LEVEL": "loud",
         "GATE_TERMINATION_LOG": "/dev/null",
         "GATE_TIMEOUT": "soon",
+        "GATE_TARGET": "tenant_7",
         "POD_NAME": "web-1",
     }
 
@@ -466,5 +467,6 @@ def test_log_settings_take_the_default_where_they_are_malformed() -> None:
         log_level="info",
         log_detail="safe",
         termination_log="/dev/null",
+        target="tenant_7",
         pod_fields=(("pod_name", "web-1"),),
     )
