@@ -5,6 +5,7 @@ The path of one target is that of a run without a fleet; what is beside each oth
 whole targets, each in a thread of its own.
 
 calls      which command does what over a fleet
+lines      the list of a fleet in a file
 targets    where the targets are listed, and the settings of each
 outcomes   what came of each target, and the verdict over all
 crew       threads that work at targets, and who waits for them

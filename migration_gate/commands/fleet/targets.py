@@ -13,35 +13,24 @@ import psycopg
 
 from psycopg import sql
 
+from migration_gate.commands.fleet.lines import SETTING, fault, read_lines
 from migration_gate.commands.steps import new_patience
 from migration_gate.connection.asking import asking
-from migration_gate.connection.connect import read_secret_file, use_first
+from migration_gate.connection.connect import use_first
 from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.wait import wait_for
-from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
-from migration_gate.settings.connection_string import (
-    MalformedError,
-    parse_connection_string,
-)
 from migration_gate.settings.settings import (
     IDENTIFIER_BYTES_MAX,
     HistoryTableName,
     Settings,
-    Targets,
 )
 
 
 LIST_TIMEOUT_S: Final = 30.0
 CONNECTIONS_EACH: Final = 2
-COMMENT: Final = "#"
-PASSWORDS: Final = ("password", "sslpassword")
-# What of the server's address a line of its own takes away.
-ADDRESS: Final = ("hostaddr", "port")
-SETTING: Final = "GATE_TARGETS"
-NO_SESSION: Final = "Set it for the role or the database: ALTER ROLE … SET …;"
 SERVER: Final = qualified(
     """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
@@ -101,7 +90,7 @@ def list_targets(settings: Settings, log: Log, tally: Tally) -> Listing:
     targets = settings.targets
     assert targets is not None  # noqa: S101  # what makes a run a fleet
     if targets.kind == "file":
-        lines = _read_lines(targets)
+        lines = read_lines(targets.source)
         return Listing(tuple(lines), lines=lines)
     return _ask(settings, log, tally, targets.source.encode())
 
@@ -116,7 +105,7 @@ def find_target(settings: Settings, log: Log, tally: Tally) -> Target:
     elif targets.kind == "file":
         listing = list_targets(settings, log, tally)
         if name not in listing.lines:
-            raise _fault("does not list what GATE_TARGET names")
+            raise fault("does not list what GATE_TARGET names")
     return to_target(settings, name, listing)
 
 
@@ -192,66 +181,17 @@ def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
     conn.execute("BEGIN READ ONLY")
     cursor = conn.execute(query)
     if cursor.description is None or len(cursor.description) != 1:
-        raise _fault("has a query that does not give one column")
+        raise fault("has a query that does not give one column")
     rows = cursor.fetchall()
     conn.execute("ROLLBACK")
     return _to_names([row[0] for row in rows])
-
-
-def _read_lines(targets: Targets) -> dict[str, dict[str, str]]:
-    """Return the parameters of each line of a file, by the name of its target."""
-    try:
-        text = read_secret_file(targets.source)
-    except OSError as error:
-        raise _fault(f"names a file that cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _fault("names a file that is not UTF-8 text") from None
-    lines = [line.strip() for line in text.splitlines()]
-    listed = [
-        _parse_line(line) for line in lines if line and not line.startswith(COMMENT)
-    ]
-    return {_name(parameters): parameters for parameters in listed}
-
-
-def _name(parameters: Mapping[str, str]) -> str:
-    """Name a target by its address and database, as far as its line says them."""
-    address = [parameters.get("host"), parameters.get("port")]
-    place = [":".join(filter(None, address)), parameters.get("dbname")]
-    return "/".join(filter(None, place))
 
 
 def _to_names(found: Sequence[object]) -> tuple[str, ...]:
     """Return each name once, in its order."""
     for number, name in enumerate(found, start=1):
         if not isinstance(name, str) or not name:
-            raise _fault(f"gives no name in row {number}")
+            raise fault(f"gives no name in row {number}")
         if len(name.encode()) > IDENTIFIER_BYTES_MAX:
-            raise _fault(f"gives a name longer than 63 bytes in row {number}")
+            raise fault(f"gives a name longer than 63 bytes in row {number}")
     return tuple(dict.fromkeys(str(name) for name in found))
-
-
-def _parse_line(line: str) -> dict[str, str]:
-    """Return the parameters of one line of a file."""
-    if "=" not in line and "://" not in line:
-        return {"dbname": line}
-    try:
-        said = parse_connection_string(line)
-    except MalformedError as malformed:
-        raise _fault(f"has a line that {malformed.rule}", malformed.remedy) from None
-    parameters = said.parameters
-    if said.session:
-        raise _fault(f"has a line with {', '.join(said.session)}", NO_SESSION)
-    if any(parameters.get(keyword) for keyword in PASSWORDS):
-        raise _fault(
-            "has a line with a password",
-            "Give it in PGPASSWORD, by GATE_LOGIN or in libpq's password file.",
-        )
-    if not _name(parameters):
-        raise _fault("has a line that names neither host nor database")
-    if "host" in parameters:
-        parameters = {**dict.fromkeys(ADDRESS, ""), **parameters}
-    return parameters
-
-
-def _fault(rule: str, remedy: str = "") -> SettingsError:
-    return SettingsError([SettingFault(name=SETTING, rule=rule, remedy=remedy)])
