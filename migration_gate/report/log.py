@@ -151,7 +151,9 @@ class Log:
             self._record(event, fields)
         if LEVELS[event.level] >= self._level or event in VERDICTS:
             ordered = {name: fields[name] for name in event.fields if name in fields}
-            message = self._begin(event) + event.message.format_map(_Words(fields))
+            sentence = event.message.format_map(_Words(fields))
+            # Where nothing is known of why, nothing comes after the colon.
+            message = self._begin(event) + sentence.removesuffix(": ")
             if event in VERDICTS:
                 self._descriptor.expect_last()
             self._logger.write(event.level, event.name, message=message, **ordered)

@@ -143,7 +143,10 @@ def parse_failures_max(text: str) -> FailuresMax:
         return FailuresMax(None)
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?%|[0-9]{1,9}", word):
         raise ValueError("is not all, a number or a percentage")
-    return FailuresMax(float(word.removesuffix("%")), word.endswith("%"))
+    limit = FailuresMax(float(word.removesuffix("%")), word.endswith("%"))
+    if limit.is_percentage and limit.limit > 100:
+        raise ValueError("is more than 100%")
+    return limit
 
 
 def parse_findings(text: str) -> tuple[str, ...]:

@@ -77,6 +77,26 @@ def test_what_appears_meanwhile_is_done_and_what_is_dropped_is_gone(
     assert run.one("target.gone")["target"] == "t3"
 
 
+def test_what_another_gate_had_and_is_dropped_is_gone_without_a_reason(
+    gate: Gate, database: Database
+) -> None:
+    """It was passed over, and did not fail."""
+    schemas(database, ["t1", "t2"])
+    database.execute("CREATE TABLE tenants AS SELECT unnest('{t1,t2}'::text[]) name")
+    env = {"GATE_TARGETS": "schemas:SELECT name FROM public.tenants ORDER BY 1"}
+    long = {"001_long.sql": "SELECT pg_sleep(60);"}
+    other = gate.start(
+        database=database, migrations=long, env=env | {"GATE_TARGET": "t2"}
+    )
+    other.wait_for("migration.started")
+    process = gate.start(database=database, migrations=SLOW, env=env)
+    process.wait_for("target.passed_over")
+    database.execute("DELETE FROM tenants WHERE name = 't2'")
+    gone = process.wait_for("target.gone")
+    assert (gone["target"], gone["error_message"]) == ("t2", "")
+    assert gone["message"] == "t2 is not listed any more"
+
+
 def test_a_file_cannot_leave_its_path_to_the_next_target(
     gate: Gate, database: Database
 ) -> None:
