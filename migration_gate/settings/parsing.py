@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _QUOTED: Final = r'"(?:[^"]|"")*"'
 _PART: Final = rf'{_QUOTED}|[^".\s]+'
+PERCENT_MAX: Final = 100
 
 
 def parse_limit(text: str) -> float | None:
@@ -143,10 +144,10 @@ def parse_failures_max(text: str) -> FailuresMax:
         return FailuresMax(None)
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?%|[0-9]{1,9}", word):
         raise ValueError("is not all, a number or a percentage")
-    limit = FailuresMax(float(word.removesuffix("%")), word.endswith("%"))
-    if limit.is_percentage and limit.limit > 100:
+    limit, is_percentage = float(word.removesuffix("%")), word.endswith("%")
+    if is_percentage and limit > PERCENT_MAX:
         raise ValueError("is more than 100%")
-    return limit
+    return FailuresMax(limit, is_percentage)
 
 
 def parse_findings(text: str) -> tuple[str, ...]:
