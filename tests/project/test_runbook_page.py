@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from migration_gate.report.errors import (
     GateError,
@@ -13,12 +14,14 @@ from migration_gate.report.errors import (
 )
 from tests.project.pages import (
     MODULES,
+    PACKAGE,
     read_code,
     read_table,
 )
 
 
 PAGE = "docs/runbook.md"
+PARSERS = [PACKAGE / f"settings/{name}.py" for name in ("parsing", "durations")]
 # What PostgreSQL says, not the gate.
 POSTGRESQL_SAYS = {
     "already exists",
@@ -67,9 +70,9 @@ def test_the_messages_to_look_for_are_the_gates() -> None:
     assert {part for part in named - POSTGRESQL_SAYS if part not in texts} == set()
 
 
-def find_told(kinds: set[str]) -> Iterator[str]:
+def find_told(kinds: set[str], modules: Iterable[Path] = MODULES) -> Iterator[str]:
     """Yield the messages of these kinds of errors, a value in them as an ellipsis."""
-    for path in MODULES:
+    for path in modules:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -86,11 +89,43 @@ def test_every_message_has_its_row() -> None:
     kinds -= {kind.__name__ for kind in find_kinds(SettingsError)}
     kinds -= {kind.__name__ for kind in find_kinds(MigrationFilesError)}
     kinds -= {"ConnectionLostError", "AlreadyAppliedError"}  # are told as others
-    named = {
-        part
-        for row in read_table(PAGE, "message contains")
-        for part in read_code(row[0])
-    }
     told = set(find_told(kinds | {"UsageError"}))
     assert len(told) > 10
-    assert {text for text in told if not any(part in text for part in named)} == set()
+    assert find_unnamed(told) == set()
+
+
+def test_every_rule_of_a_value_has_its_row() -> None:
+    """What can be wrong with the value of a setting, each of which its parser says."""
+    told = set(find_told({"ValueError"}, PARSERS))
+    assert len(told) > 10
+    assert find_unnamed(told) == set()
+
+
+def test_what_closes_a_fleet_has_its_row() -> None:
+    """What its list breaks, and why targets were left."""
+    told = set(find_told({"fault"}, (PACKAGE / "commands/fleet").glob("*.py")))
+    told |= set(find_sentences(PACKAGE / "commands/fleet/run.py", "_why_left"))
+    told |= set(find_sentences(PACKAGE / "settings/environment.py", "_fleet_faults"))
+    assert len(told) > 10
+    assert find_unnamed(told) == set()
+
+
+def find_unnamed(told: set[str]) -> set[str]:
+    """Return the messages of which no row has a part."""
+    rows = read_table(PAGE, "message contains")
+    named = {part for row in rows for part in read_code(row[0])}
+    return {text for text in told if not any(part in text for part in named)}
+
+
+def find_sentences(path: Path, function: str) -> Iterator[str]:
+    """Yield what a function of a module may say, but for remedies and docstring."""
+    (found,) = [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    ]
+    for node in ast.walk(found):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+            if " " in text and text[0].islower():
+                yield text
