@@ -7,6 +7,7 @@ than connecting. Where a single thing is out of the ordinary, a glance shows not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -16,10 +17,12 @@ from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
 from migration_gate.history.plain_rows import Row, to_row
+from migration_gate.history.table import Column, find_form_fault
 from migration_gate.settings.settings import HistoryTableName
 
 
-# An error keeps the rows from being read: a planted view would run its functions.
+# An error keeps the rows from being read: a planted view would run its functions. What
+# a look says of columns is told of each, in a way that is planned fast.
 PLAIN: Final = qualified(
     """
 SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
@@ -29,14 +32,25 @@ SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
         AND NOT pg_catalog.pg_is_in_recovery()
         AND pg_catalog.current_setting('transaction_read_only') = 'off'
     THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8,
-    (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace)
-FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
+    (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
+    (SELECT a.attname = 'version' FROM pg_catalog.pg_index i
+     WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
+       AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+       AND i.indpred IS NULL AND i.indexprs IS NULL LIMIT 1),
+    a.attname, a.atttypid::pg_catalog.int8,
+    NOT a.attnotnull OR a.atthasdef OR a.attidentity <> ''
+FROM pg_catalog.pg_class c, pg_catalog.pg_attribute a
+WHERE c.oid = {table}::pg_catalog.regclass
+  AND a.attrelid = {table}::pg_catalog.regclass AND a.attnum > 0
+  AND NOT a.attisdropped
 """
 )
 # A view has no tableoid. A new session is slow to sort by more, or to call functions.
+# What is not used of it is asked for since a look has to have the right to it.
 ROWS: Final = sql.SQL(
-    "SELECT tableoid::pg_catalog.int8, version, checksum, superseded, gate_version, "
-    "applied_at::pg_catalog.text FROM {} WHERE version IS NOT NULL ORDER BY applied_at"
+    "SELECT tableoid::pg_catalog.int8, version::pg_catalog.text, checksum, superseded, "
+    "gate_version, duration_ms, applied_at::pg_catalog.text FROM {} "
+    "WHERE version IS NOT NULL ORDER BY applied_at"
 )
 
 
@@ -61,13 +75,32 @@ def glance(
     table = sql.Identifier(*parts)
     plain = PLAIN.format(role=role, table=table.as_string())
     cursor = conn.execute(sql.SQL("; ").join([plain, ROWS.format(table)]))
-    ((_, oid, schema),) = cursor.fetchall()
+    facts = cursor.fetchall()
+    _, oid, schema, *_ = facts[0]
+    _require_form(facts)
     cursor.nextset()
     found = cursor.fetchall()
     if any(at != oid for at, *_ in found):
         raise psycopg.errors.UndefinedTable
     rows: list[Row] = []
     for _, alike in groupby(found, key=lambda row: row[-1]):
-        told = (to_row(*row) for _, *row, _ in alike)
-        rows += sorted(told, key=lambda row: str(row[0]))
+        told = (to_row(*row) for _, *row, _, _ in alike)
+        rows += sorted(told, key=lambda row: row[0])
     return schema, tuple(rows)
+
+
+def _require_form(facts: Sequence[Sequence[Any]]) -> None:
+    """Refuse the columns that a look would refuse. Raises psycopg.Error."""
+    columns = [
+        Column(name, _name_type(type_oid), is_optional)
+        for *_, name, type_oid, is_optional in facts
+    ]
+    is_unique = any(is_unique for _, _, _, is_unique, *_ in facts)
+    if find_form_fault(columns, is_unique=is_unique) is not None:
+        raise psycopg.errors.WrongObjectType
+
+
+def _name_type(oid: int) -> str:
+    """Return the name of a type of PostgreSQL's own, as far as psycopg knows it."""
+    known = psycopg.adapters.types.get(oid)
+    return "" if known is None else known.name

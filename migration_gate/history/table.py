@@ -80,7 +80,7 @@ def recognise_table(facts: Mapping[str, Any]) -> HistoryTable:
             hint=_how_to_trust(faults),
         )
     columns = [Column(**column) for column in facts["columns"]]
-    fault = _find_form_fault(columns, is_unique=facts["version_is_unique"])
+    fault = find_form_fault(columns, is_unique=facts["version_is_unique"])
     if fault is not None:
         raise HistoryError(
             f"{table} belongs to another program: {fault}",
@@ -154,7 +154,8 @@ def _how_to_trust(faults: Sequence[Fault]) -> str:
     )
 
 
-def _find_form_fault(columns: Sequence[Column], *, is_unique: bool) -> str | None:
+def find_form_fault(columns: Sequence[Column], *, is_unique: bool) -> str | None:
+    """Return why a table is another program's, by its columns; None where it is not."""
     by_name = {column.name: column for column in columns}
     version, applied_at = by_name.get("version"), by_name.get("applied_at")
     if version is None or version.type_name not in CHARACTER_TYPES:
