@@ -17,6 +17,10 @@ from migration_gate.report.errors import FileFault, MigrationFilesError
 NO_FILE: Final = "no file in the folder has this name"
 
 
+class NotNamedError(MigrationFilesError):
+    """A word means no migration, or several: it has to be another."""
+
+
 def find_keys(
     words: Iterable[str], versions: Collection[str], *, missing: str
 ) -> tuple[str, ...]:
@@ -28,7 +32,7 @@ def find_keys(
         missing: What is wrong with a word that means none, as in "no file has it".
 
     Raises:
-        MigrationFilesError: Lists each word that means none of them, or several.
+        NotNamedError: Lists each word that means none of them, or several.
     """
     keys: list[str] = []
     faults = []
@@ -44,7 +48,7 @@ def find_keys(
             remedy = "The command status lists the names."
             faults.append(FileFault(word, missing, remedy))
     if faults:
-        raise MigrationFilesError(faults)
+        raise NotNamedError(faults)
     return tuple(dict.fromkeys(keys))
 
 
@@ -53,7 +57,7 @@ def find_through(word: str, migrations: Sequence[Migration]) -> tuple[Migration,
     Return the migration that is meant, and all that come before it, in their order.
 
     Raises:
-        MigrationFilesError: The word means none of them, or several.
+        NotNamedError: The word means none of them, or several.
     """
     ordered = sorted(migrations, key=lambda migration: migration.order)
     names = [migration.version for migration in ordered]

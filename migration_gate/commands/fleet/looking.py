@@ -71,7 +71,7 @@ def check_fleet(settings: Settings, log: Log, tally: Tally) -> None:
     """
     migrations = load(settings, log, "check")
     patience = new_patience(settings, log, settings.wait_timeout_s)
-    score = Score()
+    score = Score(starts="")
     tally.fleet = score.fields
 
     def look() -> None:
@@ -240,7 +240,7 @@ def _count(
     sights: Mapping[str, Sight], lines: Sequence[TargetLine], tally: Tally
 ) -> Score:
     """Return how many targets are up to date, and why the others are not."""
-    score = Score()
+    score = Score(starts="")
     score.target_count = len(lines)
     tally.fleet = score.fields
     for line in lines:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from migration_gate.commands.calls import UsageError
+from migration_gate.commands.fleet.hints import name_target, start_again
 from migration_gate.commands.main import error_of, judge, report_wait
 from migration_gate.connection.waits import Stopped, pause, report_waits
-from migration_gate.report.errors import GateError
+from migration_gate.planning.naming import NotNamedError
+from migration_gate.report.errors import GateError, SettingsError
 from migration_gate.report.events import (
     TARGET_CLOSED,
     TARGET_OPENED,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from migration_gate.commands.fleet.targets import Target
 
 NO_ROOM_PAUSES_S: Final = (0.1, 0.8)
+# What was given is wrong, and would be so again.
+GIVEN_WRONGLY: Final = (NotNamedError, SettingsError, UsageError)
 
 Step = Callable[[Settings, Log, Tally], None]
 State = Literal["done", "failed", "passed over", "stopped"]
@@ -84,7 +89,10 @@ def work_at(
         error = error_of(failure, own_log)
     verdict = judge(error, tally, started_s, own_log)
     event = TARGET_OPENED if verdict.is_open else TARGET_CLOSED
-    own_log.emit(event, target=target.name, message=verdict.message, **verdict.fields)
+    fields = dict(verdict.fields)
+    if "hint" in fields:
+        fields["hint"] = name_target(fields["hint"], target.name)
+    own_log.emit(event, target=target.name, message=verdict.message, **fields)
     return _to_outcome(
         target, "done" if verdict.is_open else "failed", error, tally, answers
     )
@@ -141,9 +149,14 @@ class FleetError(GateError):
 
 
 class Score:
-    """How far a fleet is: each target's last outcome, in the order of their ends."""
+    """
+    How far a fleet is: each target's last outcome, in the order of their ends.
 
-    def __init__(self) -> None:
+    ``starts`` is what does the rest when it is started again; empty where nothing does.
+    """
+
+    def __init__(self, starts: str = "the gate") -> None:
+        self.starts = starts
         self.target_count = 0
         self.done: dict[str, None] = {}
         self.failed: dict[str, Outcome] = {}
@@ -237,9 +250,10 @@ def to_error(score: Score, why_left: str = "") -> FleetError | None:
     error = None if first is None else first.error
     if first is not None and error is not None:
         message += f"; first {first.name}: {error}"
-        hint = error.hint
-    hint += " Start the gate again: it does only what is left."
-    return FleetError(message, error, hint=hint.strip())
+        hint = name_target(error.hint, first.name)
+    if score.starts and not isinstance(error, GIVEN_WRONGLY):
+        hint = start_again(hint, score.starts)
+    return FleetError(message, error, hint=hint)
 
 
 def _name_place(outcome: Outcome) -> str:

@@ -59,7 +59,8 @@ def roll_fleet_back(settings: Settings, log: Log, tally: Tally, **options: Any) 
             "a second start undoes only what is left.",
         )
     step = partial(rollback, **options)
-    _go_over(settings, log, tally, step, as_json=options["as_json"])
+    starts = "" if options["is_dry_run"] else "the rollback"
+    _go_over(settings, log, tally, step, as_json=options["as_json"], starts=starts)
 
 
 def _unless_begun(step: Step) -> Step:
@@ -74,10 +75,17 @@ def _unless_begun(step: Step) -> Step:
     return perform
 
 
-def _go_over(
-    settings: Settings, log: Log, tally: Tally, step: Step, *, as_json: bool
+def _go_over(  # noqa: PLR0913  # how it is told, by name
+    settings: Settings,
+    log: Log,
+    tally: Tally,
+    step: Step,
+    *,
+    as_json: bool,
+    starts: str = "the gate",
 ) -> None:
     fleet = Fleet(settings, log, tally, step, Glances())
+    fleet.score.starts = starts
     try:
         fleet.run()
     finally:
