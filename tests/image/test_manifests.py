@@ -235,9 +235,26 @@ def test_the_runbook_makes_a_job_of_a_command(name: str, command: str) -> None:
     """Its `sed` changes the job's name and its command, and nothing else."""
     page = (ROOT / "docs/runbook.md").read_text()
     (script,) = re.findall(rf"^sed '(.*)' {name}", page, re.MULTILINE)
-    if command == "resolve":
-        (other,) = re.findall(r"`(s/\S+\[migrate\S+.*?/)`", page)
-        script = f"{script.partition('; ')[0]}; {other}"
+    changed = change(name, in_place_of_status(script, command))
+    assert len(changed) == 2
+    assert "shop-command" in changed[0]
+    words = yaml.safe_load(changed[1])["args"]
+    assert words[0] == command
+    assert read_call(words).name == command
+
+
+def in_place_of_status(script: str, command: str) -> str:
+    """Return a script of the runbook with another command, as its text says it."""
+    if command == "status":
+        return script
+    page = (ROOT / "docs/runbook.md").read_text()
+    (other,) = re.findall(rf"`(s/\S+\[migrate\S+\[{command}, .*?/)`", page)
+    first, *rest = re.split(r"; |\n +", script)
+    return "; ".join([first, other, *rest[1:]])
+
+
+def change(name: str, script: str) -> list[str]:
+    """Return the lines that a script for sed writes anew in a file."""
     made = subprocess.run(
         ["sed", script, ROOT / name],  # noqa: S607 -- the page's command
         check=True,
@@ -245,16 +262,26 @@ def test_the_runbook_makes_a_job_of_a_command(name: str, command: str) -> None:
         text=True,
     ).stdout
     old = (ROOT / name).read_text().splitlines()
-    changed = [
-        (line, new)
-        for line, new in zip(old, made.splitlines(), strict=True)
-        if line != new
+    lines = zip(old, made.splitlines(), strict=True)
+    return [new for line, new in lines if line != new]
+
+
+@pytest.mark.parametrize("command", ["status", "rollback", "resolve"])
+def test_the_runbook_makes_one_pod_of_a_fleet(command: str) -> None:
+    """Its `sed` changes the Job's name, its command and how many pods there are."""
+    page = (ROOT / "docs/runbook.md").read_text()
+    (script,) = re.findall(r"^sed '([^']*)' k8s/fleet.yaml", page, re.MULTILINE)
+    named, *counts, args = change("k8s/fleet.yaml", in_place_of_status(script, command))
+    assert "shop-command" in named
+    assert [yaml.safe_load(line) for line in counts] == [
+        {"completions": 1},
+        {"parallelism": 1},
     ]
-    assert len(changed) == 2
-    assert "shop-command" in changed[0][1]
-    words = changed[1][1].strip().removeprefix("args: ")
-    assert yaml.safe_load(words)[0] == command
-    assert read_call(yaml.safe_load(words)).name == command
+    words = yaml.safe_load(args)["args"]
+    assert words[0] == command
+    assert read_call(words).name == command
+    spec = yaml.safe_load((ROOT / "k8s/fleet.yaml").read_text())["spec"]
+    assert spec["maxFailedIndexes"] <= 1, "Kubernetes takes no more than completions"
 
 
 def test_a_release_has_an_image_of_each_extra() -> None:
