@@ -183,7 +183,8 @@ def _take_last(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="VERSION",
-        help="undo all that were applied after this one, which stays; 0: undo all",
+        help="undo all that were applied after this one, which stays; 0: undo all; "
+        "for all of GATE_TARGETS it is needed",
     )
     parser.add_argument(
         "--dry-run",

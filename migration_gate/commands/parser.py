@@ -23,7 +23,14 @@ COMMAND --help describes one of them.
 Settings are environment variables: DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT,
 POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB or libpq's PG… name the database,
 GATE_MIGRATIONS the folder. docs/settings.md lists them all.
+
+GATE_TARGETS lists the schemas or databases of a fleet, each of which has a history of
+its own, and one run goes over all of them: docs/fleets.md. With GATE_TARGET a run is
+about the one that it names.
 """
+# Of a command over a fleet; those that need no database know nothing of one.
+OVER_ALL_TARGETS: Final = "With GATE_TARGETS, over all of them; GATE_TARGET names one."
+OVER_ONE_TARGET: Final = "With GATE_TARGETS, about the one that GATE_TARGET names."
 
 
 def parse_options(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -40,8 +47,20 @@ def parse_options(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 def describe(arguments: Sequence[str]) -> str:
     """Return the help: of the first command among the arguments, or of them all."""
     program, commands = _build()
-    named = [commands[word] for word in arguments if word in commands]
-    return (named or [program])[0].format_help()
+    for word in arguments:
+        if word in commands:
+            commands[word].epilog = _describe_targets(word)
+            return commands[word].format_help()
+    return program.format_help()
+
+
+def _describe_targets(name: str) -> str | None:
+    """Say what a command is about where there is a fleet; None where it is the same."""
+    from migration_gate.commands.fleet.calls import OVER_ALL
+
+    if not COMMANDS[name].needs_database:
+        return None
+    return OVER_ALL_TARGETS if name in OVER_ALL else OVER_ONE_TARGET
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,12 @@ import pytest
 
 from migration_gate import __version__
 from migration_gate.commands.calls import COMMANDS
-from migration_gate.commands.parser import describe
+from migration_gate.commands.fleet.calls import OVER_ALL
+from migration_gate.commands.parser import (
+    OVER_ALL_TARGETS,
+    OVER_ONE_TARGET,
+    describe,
+)
 from tests.fix_gate import ROOT, Gate, write_migrations
 from tests.fix_postgres import Database
 from tests.history_tables import TWO, versions
@@ -35,6 +41,19 @@ def test_the_help_names_every_command() -> None:
     assert [line[0] for line in lines if line and line[0] in COMMANDS] == [*COMMANDS]
     for name in COMMANDS:
         assert describe([name, "--help"]).startswith(f"usage: entrypoint.py {name} ")
+
+
+def test_the_help_says_what_a_command_is_about_in_a_fleet() -> None:
+    """All targets or one, as it is; and the first help names both settings."""
+    assert {"GATE_TARGETS", "GATE_TARGET"} <= set(re.findall(r"\w+", describe([])))
+    for name, command in COMMANDS.items():
+        shown = " ".join(describe([name]).split())
+        assert (OVER_ALL_TARGETS in shown) == (name in OVER_ALL)
+        is_about_one = command.needs_database and name not in OVER_ALL
+        assert (OVER_ONE_TARGET in shown) == is_about_one
+    assert "for all of GATE_TARGETS it is needed" in " ".join(
+        describe(["rollback"]).split()
+    )
 
 
 def test_the_version_is_an_answer(gate: Gate) -> None:
