@@ -107,6 +107,26 @@ def test_a_rollback_is_what_is_started_again(gate: Gate, database: Database) -> 
     assert "again" not in last_hint(shown.stderr)
 
 
+@pytest.mark.parametrize("command", ["status", "plan"])
+@pytest.mark.parametrize("setting", ["GATE_CHANGED", "GATE_AHEAD"])
+def test_who_looks_tells_a_refusal_as_migrate_does(
+    gate: Gate, database: Database, command: str, setting: str
+) -> None:
+    """With its reason, and what to do about it."""
+    env = schemas(database, ["a", "b"]) | {setting: "refuse"}
+    assert gate(database=database, migrations=FILES, env=env).exit_code == 0
+    files = {"001_orders.sql": FILES["001_orders.sql"]}
+    if setting == "GATE_CHANGED":
+        files["002_more.sql"] = "ALTER TABLE orders ADD COLUMN more text;"
+    refused = gate(database=database, migrations=files, env=env).verdict
+    run = gate(command, database=database, migrations=files, env=env)
+    *_, last = (line for line in run.stderr.splitlines() if line.startswith("{"))
+    told = parse_event(last)
+    assert told["failed"] == sorted(refused["failed"]) == ["a: history", "b: history"]
+    assert told["reason"] == "history"
+    assert told["hint"] in refused["hint"]
+
+
 @pytest.mark.parametrize("name", ["a", "it's one"])
 def test_a_command_for_one_target_is_given_as_it_works(
     gate: Gate, database: Database, name: str

@@ -148,7 +148,7 @@ def show_fleet_status(
     """
     _, sights = _look_once(settings, log, tally, "status", asked_of(settings.phase))
     lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
-    score = _count(sights, lines, tally)
+    score = _count(sights, lines, settings, tally)
     if as_html:
         write_line(STDOUT, _to_page(settings, score, lines))
     else:
@@ -190,7 +190,7 @@ def show_fleet_plan(
         raise MigrationFilesError(faults)
     refused = [line for line in lines if line.state == "refused"]
     if refused:
-        _close(_count(sights, refused, tally), tally)
+        _close(_count(sights, refused, settings, tally), tally)
     behind = sum(line.state == "behind" for line in lines)
     tally.outcome = (
         f"{len(pending)} pending in {behind} of {len(lines)} targets, nothing was "
@@ -237,7 +237,10 @@ def _refusal(plan: Plan, settings: Settings) -> GateError | None:
 
 
 def _count(
-    sights: Mapping[str, Sight], lines: Sequence[TargetLine], tally: Tally
+    sights: Mapping[str, Sight],
+    lines: Sequence[TargetLine],
+    settings: Settings,
+    tally: Tally,
 ) -> Score:
     """Return how many targets are up to date, and why the others are not."""
     score = Score(starts="")
@@ -249,10 +252,9 @@ def _count(
             continue
         sight = sights[line.target]
         error = sight.error
-        if error is None and sight.plan is not None:
-            error = incomplete(sight.plan.pending)
-        if line.state == "refused" and line.reason is not None and sight.plan:
-            error = GateError(line.reason)
+        if sight.plan is not None:
+            error = _refusal(sight.plan, settings) or error
+            error = error or incomplete(sight.plan.pending)
         score.take(Outcome(line.target, "failed", error))
     return score
 
