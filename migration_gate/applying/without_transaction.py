@@ -30,6 +30,7 @@ from migration_gate.connection.refusals import NO_ANSWER
 from migration_gate.connection.waits import Stopped, check_stop, ending
 from migration_gate.execution.exchange import exchange
 from migration_gate.execution.frame import (
+    require_schema,
     select,
     session_limits,
     set_config,
@@ -291,5 +292,5 @@ def _prepare_session(run: FileRun, unit: Unit) -> None:
     role = worker.settings.role
     if role is not None:
         become = sql.SQL("SET ROLE {}").format(sql.Identifier(role))
-        parts.append(own(worker, "role", become))
+        parts += [own(worker, "role", become), *require_schema(worker)]
     exchange(worker, single(run.task, [*parts, *run.replay()]), run.watch)

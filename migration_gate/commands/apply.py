@@ -177,11 +177,8 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
             ``settings`` is then set for each file; without one, its session has it.
     """
     is_shared = settings.options is not None and bool(settings.search_path)
-    is_kept = leaves_session and is_shared
-    own = {}
-    if settings.options is not None and not is_kept:
-        own["options"] = settings.options
-        settings = settings._replace(search_path="")
+    is_kept = leaves_session and is_shared and held.seen.is_shareable
+    settings, own = _take_path(settings, held, is_kept=is_kept)
     if is_kept:
         note_defaults(held)
     patience = new_patience(settings, log, settings.wait_timeout_s)
@@ -212,6 +209,25 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
         if reason is not None:
             log.emit(NOT_ALTERED, reason=reason)
         yield start_worker(conn, held, table, settings, variables)
+
+
+def _take_path(
+    settings: Settings, held: Session, *, is_kept: bool
+) -> tuple[Settings, dict[str, str]]:
+    """
+    Return the settings, and the parameters of a session that begins with the path.
+
+    The path is that of now: role and database may have had another one when the targets
+    were listed.
+    """
+    if held.only is None:
+        return settings, {}
+    path = held.path
+    if settings.options is None or is_kept:
+        return settings._replace(search_path=settings.search_path and path), {}
+    escaped = "".join(f"\\{c}" if c == "\\" or c.isspace() else c for c in path)
+    options = f"{settings.options} -c search_path={escaped}".strip()
+    return settings._replace(search_path=""), {"options": options}
 
 
 @contextmanager

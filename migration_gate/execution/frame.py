@@ -57,6 +57,12 @@ REQUIRE_PATH: Final = sql.SQL(
     "OPERATOR(pg_catalog.<>) {}::pg_catalog.text "
     "THEN pg_catalog.current_setting('migration_gate.search_path') END"
 )
+# A schema that a role has no USAGE on is passed over in the path, without a word.
+REQUIRE_SCHEMA: Final = sql.SQL(
+    "SELECT CASE WHEN pg_catalog.current_schema() IS NULL "
+    "OR pg_catalog.current_schema() OPERATOR(pg_catalog.<>) {}::pg_catalog.name "
+    "THEN pg_catalog.current_setting('migration_gate.schema') END"
+)
 VARIABLE_CLASS: Final = "gate."
 ALWAYS_SENT: Final = 4096  # characters
 NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
@@ -158,7 +164,15 @@ def become_role(worker: Worker) -> list[Own]:
     if role is None:
         return []
     statement = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
-    return [own(worker, "role", statement)]
+    return [own(worker, "role", statement), *require_schema(worker)]
+
+
+def require_schema(worker: Worker) -> list[Own]:
+    """Fail where GATE_ROLE would not find the schema that is the target."""
+    name = worker.settings.history_table
+    if not name.is_target:
+        return []
+    return [own(worker, "schema", REQUIRE_SCHEMA.format(name.schema))]
 
 
 # What a file leaves is cleared inside its transaction. Deferred constraints are checked

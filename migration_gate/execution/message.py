@@ -31,6 +31,7 @@ OwnName = Literal[
     "noted",
     "kept",
     "role",
+    "schema",
     "setting",
     "mark",
     "valid",
@@ -48,7 +49,7 @@ CHARACTER_STARTS: Final = bytes({*range(0x80), *range(0xC0, 0x100)})
 
 
 # Where a statement fails the server logs its message whole: the file's begin a line.
-BEFORE_FILE: Final[frozenset[OwnName]] = frozenset({"row", "role", "commit"})
+BEFORE_FILE: Final[frozenset[OwnName]] = frozenset({"row", "role", "schema", "commit"})
 
 
 @dataclass(frozen=True, slots=True)

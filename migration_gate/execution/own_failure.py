@@ -85,6 +85,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "noted": 'note what was written in table "{table}"',
         "kept": 'ask what was written in table "{table}"',
         "role": 'become GATE_ROLE for migration "{version}"',
+        "schema": 'ask whether GATE_ROLE finds the schema of "{version}"',
         "setting": 'bring back the settings of migration "{version}"',
         "mark": 'tell how far migration "{version}" is',
         "valid": 'ask whether an index of migration "{version}" is valid',
@@ -119,16 +120,24 @@ def _find_outcome(
     """Return what the run acts on, or knows the reason of."""
     if failure.sqlstate in LOCK_STATES:
         return LocksNotFreeError(describe_failure(worker, task.script, failure))
-    if part.name == "defaults" and failure.sqlstate == OUTDATED:
-        return DefaultsChangedError()
-    if part.name == "path" and failure.sqlstate == OUTDATED:
-        return PathLeftError()
-    faster = _find_faster(worker, task, part, failure)
-    if faster is not None:
-        return faster
+    known = _find_required(worker, part, failure)
+    known = known or _find_faster(worker, task, part, failure)
+    if known is not None:
+        return known
     if part.name == "role" and worker.settings.role is not None:
         return _explain_role(worker, worker.settings.role, failure)
     return _find_doing(worker, task, part, failure)
+
+
+def _find_required(worker: Worker, part: Own, failure: SqlFailure) -> Exception | None:
+    """Return what a session lacks that the file belongs in."""
+    if failure.sqlstate != OUTDATED:
+        return None
+    if part.name == "schema":
+        return _explain_hidden(worker)
+    if part.name == "path":
+        return PathLeftError()
+    return DefaultsChangedError() if part.name == "defaults" else None
 
 
 def _find_doing(
@@ -295,6 +304,16 @@ def _explain_role(worker: Worker, role: str, failure: SqlFailure) -> GateError |
         remedy="Create the role, or correct GATE_ROLE.",
     )
     return SettingsError([fault])
+
+
+def _explain_hidden(worker: Worker) -> GateError:
+    """Name the GRANT without which files would work on the schema after it."""
+    role, schema = worker.settings.role or "", worker.table.schema
+    return LoginRefusedError(
+        f'role "{role}" (GATE_ROLE) lacks USAGE on schema "{schema}": its files would '
+        "work on the next schema of the search path",
+        hint=f"GRANT USAGE ON SCHEMA {quote_name(schema)} TO {quote_name(role)};",
+    )
 
 
 def _explain_membership(worker: Worker, role: str) -> GateError | None:

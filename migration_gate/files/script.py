@@ -80,10 +80,13 @@ UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 # What undoes a session's SET, beside a SET of the same: and who writes one names it.
 PATH_WORDS: Final = (b"search_path", b"reset", b"discard")
-# What DISCARD ALL leaves: a library, and parameters of others' own, which were NULL and
-# are empty from then on.
-LASTING_WORDS: Final = (b"set_config", b"load '")
-SETS_OWN: Final = re.compile(rb"set\s+(?:(?:local|session)\s+)?[\"\w$]+\s*\.")
+# What DISCARD ALL leaves: parameters of others' own, which were NULL and are empty from
+# then on, a seed, and a library. What had a temporary table keeps its temp_buffers.
+LASTING_WORDS: Final = (b"set_config", b"setseed", b"temp_buffers")
+_BLANK: Final = rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"
+LASTING: Final = re.compile(
+    rb"\bload\b|set%b+(?:(?:local|session)%b+)?(?:u&)?[\"\w$]+%b*\." % ((_BLANK,) * 3)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,7 @@ def leaves_session(script: Script) -> bool:
     return (
         script.in_transaction
         and not has_any(script.content, *PATH_WORDS, *LASTING_WORDS)
-        and not has_match(script.content, SETS_OWN)
+        and not has_match(script.content, LASTING)
     )
 
 

@@ -159,6 +159,7 @@ SELECT pg_catalog.json_build_object(
     'is_read_only', pg_catalog.current_setting('transaction_read_only') = 'on',
     'acting_role', current_user,
     'schema', coalesce({schema}, pg_catalog.current_schema()),
+    'search_path', pg_catalog.current_setting('search_path'),
     'schema_exists', {schema} IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_namespace WHERE nspname = {schema}),
     'owners', pg_catalog.json_build_object(
@@ -229,8 +230,9 @@ class Facts(NamedTuple):
     as ``recognise_table`` takes it: those of the search path first, in its order, then
     those of other schemas that a role has made whom the gate trusts. ``acting_role`` is
     the one that the login acts as: its own, unless its defaults name another.
-    ``is_bare`` tells that the target has no table that may be another tool's history;
-    False where that was not asked.
+    ``search_path`` is that of the session. ``is_bare`` tells that the target has no
+    table that may be another tool's history, and ``is_shareable`` that a session which
+    ran its files may serve another target; both are False where that was not asked.
     """
 
     backend_pid: int
@@ -239,9 +241,11 @@ class Facts(NamedTuple):
     acting_role: str
     schema: str | None
     schema_exists: bool
+    search_path: str
     owners: Owners
     tables: tuple[Mapping[str, Any], ...]
     is_bare: bool = False
+    is_shareable: bool = False
 
 
 # The row ``c`` of pg_class, found without a look at each table of its name.

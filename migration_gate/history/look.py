@@ -52,6 +52,8 @@ class Look(NamedTuple):
     ``others`` are further tables of its name that could be the history; ``owners`` are
     whom the gate trusts with it; ``is_bare`` tells that there is no table that may be
     another tool's history; ``tool`` is the one whose history was taken over.
+    ``search_path`` is that of the session, and ``is_shareable`` tells that it may serve
+    another target of a fleet.
     """
 
     backend_pid: int
@@ -67,7 +69,9 @@ class Look(NamedTuple):
     is_elsewhere: bool
     owners: Owners
     others: tuple[Mapping[str, Any], ...]
+    search_path: str = ""
     is_bare: bool = False
+    is_shareable: bool = False
     tool: str | None = None
 
 
@@ -146,7 +150,9 @@ def _to_look(
         is_elsewhere=choice.is_elsewhere,
         owners=facts.owners,
         others=choice.others,
+        search_path=facts.search_path,
         is_bare=facts.is_bare,
+        is_shareable=facts.is_shareable,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -29,6 +29,8 @@ from migration_gate.history.catalogue import (
     asking,
     in_schema,
 )
+from migration_gate.history.lasting import CODE, Code
+from migration_gate.history.lasting import IS_ODD as IS_ODD_SESSION
 from migration_gate.history.likeness import IS_ODD, LINE
 from migration_gate.history.table import may_be_foreign
 from migration_gate.history.tools import MARKS, NAMES, SCHEMAS
@@ -46,10 +48,13 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('transaction_read_only') = 'on', current_user,
     (SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
      WHERE datname = pg_catalog.current_database()),
+    pg_catalog.current_setting('search_path'), {is_odd}, {code},
     coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {has_no_other},
     {tables}
 """
 )
+# Only between schemas of one database a session is kept for files.
+NO_CODE: Final = sql.SQL("0, ARRAY[]::pg_catalog.text[]")
 # Of the rows ``c`` and ``n`` of pg_class and pg_namespace.
 TABLES: Final = qualified(
     """
@@ -147,12 +152,14 @@ class Memory:
     """
     What one server has said to one role.
 
-    ``expects_none`` tells that the last target had no table.
+    ``expects_none`` tells that the last target had no table; ``code`` is what is known
+    of the database's functions.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, targets: Container[str]) -> None:
         self.server = server
         self.expects_none = False
+        self.code = Code(targets)
         self._until_s = time.monotonic() + REMEMBERED_S
         self._owners: dict[Who, Owners] = {}
         self._facts: dict[tuple[Who, str], Mapping[str, Any]] = {}
@@ -185,7 +192,8 @@ class Memory:
 class _Mind:
     """What one thread remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, targets: Container[str]) -> None:
+        self._targets = targets
         self._memory: Memory | None = None
 
     def ask(
@@ -205,13 +213,16 @@ class _Mind:
         server = info.host, info.hostaddr, info.port, info.user
         memory = self._memory
         if memory is None or not memory.is_of(server):
-            memory = self._memory = Memory(server)
-        row = ask_after(conn, _ask(name, whether=memory.expects_none), after)
+            memory = self._memory = Memory(server, self._targets)
+        since = memory.code.newest_oid
+        row = ask_after(conn, _ask(name, since, whether=memory.expects_none), after)
         if memory.expects_none and row[-1]:
-            row = ask_after(conn, _ask(name), None)
-        pid, is_standby, is_read_only, acting_role, owner, schema, *more, tables = row
+            row = ask_after(conn, _ask(name, since), None)
+        pid, is_standby, is_read_only, acting_role, owner, *more, tables = row
+        path, is_odd, newest_oid, schemas, schema, schema_exists, has_no_other = more
         memory.expects_none = not tables
-        schema_exists, has_no_other = more
+        memory.code.note(newest_oid, schemas)
+        is_shareable = not (is_odd or memory.code.is_shared)
         who = acting_role, owner
         if pid == conn.info.backend_pid:  # else a pooler may have taken another server
             found = [Table(*table) for table in tables or ()]
@@ -222,34 +233,44 @@ class _Mind:
                 acting_role=acting_role,
                 schema=schema,
                 schema_exists=schema_exists,
+                search_path=path,
                 owners=Owners((), ()),
                 tables=(),
                 # One that is recalled is ours; of two, one may be another tool's.
                 is_bare=has_no_other and len(found) <= 1,
+                is_shareable=is_shareable,
             )
             recalled = memory.recall(who, facts, found)
             if recalled is not None:
                 return recalled
         full = ask_catalogue(conn, name, role, more=LIKE)
         memory.learn(who, full)
-        return full
+        return full._replace(is_shareable=is_shareable)
 
 
 @contextmanager
-def remembering() -> Iterator[None]:
-    """Let this thread remember in a block what it is told of tables."""
-    asking.ask = _Mind().ask
+def remembering(targets: Container[str]) -> Iterator[None]:
+    """
+    Let this thread remember in a block what it is told of tables.
+
+    Args:
+        targets: The names of all that may be targets: a schema that is none of them
+            has what all may use.
+    """
+    asking.ask = _Mind(targets).ask
     try:
         yield
     finally:
         del asking.ask
 
 
-def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
+def _ask(name: HistoryTableName, since: int, *, whether: bool = False) -> sql.Composed:
     """
     Return what asks the server about itself and the tables.
 
     Args:
+        name: The history table.
+        since: The newest function that is known.
         whether: Only whether there is a table.
     """
     schema = sql.SQL("{}::pg_catalog.name").format(name.schema)
@@ -262,6 +283,8 @@ def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
         in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
     )
     return SERVER.format(
+        is_odd=IS_ODD_SESSION if name.is_target else sql.SQL("true"),
+        code=CODE.format(since=since) if name.is_target else NO_CODE,
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
         # The history's schema may be one of a database that is looked at as a whole.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from psycopg import pq
+from psycopg import pq, sql
 
 from migration_gate.connection.asking import asking
 from migration_gate.connection.causes import READ_ONLY, STANDBY
@@ -76,6 +76,12 @@ class Session:
         """Return the schema that is a target of a fleet; None for a whole database."""
         name = self.settings.history_table
         return name.schema if name.is_target else None
+
+    @property
+    def path(self) -> str:
+        """Return the search path that files begin with where a schema is the target."""
+        first = sql.Identifier(self.only).as_string() if self.only else ""
+        return ", ".join(filter(None, [first, self.seen.search_path]))
 
     @property
     def address(self) -> dict[str, str]:
@@ -261,7 +267,8 @@ class Session:
         if self.is_over:
             return
         self.is_over = True
-        if self.only is None or self.is_pooled:
+        is_kept = self.only is not None and self.seen.is_shareable
+        if not is_kept or self.conn.closed or self.is_pooled:
             self.conn.close()
         else:
             from migration_gate.connection.spares import (  # noqa: PLC0415  # a fleet's

@@ -118,8 +118,8 @@ class Settings(NamedTuple):
     fleet goes on with another target. ``gives_room`` is True for a target of a fleet:
     no other gate is expected at it, and one that gets no second connection gives its
     first one back. ``search_path`` is what each file begins with, where its session has
-    another; empty for what the session has. ``options`` are those of a session of its
-    own that has it, where there may be one.
+    another; empty for what the session has. ``options`` are what a session of its own
+    is given beside that, where there may be one.
     """
 
     database: DatabaseSettings

@@ -122,6 +122,9 @@ def test_a_path_that_is_set_to_another_schema_leads_there(
     "text",
     [
         "SET LOCAL app.tenant = 'somebody';",
+        "SET/* tenant */app.tenant = 'somebody';",
+        "SET -- tenant\nLOCAL app . tenant = 'somebody';",
+        "SET U&\"app\".tenant = 'somebody';",
         "DO $$ BEGIN SET app . tenant = 'somebody'; END $$;",
         "SELECT set_config('app.tenant', 'somebody', true);",
     ],
@@ -140,6 +143,26 @@ def test_a_parameter_of_a_target_is_not_there_for_the_next(
     assert run.exit_code == 0, run.verdict
     for name in NAMES:
         assert database.fetch(f"SELECT tenant FROM {name}.seen") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT setseed(0.5);",
+        "SET temp_buffers = '4MB';",
+        "LOAD  '$libdir/plpgsql';",
+        "LOAD/* it */E'$libdir/plpgsql';",
+    ],
+)
+def test_what_a_session_keeps_for_good_is_done_in_one_of_its_own(
+    gate: Gate, database: Database, text: str
+) -> None:
+    """A seed makes the next schema's random values known; a library stays."""
+    env = schemas(database, NAMES) | ALONE
+    files = {"001_kept.sql": text, "002_backend.sql": BACKENDS}
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    assert len(backends(database)) == len(NAMES)
 
 
 def test_a_schema_that_no_path_can_name_is_refused_alone(

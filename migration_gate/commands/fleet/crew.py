@@ -11,7 +11,7 @@ import threading
 import time
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
 from migration_gate.commands.fleet.outcomes import Outcome
@@ -43,7 +43,20 @@ class Crew(Generic[Item]):
     ``running`` are the names of those under way.
     """
 
-    def __init__(self, at_once: int, work: Callable[[Item], Outcome]) -> None:
+    def __init__(
+        self,
+        at_once: int,
+        work: Callable[[Item], Outcome],
+        names: Container[str] = frozenset(),
+    ) -> None:
+        """
+        Make ready.
+
+        Args:
+            at_once: How many are worked at beside each other.
+            work: Works at one.
+            names: Those of all targets, begun or not.
+        """
         self.at_once = at_once
         self.running: dict[str, None] = {}
         self._work = work
@@ -52,6 +65,7 @@ class Crew(Generic[Item]):
         self._handing = threading.Lock()
         self._bell = Bell()
         self._scram = Memory()
+        self._names = names
 
     def run(
         self,
@@ -95,7 +109,7 @@ class Crew(Generic[Item]):
         self, take: Callable[[Outcome], None], may_begin: Callable[[], bool]
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
-        with keeping(self._scram), remembering():
+        with keeping(self._scram), remembering(self._names):
             while (target := self._next()) is not None:
                 outcome = self._work(target)
                 with self._handing:

@@ -120,6 +120,7 @@ class Fleet:
             partial(
                 work_at, step=self._step, log=self._log, is_done=self._glances.is_done
             ),
+            frozenset(names),
         )
         self._report_start(crew, names, begins_at)
         others = [*names[begins_at:], *names[:begins_at]]

@@ -128,18 +128,12 @@ def to_target(settings: Settings, name: str, listing: Listing) -> Target:
         instead = {}
         changed = changed._replace(search_path=path)
         if not home.is_pooled:
-            option = f"-c search_path={_escape(path)}"
-            changed = changed._replace(options=f"{home.options} {option}".strip())
+            changed = changed._replace(options=home.options)
         table = settings.history_table.table
         history_table = HistoryTableName(name, table, is_target=True)
         changed = changed._replace(history_table=history_table)
     database = database._replace(instead=tuple(instead.items()))
     return Target(name, changed._replace(database=database))
-
-
-def _escape(value: str) -> str:
-    """Write a value as the options of a session are written."""
-    return "".join(f"\\{c}" if c == "\\" or c.isspace() else c for c in value)
 
 
 def _ask(settings: Settings, log: Log, tally: Tally, query: bytes | None) -> Listing:
