@@ -62,6 +62,7 @@ class Crew(Generic[Item]):
         self._work = work
         self._waiting: deque[Item] = deque()
         self._threads: set[threading.Thread] = set()
+        self._fault: BaseException | None = None
         self._handing = threading.Lock()
         self._bell = Bell()
         self._scram = Memory()
@@ -86,6 +87,8 @@ class Crew(Generic[Item]):
 
         Raises:
             Stopped: The run is to stop; what was under way has ended, if it could.
+            Exception: What a thread has met that is no outcome; no other target was
+                begun then, and what was under way has ended.
         """
         self._waiting.extend(targets)
         if not may_begin():
@@ -104,21 +107,30 @@ class Crew(Generic[Item]):
             with ending():
                 self._let_end()
             raise
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            self.running.clear()
+            raise fault
 
     def _go_on(
         self, take: Callable[[Outcome], None], may_begin: Callable[[], bool]
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
-        with keeping(self._scram), remembering(self._names):
-            while (target := self._next()) is not None:
-                outcome = self._work(target)
-                with self._handing:
-                    del self.running[target.name]
-                    take(outcome)
-                    if not may_begin():
-                        self._waiting.clear()
-        self._threads.discard(threading.current_thread())
-        self._bell.ring()
+        try:
+            with keeping(self._scram), remembering(self._names):
+                while (target := self._next()) is not None:
+                    outcome = self._work(target)
+                    with self._handing:
+                        del self.running[target.name]
+                        take(outcome)
+                        if not may_begin():
+                            self._waiting.clear()
+        except BaseException as fault:  # noqa: BLE001  # raised by who waits for it
+            self._waiting.clear()
+            self._fault = self._fault or fault
+        finally:
+            self._threads.discard(threading.current_thread())
+            self._bell.ring()
 
     def _next(self) -> Item | None:
         with self._handing:
