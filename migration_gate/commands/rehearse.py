@@ -71,7 +71,7 @@ def rehearse(  # noqa: PLR0913  # the command's options, by name
         session.translated("look who is connected"),
     ):
         if not is_disposable:
-            require_alone(session.conn)
+            require_alone(session.conn, settings.history_table)
         here, version = identity(session.conn), session.conn.info.server_version
     sizes = _read_sizes(settings, log, here)
     rehearsal = _Rehearsal(settings, before, version, sizes)

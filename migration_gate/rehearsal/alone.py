@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import psycopg
 
-from migration_gate.connection.qualified import qualified
+from psycopg import sql
+
+from migration_gate.connection.qualified import names, qualified
 from migration_gate.report.errors import RehearsalError
+from migration_gate.settings.settings import HistoryTableName
 
 
 # Autovacuum is of no role.
@@ -22,6 +25,15 @@ WHERE d.datname = pg_catalog.current_database()
   AND a.usesysid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()
 """
 )
+# The histories of other schemas, where a schema is the target.
+OTHER_TARGETS: Final = qualified(
+    """
+SELECT pg_catalog.count(DISTINCT c.relnamespace)::pg_catalog.int8
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = ANY ({tables}) AND c.relkind = 'r' AND n.nspname <> {schema}
+"""
+)
 # The same everywhere on one server, and on no other.
 IDENTITY: Final = qualified(
     """
@@ -32,9 +44,13 @@ SELECT pg_catalog.pg_postmaster_start_time()::pg_catalog.text,
 )
 
 
-def require_alone(conn: psycopg.Connection[Any]) -> None:
+def require_alone(conn: psycopg.Connection[Any], name: HistoryTableName) -> None:
     """
-    Refuse a database that has other clients.
+    Refuse a database that has other clients, or the schemas of others.
+
+    Args:
+        conn: Where to ask.
+        name: The history, perhaps of one schema of a fleet.
 
     Raises:
         RehearsalError: It has.
@@ -42,12 +58,26 @@ def require_alone(conn: psycopg.Connection[Any]) -> None:
     ((count,),) = conn.execute(OTHERS).fetchall()
     if count:
         sessions = "another session" if count == 1 else f"{count} other sessions"
-        raise RehearsalError(
-            f"the database is not disposable: {sessions} connected to it",
-            hint="A rehearsal applies files for real: give it an empty database, or a "
-            "copy that nobody uses. End the sessions, or say "
-            "--yes-it-is-disposable.",
+        raise _not_disposable(f"{sessions} connected to it", "End the sessions, or say")
+    if not name.is_target:
+        return
+    others = OTHER_TARGETS.format(
+        tables=names(name.tables), schema=sql.Literal(name.schema)
+    )
+    ((count,),) = conn.execute(others).fetchall()
+    if count:
+        schemas = "another schema" if count == 1 else f"{count} other schemas"
+        raise _not_disposable(
+            f"{schemas} with a history in it", "Where it is a copy, say"
         )
+
+
+def _not_disposable(why: str, remedy: str) -> RehearsalError:
+    return RehearsalError(
+        f"the database is not disposable: {why}",
+        hint="A rehearsal applies files for real: give it an empty database, or a copy "
+        f"that nobody uses. {remedy} --yes-it-is-disposable.",
+    )
 
 
 def identity(conn: psycopg.Connection[Any]) -> tuple[str, int]:

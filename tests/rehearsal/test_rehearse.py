@@ -144,6 +144,27 @@ def test_a_database_with_other_clients_is_refused(
     assert known.exit_code == 0, known.output
 
 
+def test_a_database_with_other_tenants_is_refused(
+    gate: Gate, database: Database
+) -> None:
+    """One schema of a fleet is no copy because nobody is connected."""
+    database.execute("CREATE SCHEMA a; CREATE SCHEMA b")
+    fleet = {"GATE_TARGETS": "schemas:SELECT n FROM (VALUES ('a'), ('b')) t (n)"}
+    one = fleet | {"GATE_TARGET": "a"}
+    files = {"001_a.sql": "CREATE TABLE a (id int);"}
+    alone = gate("rehearse", database=database, migrations=files, env=one)
+    assert alone.exit_code == 0, alone.output
+    gate(database=database, migrations=files, env=fleet)
+    files["002_b.sql"] = "CREATE TABLE b (id int);"
+    run = gate("rehearse", database=database, migrations=files, env=one)
+    assert (run.exit_code, log_of(run)[-1]["reason"]) == (1, "rehearsal")
+    assert "another schema with a history" in log_of(run)[-1]["error_message"]
+    assert database.fetch("SELECT to_regclass('a.b')") == [(None,)]
+    word = ("rehearse", "--yes-it-is-disposable")
+    known = gate(*word, database=database, migrations=files, env=one)
+    assert known.exit_code == 0, known.output
+
+
 def test_what_is_refused_closes_and_what_is_accepted_does_not(
     gate: Gate, database: Database
 ) -> None:
