@@ -205,6 +205,11 @@ class Score:
         if outcome.answers:
             self.answers[outcome.name] = outcome.answers
 
+    def forget(self, name: str) -> None:
+        """Let a target be one that was never begun."""
+        for noted in (self.done, self.failed, self.passed_over, self.gone):
+            noted.pop(name, None)
+
     def fields(self) -> dict[str, Any]:
         """Return what the verdict says of the fleet."""
         return {

@@ -93,6 +93,7 @@ class Fleet:
         self._tally = tally
         self._step = step
         self._listing = Listing(())
+        self._identities: dict[str, int | None] = {}
         self._canaries: frozenset[str] = frozenset()
         self._started_s = self._reported_s = time.monotonic()
         tally.fleet = self.score.fields
@@ -104,39 +105,30 @@ class Fleet:
         1. List the targets.
         2. The canaries, alone; where one of them fails, no other target is begun.
         3. All others. One that another gate has is passed over.
-        4. List again: what is new, and what was passed over, is done now.
+        4. List again: what is new, or another one of its name by now, is done in the
+           same way, and so is what was passed over or not begun.
 
         Raises:
             GateError: Not every target is up to date.
         """
-        listing = self._list()
-        names = listing.names
+        names = self._list()
         begins_at = _begins_at(self._settings, len(names))
-        canaries = names[: self._settings.canaries]
-        self._canaries = frozenset(canaries)
         require_some(names, self._log, self._tally)
         crew = Crew(
-            at_once(self._settings, listing),
+            at_once(self._settings, self._listing),
             partial(
                 work_at, step=self._step, log=self._log, is_done=self._glances.is_done
             ),
             frozenset(names),
         )
         self._report_start(crew, names, begins_at)
-        others = [*names[begins_at:], *names[:begins_at]]
         with halting(partial(self._halt, crew)):
-            self._work(crew, canaries, waits=True)
-            self._work(crew, [n for n in others if n not in self._canaries])
+            self._go_over(crew, names, begins_at)
             for _ in range(LISTS_MAX):
-                listed = self._list().names
-                known = frozenset(names)
-                new = [name for name in listed if name not in known]
-                again = [n for n in listed if n in self.score.passed_over]
-                self._let_go(listed)
-                if not (new or again) or not self._may_begin():
+                left = self._list()
+                if not left or not self._may_begin():
                     break
-                names = (*names, *new)
-                self._work(crew, [*new, *again], waits=True)
+                self._go_over(crew, left, waits=True)
         error = to_error(self.score, self._why_left())
         if error is not None:
             raise error
@@ -146,13 +138,33 @@ class Fleet:
             f"{self.score.describe()}, {self.score.applied_count} applied"
         )
 
-    def _list(self) -> Listing:
-        listing = list_targets(self._settings, self._log, self._tally)
-        self._listing = listing
-        self.score.target_count = len(
-            {*listing.names, *self.score.done, *self.score.failed, *self.score.gone}
-        )
-        return listing
+    def _list(self) -> Sequence[str]:
+        """List the targets, and return those that are neither done nor failed."""
+        self._listing = list_targets(self._settings, self._log, self._tally)
+        names, score = self._listing.names, self.score
+        self._let_go(names)
+        self._begin_anew()
+        # One that is gone has shown nothing of its kind: the next one does it.
+        canaries = self._canaries.difference(score.gone)
+        others = [name for name in names if name not in canaries]
+        more = max(0, self._settings.canaries - len(canaries))
+        self._canaries = canaries.union(others[:more])
+        score.target_count = len({*names, *score.done, *score.failed, *score.gone})
+        return [n for n in names if n not in score.done and n not in score.failed]
+
+    def _go_over(
+        self,
+        crew: Crew[Target],
+        names: Sequence[str],
+        begins_at: int = 0,
+        *,
+        waits: bool = False,
+    ) -> None:
+        canaries = [name for name in names if name in self._canaries]
+        ordered = [*names[begins_at:], *names[:begins_at]]
+        self._work(crew, canaries, waits=True)
+        others = [name for name in ordered if name not in self._canaries]
+        self._work(crew, others, waits=waits)
 
     def _report_start(
         self, crew: Crew[Target], names: Sequence[str], begins_at: int
@@ -165,9 +177,7 @@ class Fleet:
             begins_at=begins_at,
         )
 
-    def _work(
-        self, crew: Crew[Target], names: Sequence[str], *, waits: bool = False
-    ) -> None:
+    def _work(self, crew: Crew[Target], names: Sequence[str], *, waits: bool) -> None:
         if not names or not self._may_begin():
             return
         started_s, before = time.monotonic(), self.score.at_once_count
@@ -225,6 +235,16 @@ class Fleet:
                     target=name,
                     error_message=str(outcome.error) if outcome else "",
                 )
+
+    def _begin_anew(self) -> None:
+        """Forget what came of a target that is listed again, or is another one now."""
+        identities = self._listing.identities
+        for name in self._listing.names:
+            identity = identities.get(name)
+            is_another = self._identities.get(name, identity) != identity
+            if is_another or name in self.score.gone:
+                self.score.forget(name)
+        self._identities.update(identities)
 
     def _halt(self, crew: Crew[Target]) -> Halt:
         running = list(crew.running)

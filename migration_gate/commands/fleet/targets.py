@@ -44,6 +44,19 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
        (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = session_user)
 """
 )
+# In the order of the names; NULL for what is not there.
+IDENTITIES: Final = qualified(
+    """
+SELECT made.oid
+FROM pg_catalog.unnest(%s::pg_catalog.name[]) WITH ORDINALITY AS listed (name, place)
+LEFT JOIN {catalogue} AS made ON made.{name} = listed.name
+ORDER BY listed.place
+"""
+)
+CATALOGUES: Final = {
+    "schemas": ("pg_namespace", "nspname"),
+    "databases": ("pg_database", "datname"),
+}
 
 
 class Target(NamedTuple):
@@ -59,13 +72,15 @@ class Listing(NamedTuple):
 
     ``home`` is what the database said that was asked, None where none was. ``lines``
     are the parameters of each where a file lists them. ``room`` is how many connections
-    the server has for them; None where nobody knows.
+    the server has for them; None where nobody knows. ``identities`` tell a schema or
+    database from another one of its name.
     """
 
     names: tuple[str, ...]
     home: Home | None = None
     lines: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     room: int | None = None
+    identities: Mapping[str, int | None] = MappingProxyType({})
 
 
 class Home(NamedTuple):
@@ -142,7 +157,7 @@ def _ask(settings: Settings, log: Log, tally: Tally, query: bytes | None) -> Lis
     def attempt() -> Listing:
         return use_first(
             settings.database,
-            lambda conn: _list_on(conn, query, is_full=settings.log_detail == "full"),
+            lambda conn: _list_on(conn, settings, query),
             until_s=patience.until_s,
         )
 
@@ -153,7 +168,11 @@ def _ask(settings: Settings, log: Log, tally: Tally, query: bytes | None) -> Lis
     return listing
 
 
-def _list_on(conn: LimitedConnection, query: bytes | None, *, is_full: bool) -> Listing:
+def _list_on(
+    conn: LimitedConnection, settings: Settings, query: bytes | None
+) -> Listing:
+    is_full = settings.log_detail == "full"
+    identities: Mapping[str, int | None] = {}
     with closing(conn):
         with asking(conn, "ask for the server's room", full=is_full):
             pid, search_path, room, limit = conn.execute(SERVER).fetchall()[0]
@@ -165,10 +184,14 @@ def _list_on(conn: LimitedConnection, query: bytes | None, *, is_full: bool) -> 
                 conn, f"ask what {SETTING} says", timeout_s=LIST_TIMEOUT_S, full=is_full
             ):
                 names = _ask_names(conn, query)
+            with asking(conn, "ask which targets are there", full=is_full):
+                identities = _ask_identities(conn, settings, names)
     if limit >= 0:
         room = min(room, limit)
     # The session that asked gives its place back.
-    return Listing(names, home, room=None if is_pooled else room + 1)
+    return Listing(
+        names, home, room=None if is_pooled else room + 1, identities=identities
+    )
 
 
 def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
@@ -179,6 +202,19 @@ def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
     rows = cursor.fetchall()
     conn.execute("ROLLBACK")
     return _to_names([row[0] for row in rows])
+
+
+def _ask_identities(
+    conn: psycopg.Connection[Any], settings: Settings, names: Sequence[str]
+) -> dict[str, int | None]:
+    targets = settings.targets
+    assert targets is not None  # noqa: S101
+    catalogue, name = CATALOGUES[targets.kind]
+    query = IDENTITIES.format(
+        catalogue=sql.Identifier("pg_catalog", catalogue), name=sql.Identifier(name)
+    )
+    rows = conn.execute(query, [list(names)]).fetchall()
+    return dict(zip(names, (oid for (oid,) in rows), strict=True))
 
 
 def _to_names(found: Sequence[object]) -> tuple[str, ...]:
