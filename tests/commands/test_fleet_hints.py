@@ -114,6 +114,7 @@ def test_who_looks_tells_a_refusal_as_migrate_does(
 ) -> None:
     """With its reason, and what to do about it."""
     env = schemas(database, ["a", "b"]) | {setting: "refuse"}
+    env["GATE_TARGETS_AT_ONCE"] = "1"
     assert gate(database=database, migrations=FILES, env=env).exit_code == 0
     files = {"001_orders.sql": FILES["001_orders.sql"]}
     if setting == "GATE_CHANGED":
