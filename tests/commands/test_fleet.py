@@ -330,6 +330,22 @@ def test_status_and_plan_say_who_is_behind(
     assert told.exit_code == 0
 
 
+def test_a_plan_that_is_refused_counts_all_targets(
+    gate: Gate, database: Database
+) -> None:
+    """Those that are up to date are done, and what migrate would do is left."""
+    names = ["a", "b", "c", "d", "e", "f"]
+    env = schemas(database, names) | {"GATE_CHANGED": "refuse"}
+    for name in names[:4]:
+        one = env | {"GATE_TARGET": name}
+        assert gate(database=database, migrations=FILES, env=one).exit_code == 0
+    database.execute("UPDATE b.schema_migrations SET checksum = 'sha256:0'")
+    run = gate("plan", database=database, migrations=FILES, env=env)
+    assert run.exit_code == 1
+    said = "3 of 6 targets done, 1 failed, 2 left; first b: "
+    assert f"Gate closed: {said}" in run.stderr
+
+
 def test_a_baseline_and_a_rollback_go_over_all_of_them(
     gate: Gate, database: Database
 ) -> None:

@@ -188,9 +188,9 @@ def show_fleet_plan(
     faults = [fault for error in errors for fault in error.faults]
     if faults:
         raise MigrationFilesError(faults)
-    refused = [line for line in lines if line.state == "refused"]
-    if refused:
-        _close(_count(sights, refused, settings, tally), tally)
+    if any(line.state == "refused" for line in lines):
+        others = [line for line in lines if line.state != "behind"]
+        _close(_count(sights, others, settings, tally), tally)
     behind = sum(line.state == "behind" for line in lines)
     tally.outcome = (
         f"{len(pending)} pending in {behind} of {len(lines)} targets, nothing was "
@@ -242,9 +242,13 @@ def _count(
     settings: Settings,
     tally: Tally,
 ) -> Score:
-    """Return how many targets are up to date, and why the others are not."""
+    """
+    Return how many targets are up to date, and why the others are not.
+
+    Those that have no line are left.
+    """
     score = Score(starts="")
-    score.target_count = len(lines)
+    score.target_count = len(sights)
     tally.fleet = score.fields
     for line in lines:
         if line.state == "up to date":
