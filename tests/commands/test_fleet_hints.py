@@ -156,3 +156,16 @@ def test_the_command_of_another_tool_is_none_of_the_gates() -> None:
         "say prisma migrate resolve --applied 001_a, then "
         "GATE_TARGET=a resolve 001 --not-applied."
     )
+
+
+def test_the_last_line_says_whether_failures_are_one(
+    gate: Gate, database: Database
+) -> None:
+    """One cause or many is what is asked first: by the place, or by the words."""
+    env = schemas(database, ["a", "b", "c", "d"]) | {"GATE_TARGETS_AT_ONCE": "1"}
+    database.execute("CREATE TABLE d.orders (id int)")
+    files = {"001_a.sql": "CREATE TABLE orders (id int);\nSELECT 1 / 0;"}
+    run = gate(database=database, migrations=files, env=env)
+    assert run.exit_code == 1
+    said = "0 of 4 targets done, 4 failed; first a, and 2 alike: 001_a.sql:2:1: "
+    assert run.verdict["error_message"].startswith(said)

@@ -254,11 +254,24 @@ def to_error(score: Score, why_left: str = "") -> FleetError | None:
         message += f" ({why_left})"
     error = None if first is None else first.error
     if first is not None and error is not None:
-        message += f"; first {first.name}: {error}"
+        alike = sum(_why(each) == _why(first) for each in score.failed.values()) - 1
+        others = f", and {alike} alike" if alike else ""
+        message += f"; first {first.name}{others}: {error}"
         hint = name_target(error.hint, first.name)
     if score.starts and not isinstance(error, GIVEN_WRONGLY):
         hint = start_again(hint, score.starts)
     return FleetError(message, error, hint=hint)
+
+
+def _why(outcome: Outcome) -> tuple[object, ...]:
+    """Return what failures of one cause have in common: a place, or all the words."""
+    error = outcome.error
+    if error is None:
+        return ()
+    fields = error.fields()
+    place = tuple(fields.get(name) for name in ("file", "line", "column"))
+    said = fields.get("sqlstate") if place[0] else error.message
+    return error.reason, *place, said
 
 
 def _name_place(outcome: Outcome) -> str:
