@@ -346,6 +346,23 @@ def test_a_plan_that_is_refused_counts_all_targets(
     assert f"Gate closed: {said}" in run.stderr
 
 
+def test_what_could_not_be_looked_at_has_a_question_mark(
+    gate: Gate, database: Database
+) -> None:
+    """Nobody knows what is pending there, or what was applied last."""
+    schemas(database, ["a"])
+    env = {"GATE_TARGETS": f"schemas:{list_names(['a', 'gone'])}"}
+    gate(database=database, migrations=FILES, env=env)
+    told = gate("status", database=database, migrations=FILES, env=env)
+    row = told.stdout.splitlines()[-1].split(maxsplit=4)
+    assert row[:4] == ["gone", "refused", "?", "?"]
+    assert "1        refused     ?" in told.stdout
+    told = gate("plan", database=database, migrations=FILES, env=env)
+    assert told.stdout.splitlines()[-1].startswith("1        ?        there is no")
+    run = gate("status", "--json", database=database, migrations=FILES, env=env)
+    assert [line["pending"] for line in json.loads(run.stdout)] == [[], None]
+
+
 def test_a_baseline_and_a_rollback_go_over_all_of_them(
     gate: Gate, database: Database
 ) -> None:

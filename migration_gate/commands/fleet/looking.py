@@ -40,6 +40,7 @@ from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 STDOUT: Final = 1
 NONE: Final = "(none)"
+UNSEEN: Final = "?"
 # What no wait changes.
 NEVER: Final = frozenset({"history", "settings", "files", "internal"})
 
@@ -51,14 +52,15 @@ class TargetLine:
     """
     One target in the answer to status and plan.
 
-    ``version`` is what was applied there last; ``reason`` why it is refused, or why the
-    last attempt at what is pending failed.
+    ``version`` is what was applied there last; ``pending`` is None where that is not
+    known; ``reason`` why it is refused, or why the last attempt at what is pending
+    failed.
     """
 
     target: str
     state: State
     version: str | None
-    pending: tuple[str, ...]
+    pending: tuple[str, ...] | None
     reason: str | None
 
 
@@ -212,7 +214,7 @@ def _look_once(
 
 def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
     error, plan = sight.error, sight.plan
-    pending = () if plan is None else tuple(m.version for m in plan.pending)
+    pending = None if plan is None else tuple(m.version for m in plan.pending)
     refusal = _refusal(plan, settings) if plan is not None else error
     state: State = "behind" if pending else "up to date"
     if refusal is not None:
@@ -286,7 +288,7 @@ def to_json(lines: Sequence[TargetLine]) -> str:
 
 def _describe_status(lines: Sequence[TargetLine]) -> str:
     """Return the tables that a person reads: of versions, then of who is behind."""
-    counts = Counter((line.version or NONE, line.state) for line in lines)
+    counts = Counter((_newest(line), line.state) for line in lines)
     rows = [("TARGETS", "STATE", "LAST APPLIED")]
     rows += [
         (str(count), state, version)
@@ -300,8 +302,8 @@ def _describe_status(lines: Sequence[TargetLine]) -> str:
         (
             line.target,
             line.state,
-            line.version or NONE,
-            str(len(line.pending)),
+            _newest(line),
+            UNSEEN if line.pending is None else str(len(line.pending)),
             line.reason or "",
         )
         for line in behind
@@ -309,15 +311,17 @@ def _describe_status(lines: Sequence[TargetLine]) -> str:
     return f"{table(rows)}\n\n{table(others)}"
 
 
+def _newest(line: TargetLine) -> str:
+    return UNSEEN if line.pending is None else line.version or NONE
+
+
 def _describe_pending(lines: Sequence[TargetLine]) -> str:
     """Return the table that a person reads: which targets lack what."""
-    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for line in lines:
+        pending = UNSEEN if line.pending is None else ", ".join(line.pending) or NONE
         refused = line.reason or "" if line.state == "refused" else ""
-        alike.setdefault((line.pending, refused), []).append(line.target)
+        alike.setdefault((pending, refused), []).append(line.target)
     rows = [("TARGETS", "PENDING", "REFUSED", "FIRST OF THEM")]
-    rows += [
-        (str(len(targets)), ", ".join(pending) or NONE, refused, targets[0])
-        for (pending, refused), targets in alike.items()
-    ]
+    rows += [(str(len(targets)), *said, targets[0]) for said, targets in alike.items()]
     return table(rows)
