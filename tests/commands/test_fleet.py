@@ -284,7 +284,7 @@ def test_check_waits_for_all_of_them(gate: Gate, database: Database) -> None:
     run = gate("check", database=database, migrations=FILES, env=soon)
     assert (run.exit_code, run.verdict["reason"]) == (1, "incomplete")
     assert counts(run) == [3, 1, 2, 0, 0]
-    assert "first a: not applied: " in run.verdict["message"]
+    assert "first a, and 1 alike: not applied: " in run.verdict["message"]
     waiting = gate.start("check", database=database, migrations=FILES, env=env)
     waiting.wait_for("database.retry_scheduled")
     assert gate(database=database, migrations=FILES, env=env).exit_code == 0
