@@ -16,6 +16,7 @@ from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.connection.waits import interruptible
 from migration_gate.files.folder import check_texts, read_folder
 from migration_gate.files.migration import Migration
+from migration_gate.history.creation import require_target
 from migration_gate.history.look import require_readable
 from migration_gate.planning.agreement import require_agreement
 from migration_gate.planning.phases import in_phase, require_first_phase
@@ -361,9 +362,10 @@ def plan_for(
             person says what is applied.
 
     Raises:
-        HistoryError: Another table may be the history.
+        HistoryError: Another table may be the history, or the target is not there.
         LoginRefusedError: The role may not use the table's schema.
     """
+    require_target(session.seen, session.settings.history_table)
     require_readable(session.seen)
     plan = make_plan(migrations, session.seen.history, tool=session.seen.tool)
     session.require_sole(plan.applied, plan.pending)

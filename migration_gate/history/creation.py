@@ -92,11 +92,8 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         LoginRefusedError: The login role may not make it, or not insert into it.
         ServerRefusedError: PostgreSQL refuses it for another reason.
     """
-    if name.is_target and name.schema == ROLE_NAMED:
-        raise _unnameable()
+    require_target(seen, name)
     if seen.table is None:
-        if name.is_target and not seen.schema_exists:
-            raise missing_schema(name)
         return _create(conn, seen, name, role, full=full, fill=fill), None
     table = seen.table
     if not table.can_insert:
@@ -116,7 +113,22 @@ def ensure_history(  # noqa: PLR0913  # a table has as many sides
         return _add_columns(conn, table)
 
 
-def missing_schema(name: HistoryTableName) -> HistoryError:
+def require_target(seen: Look, name: HistoryTableName) -> None:
+    """
+    Refuse a target that is not there, and one whose files would run elsewhere.
+
+    Raises:
+        HistoryError: It is such a one.
+    """
+    if not name.is_target:
+        return
+    if name.schema == ROLE_NAMED:
+        raise _unnameable()
+    if not seen.schema_exists:
+        raise _missing_schema(name)
+
+
+def _missing_schema(name: HistoryTableName) -> HistoryError:
     """Return the error for a target that is not there."""
     return HistoryError(
         f'there is no schema "{name.schema}"',
@@ -193,7 +205,7 @@ def _create(  # noqa: PLR0913  # private, called once
             try:
                 conn.execute(creation)
             except psycopg.errors.InvalidSchemaName as error:
-                raise missing_schema(name) from error
+                raise _missing_schema(name) from error
             except MADE_MEANWHILE as error:
                 raise HistoryMadeError(shown) from error
         except psycopg.errors.LockNotAvailable as error:

@@ -276,6 +276,19 @@ def test_one_target_is_a_run_of_its_own(gate: Gate, database: Database) -> None:
     assert checked.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "command", ["migrate", "check", "status", "plan", "rollback --to 001"]
+)
+def test_one_target_that_is_not_there_is_refused(
+    gate: Gate, database: Database, command: str
+) -> None:
+    """By whatever only looks too: there is nothing that a wait would bring."""
+    env = schemas(database, ["a"]) | {"GATE_TARGET": "no such"}
+    run = gate(*command.split(), database=database, migrations=FILES, env=env)
+    assert run.exit_code == 1
+    assert 'closed: no such: there is no schema "no such". ' in run.stderr
+
+
 def test_check_waits_for_all_of_them(gate: Gate, database: Database) -> None:
     """It only looks, and says how many are behind and which is the first."""
     env = schemas(database, ["a", "b", "c"])

@@ -29,7 +29,6 @@ from migration_gate.connection.spares import keep_or_close
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.files.migration import AppliedMigration, Migration
-from migration_gate.history.creation import missing_schema
 from migration_gate.history.glance import glance
 from migration_gate.history.many import Histories
 from migration_gate.history.plain_rows import History, to_history_of
@@ -130,9 +129,6 @@ class Overview:
         patience = new_patience(settings, log, timeout_s=0)
         session = wait_for(lambda: start_session(settings, must_write=False), patience)
         with closing(session), looking_once():
-            name = settings.history_table
-            if name.is_target and not session.seen.schema_exists:
-                raise missing_schema(name)
             plan = in_phase(
                 plan_for(self._asked.migrations, session), self._asked.phase
             )
