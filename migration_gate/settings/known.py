@@ -80,7 +80,7 @@ SETTINGS: Final = (
         "GATE_ALLOW_EMPTY",
         "false",
         parse_boolean,
-        "a folder with no migration opens the gate; otherwise it is an error",
+        "a folder with no migration, or a list with no target, opens the gate",
     ),
     Setting(
         "GATE_HISTORY_TABLE",

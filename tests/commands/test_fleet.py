@@ -211,6 +211,10 @@ def test_a_schema_that_is_not_there_is_not_made(gate: Gate, database: Database) 
         ("SELECT 'a', 'b'", "does not give one column"),
         ("SELECT repeat('x', 64)", "longer than 63 bytes in row 1"),
         ("SELECT 1", "gives no name in row 1"),
+        ("SELECT 'a'::text; SELECT 'b'::text", "has a query that PostgreSQL refuses"),
+        ("SELEC 'a'", "has a query that PostgreSQL refuses: syntax error"),
+        ("CREATE SCHEMA a", "has a query that writes"),
+        ("SELECT 'a'::text WHERE false", "lists no target"),
     ],
 )
 def test_a_list_that_can_be_none_closes_the_gate(
@@ -224,15 +228,46 @@ def test_a_list_that_can_be_none_closes_the_gate(
     assert rule in run.verdict["message"]
 
 
+def test_what_a_list_reads_may_come(gate: Gate, database: Database) -> None:
+    """Another gate makes the table of tenants at the same moment."""
+    schemas(database, ["a"])
+    env = {"GATE_TARGETS": "schemas:SELECT name FROM tenants"}
+    process = gate.start(database=database, migrations=FILES, env=env)
+    process.wait_for("database.retry_scheduled")
+    database.execute("CREATE TABLE tenants AS SELECT 'a'::text AS name")
+    run = process.wait()
+    assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
+
+
+def test_what_a_list_may_not_read_is_told_as_its_query(
+    gate: Gate, database: Database
+) -> None:
+    """With who asks and where, and not as a statement of the gate's own."""
+    database.execute("CREATE TABLE tenants (name text)")
+    login = database.role()
+    env = {"GATE_TARGETS": "schemas:SELECT name FROM tenants", "GATE_AUTH_GRACE": "0"}
+    run = gate(migrations=FILES, env=env | login.environ())
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    assert run.verdict["error_message"] == (
+        "GATE_TARGETS has a query that PostgreSQL refuses: permission denied for "
+        "table tenants (SQLSTATE 42501)"
+    )
+    asked = f'it is asked of database "{database.name}" as role "{login.user}".'
+    assert run.verdict["hint"] == (
+        f"Grant the role what it reads, or correct it: {asked}"
+    )
+
+
 def test_a_name_that_is_listed_twice_is_one_target(
     gate: Gate, database: Database
 ) -> None:
-    """And a list of none opens, with a warning."""
+    """And a list of none opens where that is allowed, with a warning."""
     schemas(database, ["a"])
     env = {"GATE_TARGETS": "schemas:VALUES ('a'::text), ('a')"}
     run = gate(database=database, migrations=FILES, env=env)
     assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
     env = {"GATE_TARGETS": "schemas:SELECT 'a'::text WHERE false"}
+    env["GATE_ALLOW_EMPTY"] = "true"
     run = gate(database=database, migrations=FILES, env=env)
     assert (run.exit_code, run.verdict["warnings"]) == (0, ["fleet.empty"])
 

@@ -105,7 +105,7 @@ def _look_for_all(
     once = settings._replace(wait_timeout_s=0.0, auth_grace_s=0.0)
     for _ in range(LISTS_MAX):
         listing = list_targets(settings, log, tally)
-        require_some(listing.names, log, tally)
+        require_some(listing.names, settings, log, tally)
         score.target_count = len(listing.names)
         left = [name for name in listing.names if name not in score.done]
         if not left:
@@ -206,7 +206,7 @@ def _look_once(
     migrations = load(settings, log, command)
     once = settings._replace(wait_timeout_s=0.0, auth_grace_s=0.0)
     listing = list_targets(once, log, tally)
-    require_some(listing.names, log, tally)
+    require_some(listing.names, settings, log, tally)
     overview = Overview(Asked(once, listing, migrations, log, phase))
     seen = overview.look(listing.names, explains=True)
     return migrations, {name: seen[name] for name in listing.names if name in seen}

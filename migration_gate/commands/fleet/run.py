@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from migration_gate.commands.fleet.crew import Crew
+from migration_gate.commands.fleet.lines import fault
 from migration_gate.commands.fleet.outcomes import (
     Outcome,
     Score,
@@ -43,6 +44,9 @@ LISTS_MAX: Final = 20
 NAMES_SHOWN: Final = 5
 # Any number of workers begins far from each other so, each knowing only its own index.
 GOLDEN_RATIO: Final = 0.6180339887498949
+NONE_LISTED: Final = (
+    "Correct the query or the file; where there may be none yet, GATE_ALLOW_EMPTY=true."
+)
 INDEX_FIELD: Final = "job_completion_index"
 UNDER_WAY: Final = (
     "Of each target that was under way, whole migrations are applied and nothing else."
@@ -113,7 +117,7 @@ class Fleet:
         """
         names = self._list()
         begins_at = _begins_at(self._settings, len(names))
-        require_some(names, self._log, self._tally)
+        require_some(names, self._settings, self._log, self._tally)
         crew = Crew(
             at_once(self._settings, self._listing),
             partial(
@@ -282,8 +286,17 @@ def at_once(settings: Settings, listing: Listing) -> int:
     return max(1, min(wanted, listing.room // CONNECTIONS_EACH))
 
 
-def require_some(names: Sequence[str], log: Log, tally: Tally) -> None:
-    """Warn of a list without a target."""
+def require_some(
+    names: Sequence[str], settings: Settings, log: Log, tally: Tally
+) -> None:
+    """
+    Refuse a list without a target, or warn of it where that is allowed.
+
+    Raises:
+        SettingsError: The list is empty, as one with a slip of the pen is.
+    """
+    if not names and not settings.allow_empty:
+        raise fault("lists no target", NONE_LISTED)
     if not names and FLEET_EMPTY.name not in tally.warnings:
         tally.warnings = [*tally.warnings, FLEET_EMPTY.name]
         log.emit(FLEET_EMPTY)

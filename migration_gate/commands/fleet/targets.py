@@ -4,8 +4,8 @@ The targets of a fleet: asked of the configured database, or read from a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -16,10 +16,13 @@ from psycopg import sql
 from migration_gate.commands.fleet.lines import SETTING, fault, read_lines
 from migration_gate.commands.steps import new_patience
 from migration_gate.connection.asking import asking
+from migration_gate.connection.causes import NO_ANSWER
 from migration_gate.connection.connect import use_first
 from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.wait import wait_for
+from migration_gate.report.errors import ServerRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import (
@@ -30,6 +33,12 @@ from migration_gate.settings.settings import (
 
 
 LIST_TIMEOUT_S: Final = 30.0
+# Several statements are one, too; time does not mend it.
+SYNTAX_ERROR: Final = "42601"
+NO_RIGHT: Final = "42501"
+NO_ANSWER_TO_QUERY: Final = f"has a query without an answer within {LIST_TIMEOUT_S:g} s"
+READ_LESS: Final = "Let it read less, or end who locks what it reads."
+GIVE_TEXT: Final = "A query gives the name as text, like nspname::text, and never NULL."
 CONNECTIONS_EACH: Final = 2
 SERVER: Final = qualified(
     """
@@ -180,9 +189,7 @@ def _list_on(
         home = Home(search_path, conn.pgconn.options.decode(), is_pooled)
         names: tuple[str, ...] = ()
         if query is not None:
-            with asking(
-                conn, f"ask what {SETTING} says", timeout_s=LIST_TIMEOUT_S, full=is_full
-            ):
+            with _asking_the_list(conn, is_full=is_full):
                 names = _ask_names(conn, query)
             with asking(conn, "ask which targets are there", full=is_full):
                 identities = _ask_identities(conn, settings, names)
@@ -194,9 +201,46 @@ def _list_on(
     )
 
 
+@contextmanager
+def _asking_the_list(conn: LimitedConnection, *, is_full: bool) -> Iterator[None]:
+    """
+    Say that it is the setting's query that PostgreSQL refuses, or does not answer.
+
+    Raises:
+        SettingsError: No wait makes it right.
+        NotReadyError: It may come right, as a table that is made at the same time does.
+    """
+    doing = f"ask what {SETTING} says"
+    try:
+        with asking(conn, doing, timeout_s=LIST_TIMEOUT_S, full=is_full):
+            yield
+    except NotReadyError as refused:
+        refusal = refused.error
+        if refused.cause is NO_ANSWER:
+            refused.error = fault(NO_ANSWER_TO_QUERY, READ_LESS)
+        if isinstance(refusal, ServerRefusedError):
+            said = refusal.said.get("error_message")
+            grant = "Grant the role what it reads, or correct it"
+            mend = grant if refusal.sqlstate == NO_RIGHT else "Correct it"
+            error = fault(
+                f"has a query that PostgreSQL refuses: {said} "
+                f"(SQLSTATE {refusal.sqlstate})",
+                f'{mend}: it is asked of database "{conn.info.dbname}" as role '
+                f'"{conn.info.user}".',
+            )
+            if refusal.sqlstate == SYNTAX_ERROR:
+                raise error from refused
+            refused.error = error
+        raise
+
+
 def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
     conn.execute("BEGIN READ ONLY")
-    cursor = conn.execute(query)
+    # In the protocol that takes one statement, and no more.
+    try:
+        cursor = conn.execute(query, binary=True)
+    except psycopg.errors.ReadOnlySqlTransaction:
+        raise fault("has a query that writes", "Let it only read.") from None
     if cursor.description is None or len(cursor.description) != 1:
         raise fault("has a query that does not give one column")
     rows = cursor.fetchall()
@@ -221,7 +265,7 @@ def _to_names(found: Sequence[object]) -> tuple[str, ...]:
     """Return each name once, in its order."""
     for number, name in enumerate(found, start=1):
         if not isinstance(name, str) or not name:
-            raise fault(f"gives no name in row {number}")
+            raise fault(f"gives no name in row {number}", GIVE_TEXT)
         if len(name.encode()) > IDENTIFIER_BYTES_MAX:
             raise fault(f"gives a name longer than 63 bytes in row {number}")
     return tuple(dict.fromkeys(str(name) for name in found))
