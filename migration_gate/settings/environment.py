@@ -4,6 +4,8 @@ The environment is read, judged, and becomes Settings. Pure.
 
 from __future__ import annotations
 
+import re
+
 from typing import TYPE_CHECKING, Any, Final
 
 from migration_gate.report.errors import SettingFault, SettingsError
@@ -165,7 +167,10 @@ def _sort_unknown(reader: _Reader) -> tuple[str, ...]:
             continue
         if name.startswith(VARIABLE_PREFIX):
             continue
-        meant = closest(bare, sorted(known))
+        # One of another number is further away, and few settings may be in a file.
+        forms = (bare, re.sub("Y$", "IES", bare), bare.removesuffix("_FILE"))
+        near = (closest(form, sorted(known)) for form in forms)
+        meant = next(filter(None, near), None)
         if meant is None:
             unknown.append(name)
             continue

@@ -386,6 +386,8 @@ def test_a_malformed_history_table_is_refused(text: str) -> None:
         ("GATE_ROLES", "GATE_ROLE"),
         ("GATE_Log_Level", "GATE_LOG_LEVEL"),
         ("GATE_STATMENT_TIMEOUT", "GATE_STATEMENT_TIMEOUT"),
+        ("GATE_CANARY", "GATE_CANARIES"),
+        ("GATE_TARGETS_FILE", "GATE_TARGETS"),
     ],
 )
 def test_a_slip_of_the_pen_is_a_fault_that_suggests_the_name(
