@@ -9,7 +9,7 @@ GATE_TIMEOUT; ``steps`` is what commands share; ``migrate`` is the main path, an
 ``apply`` what it does when something is pending; ``check`` (with ``wait``), ``status``
 (with ``plan``), ``rehearse``, ``resolve``, ``rollback`` (with ``rollback_plan``),
 ``adopt``, ``baseline`` and ``new`` are the others; ``recording`` writes what is said to
-be applied; ``last_failure`` writes down, and tells, why an attempt failed; ``answers``
-is what commands print, ``page`` what ``status --html`` does; ``telemetry`` is who
-follows a run from outside.
+be applied, ``first_rows`` shows what would be; ``last_failure`` writes down, and tells,
+why an attempt failed; ``answers`` is what commands print, ``page`` what ``status
+--html`` does; ``telemetry`` is who follows a run from outside.
 """

@@ -22,6 +22,7 @@ from migration_gate.commands.answers import (
     make_status,
     to_json,
 )
+from migration_gate.commands.first_rows import not_recorded, plan_first_rows
 from migration_gate.commands.last_failure import find_failures, incomplete
 from migration_gate.commands.steps import (
     load,
@@ -43,16 +44,15 @@ from migration_gate.planning.phases import (
     in_phase,
     require_first_phase,
 )
-from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import (
     GateError,
     HistoryError,
-    IncompleteError,
     MigrationFilesError,
 )
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
-from migration_gate.session.session import Session, start_session
+from migration_gate.session.session import start_session
 from migration_gate.settings.database import known_parameters, shown
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
@@ -137,10 +137,7 @@ def _find_error(seen: _Seen, settings: Settings) -> GateError | None:
     if seen.plan.pending:
         return incomplete(seen.plan.pending, seen.failures)
     if seen.recorded:
-        return IncompleteError(
-            f"{len(seen.recorded)} migrations count as applied, and are not recorded",
-            hint="The command migrate records them first; plan says why they count.",
-        )
+        return not_recorded(seen.recorded)
     return None
 
 
@@ -206,11 +203,7 @@ def _look_once(
         version = session.conn.info.server_version
         log_ready(version, patience, log, is_pooled=session.is_pooled)
         plan = plan_for(migrations, session)
-        recorded: tuple[RecordedLine, ...] = ()
-        if settings.adopt.tool is not None and not session.seen.history:
-            plan, recorded = _plan_adoption(settings, migrations, session)
-        if settings.baseline is not None and not recorded:
-            plan, recorded = _plan_baseline(settings, migrations, session, plan)
+        plan, recorded = plan_first_rows(settings, migrations, session, plan)
         table = session.seen.table
         with session.translated("read the progress of files"):
             reached = {} if table is None else find_unfinished(session.conn, table)
@@ -227,38 +220,6 @@ def _look_once(
         server_version=f"{version // 10000}.{version % 10000}",
         recorded=recorded,
     )
-
-
-def _plan_adoption(
-    settings: Settings, migrations: Sequence[Migration], session: Session
-) -> tuple[Plan, tuple[RecordedLine, ...]]:
-    """Plan as if the other tool's history had been taken over."""
-    from migration_gate.commands.adopt import (
-        find_adopted,
-        make_lines,
-        to_history,
-    )
-
-    _, adopted = find_adopted(settings, migrations, session)
-    rows = [row for row, _ in to_history(settings, adopted)]
-    return make_plan(migrations, rows), make_lines(adopted)
-
-
-def _plan_baseline(
-    settings: Settings, migrations: Sequence[Migration], session: Session, plan: Plan
-) -> tuple[Plan, tuple[RecordedLine, ...]]:
-    """Plan as if what GATE_BASELINE says had been recorded, where it holds."""
-    from migration_gate.commands.baseline import (
-        find_baseline,
-        make_lines,
-        to_history,
-    )
-
-    chosen = find_baseline(settings, migrations, session)
-    if not chosen:
-        return plan, ()
-    rows = [row for row, _ in to_history(chosen)]
-    return make_plan(migrations, rows), make_lines(chosen)
 
 
 def describe_pending(

@@ -366,6 +366,7 @@ def test_status_and_plan_say_who_is_behind(
         "version": "002_more.sql",
         "pending": [],
         "reason": None,
+        "recorded": [],
     }
     assert (behind["target"], behind["state"]) == (names[1], "behind")
     assert 'relation "orders" already exists' in behind["reason"]

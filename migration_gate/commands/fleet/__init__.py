@@ -7,6 +7,7 @@ whole targets, each in a thread of its own.
 calls      which command does what over a fleet
 lines      the list of a fleet in a file
 targets    where the targets are listed, and the settings of each
+groups     what is the same in many targets, told once
 hints      what to do about a target, in words that fit a fleet
 outcomes   what came of each target, and the verdict over all
 crew       threads that work at targets, and who waits for them

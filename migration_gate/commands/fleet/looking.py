@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from migration_gate.commands.answers import describe_plan
+from migration_gate.commands.answers import (
+    RecordedLine,
+    describe_plan,
+    describe_recorded,
+)
+from migration_gate.commands.fleet.groups import describe_groups
 from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
 from migration_gate.commands.fleet.overview import Asked, Overview, Sight
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
@@ -29,6 +34,7 @@ from migration_gate.connection.causes import INCOMPLETE
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import wait_for
 from migration_gate.files.migration import Migration
+from migration_gate.planning.adoption import DoubtError
 from migration_gate.planning.phases import asked_of, require_first_phase
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, MigrationFilesError
@@ -54,7 +60,8 @@ class TargetLine:
 
     ``version`` is what was applied there last; ``pending`` is None where that is not
     known; ``reason`` why it is refused, or why the last attempt at what is pending
-    failed.
+    failed; ``recorded`` what the next start records before it applies anything, or why
+    it does not.
     """
 
     target: str
@@ -62,6 +69,7 @@ class TargetLine:
     version: str | None
     pending: tuple[str, ...] | None
     reason: str | None
+    recorded: tuple[RecordedLine, ...] = ()
 
 
 def check_fleet(settings: Settings, log: Log, tally: Tally) -> None:
@@ -186,7 +194,10 @@ def show_fleet_plan(
     if as_json:
         write_line(STDOUT, to_json(lines))
     else:
-        write_line(STDOUT, f"{describe_plan(files)}\n\n{_describe_pending(lines)}")
+        recorded = {line.target: line.recorded for line in lines}
+        told = describe_groups(recorded, describe_recorded)
+        tables = [told, describe_plan(files), _describe_pending(lines)]
+        write_line(STDOUT, "\n\n".join(filter(None, tables)))
     faults = [fault for error in errors for fault in error.faults]
     if faults:
         raise MigrationFilesError(faults)
@@ -216,7 +227,7 @@ def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
     error, plan = sight.error, sight.plan
     pending = None if plan is None else tuple(m.version for m in plan.pending)
     refusal = _refusal(plan, settings) if plan is not None else error
-    state: State = "behind" if pending else "up to date"
+    state: State = "behind" if pending or sight.recorded else "up to date"
     if refusal is not None:
         state, error = "refused", refusal
     return TargetLine(
@@ -225,7 +236,16 @@ def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
         version=sight.newest,
         pending=pending,
         reason=None if error is None else str(error),
+        recorded=_find_recorded(sight),
     )
+
+
+def _find_recorded(sight: Sight) -> tuple[RecordedLine, ...]:
+    if not isinstance(sight.error, DoubtError):
+        return sight.recorded
+    from migration_gate.commands.adopt import make_doubtful_lines
+
+    return make_doubtful_lines(sight.error)
 
 
 def _refusal(plan: Plan, settings: Settings) -> GateError | None:
@@ -317,11 +337,16 @@ def _newest(line: TargetLine) -> str:
 
 def _describe_pending(lines: Sequence[TargetLine]) -> str:
     """Return the table that a person reads: which targets lack what."""
-    alike: dict[tuple[str, str], list[str]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
     for line in lines:
         pending = UNSEEN if line.pending is None else ", ".join(line.pending) or NONE
         refused = line.reason or "" if line.state == "refused" else ""
-        alike.setdefault((pending, refused), []).append(line.target)
-    rows = [("TARGETS", "PENDING", "REFUSED", "FIRST OF THEM")]
-    rows += [(str(len(targets)), *said, targets[0]) for said, targets in alike.items()]
+        recorded = "" if line.pending is None else str(len(line.recorded))
+        alike.setdefault((recorded, pending, refused), []).append(line.target)
+    width = 1 if any(line.recorded for line in lines) else 0
+    rows = [("TARGETS", *["TO RECORD"][:width], "PENDING", "REFUSED", "FIRST OF THEM")]
+    rows += [
+        (str(len(targets)), *[recorded][:width], *said, targets[0])
+        for (recorded, *said), targets in alike.items()
+    ]
     return table(rows)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 
+from migration_gate.commands.first_rows import not_recorded, plan_first_rows
 from migration_gate.commands.fleet.crew import Crew
 from migration_gate.commands.fleet.outcomes import Outcome
 from migration_gate.commands.fleet.run import at_once
@@ -40,6 +41,9 @@ from migration_gate.session.session import start_session
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
+if TYPE_CHECKING:
+    from migration_gate.commands.answers import RecordedLine
+
 LOOK_TIMEOUT_S: Final = 30.0
 SCHEMAS_EACH: Final = 250
 # Transactions hold locks on each table that they read, of a few ten thousand in all.
@@ -55,12 +59,14 @@ class Sight(NamedTuple):
 
     ``plan`` is None where it could not be made, and ``error`` says why then; it may
     also say why the last attempt at what is pending failed. ``newest`` is the version
-    that was applied last.
+    that was applied last; ``recorded`` is what the next start records before it applies
+    anything.
     """
 
     plan: Plan | None
     newest: str | None = None
     error: GateError | None = None
+    recorded: tuple[RecordedLine, ...] = ()
 
 
 class Asked(NamedTuple):
@@ -87,6 +93,7 @@ class Overview:
         self._asked = asked
         self._crew = Crew(at_once(asked.settings, asked.listing), self._look_at)
         self._sights: dict[str, Sight] = {}
+        self._explains = False
 
     def look(
         self, names: Sequence[str], *, explains: bool = False
@@ -96,8 +103,10 @@ class Overview:
 
         Args:
             names: The targets.
-            explains: Why the last attempt at what is pending failed is asked for too.
+            explains: What the next start records first is asked for too, and why the
+                last attempt at what is pending failed.
         """
+        self._explains = explains
         settings, listing = self._asked.settings, self._asked.listing
         seen = Glancer(self._asked).look(names)
         self._sights = dict(seen)
@@ -129,12 +138,19 @@ class Overview:
         patience = new_patience(settings, log, timeout_s=0)
         session = wait_for(lambda: start_session(settings, must_write=False), patience)
         with closing(session), looking_once():
-            plan = in_phase(
-                plan_for(self._asked.migrations, session), self._asked.phase
-            )
+            migrations = self._asked.migrations
+            plan = plan_for(migrations, session)
+            recorded: tuple[RecordedLine, ...] = ()
+            if self._explains:
+                plan, recorded = plan_first_rows(settings, migrations, session, plan)
+            plan = in_phase(plan, self._asked.phase)
             failures = find_failures(session, plan)
-            error = incomplete(plan.pending, failures) if failures else None
-            return Sight(plan, _newest(session.seen.history), error)
+            error: GateError | None = None
+            if failures:
+                error = incomplete(plan.pending, failures)
+            elif recorded:
+                error = not_recorded(recorded)
+            return Sight(plan, _newest(session.seen.history), error, recorded)
 
 
 def _is_behind(sight: Sight) -> bool:
