@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from migration_gate.commands.calls import UsageError
 from migration_gate.commands.fleet.hints import name_target, start_again
 from migration_gate.commands.main import error_of, judge, report_wait
+from migration_gate.connection.spares import drop_spares
 from migration_gate.connection.waits import Stopped, pause, report_waits
 from migration_gate.planning.naming import NotNamedError
 from migration_gate.report.errors import GateError, SettingsError
@@ -110,6 +111,7 @@ def _perform(step: Step, settings: Settings, log: Log, tally: Tally) -> None:
         try:
             return step(giving, log, tally)
         except NoRoomError:
+            drop_spares()  # the one that it has is among them
             pause(random.uniform(*NO_ROOM_PAUSES_S))  # noqa: S311  # not a secret
     return step(settings, log, tally)
 

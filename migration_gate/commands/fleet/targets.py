@@ -40,6 +40,8 @@ NO_ANSWER_TO_QUERY: Final = f"has a query without an answer within {LIST_TIMEOUT
 READ_LESS: Final = "Let it read less, or end who locks what it reads."
 GIVE_TEXT: Final = "A query gives the name as text, like nspname::text, and never NULL."
 CONNECTIONS_EACH: Final = 2
+# What server, role and database have left; NULL where they set no limit. Of others'
+# sessions one without privileges sees only where they are, and whose.
 SERVER: Final = qualified(
     """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
@@ -48,9 +50,17 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
          ::pg_catalog.int4
        - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')
          ::pg_catalog.int4
-       - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
-          WHERE backend_type = 'client backend'),
-       (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = session_user)
+       - pg_catalog.count(*),
+       CASE WHEN role.rolconnlimit >= 0 AND NOT role.rolsuper THEN role.rolconnlimit
+       - pg_catalog.count(*) FILTER (WHERE a.usesysid = role.oid) END,
+       CASE WHEN home.datconnlimit >= 0 AND NOT role.rolsuper THEN home.datconnlimit
+       - pg_catalog.count(*) FILTER (WHERE a.datid = home.oid) END
+FROM pg_catalog.pg_stat_activity AS a
+JOIN pg_catalog.pg_roles AS role ON role.rolname = session_user
+JOIN pg_catalog.pg_database AS home ON home.datname = pg_catalog.current_database()
+WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL
+  AND coalesce(a.backend_type, 'client backend') = 'client backend'
+GROUP BY role.oid, role.rolconnlimit, role.rolsuper, home.oid, home.datconnlimit
 """
 )
 # In the order of the names; NULL for what is not there.
@@ -81,7 +91,7 @@ class Listing(NamedTuple):
 
     ``home`` is what the database said that was asked, None where none was. ``lines``
     are the parameters of each where a file lists them. ``room`` is how many connections
-    the server has for them; None where nobody knows. ``identities`` tell a schema or
+    there may be for them; None where nobody knows. ``identities`` tell a schema or
     database from another one of its name.
     """
 
@@ -184,7 +194,7 @@ def _list_on(
     identities: Mapping[str, int | None] = {}
     with closing(conn):
         with asking(conn, "ask for the server's room", full=is_full):
-            pid, search_path, room, limit = conn.execute(SERVER).fetchall()[0]
+            ((pid, search_path, *rooms),) = conn.execute(SERVER).fetchall()
             is_pooled = pid != conn.info.backend_pid
         home = Home(search_path, conn.pgconn.options.decode(), is_pooled)
         names: tuple[str, ...] = ()
@@ -193,12 +203,11 @@ def _list_on(
                 names = _ask_names(conn, query)
             with asking(conn, "ask which targets are there", full=is_full):
                 identities = _ask_identities(conn, settings, names)
-    if limit >= 0:
-        room = min(room, limit)
+    if settings.targets is not None and settings.targets.kind == "databases":
+        rooms.pop()  # each of them has a limit of its own
     # The session that asked gives its place back.
-    return Listing(
-        names, home, room=None if is_pooled else room + 1, identities=identities
-    )
+    room = 1 + min(room for room in rooms if room is not None)
+    return Listing(names, home, room=None if is_pooled else room, identities=identities)
 
 
 @contextmanager
