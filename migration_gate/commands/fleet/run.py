@@ -102,6 +102,11 @@ class Fleet:
         self._started_s = self._reported_s = time.monotonic()
         tally.fleet = self.score.fields
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the targets as they were listed last."""
+        return self._listing.names
+
     def run(self) -> None:
         """
         Go over the whole fleet.
