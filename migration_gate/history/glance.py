@@ -18,11 +18,13 @@ from psycopg import sql
 from migration_gate.connection.qualified import qualified
 from migration_gate.history.plain_rows import Row, to_row
 from migration_gate.history.table import Column, find_form_fault
+from migration_gate.report.quoting import quote_name
 from migration_gate.settings.settings import HistoryTableName
 
 
 # An error keeps the rows from being read: a planted view would run its functions. What
-# a look says of columns is told of each, in a way that is planned fast.
+# a look says of columns is told of each. A new session is slow to plan a query of
+# pg_index, so that the index that makes versions unique is known by its name.
 PLAIN: Final = qualified(
     """
 SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
@@ -33,11 +35,7 @@ SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
         AND pg_catalog.current_setting('transaction_read_only') = 'off'
     THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8,
     (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
-    (SELECT a.attname = 'version' FROM pg_catalog.pg_index i
-     WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
-       AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
-       AND i.indpred IS NULL AND i.indexprs IS NULL LIMIT 1),
-    a.attname, a.atttypid::pg_catalog.int8,
+    (SELECT pg_catalog.concat({indexes})), a.attname, a.atttypid::pg_catalog.int8,
     NOT a.attnotnull OR a.atthasdef OR a.attidentity <> ''
 FROM pg_catalog.pg_class c, pg_catalog.pg_attribute a
 WHERE c.oid = {table}::pg_catalog.regclass
@@ -47,6 +45,11 @@ WHERE c.oid = {table}::pg_catalog.regclass
 )
 # A view has no tableoid. A new session is slow to sort by more, or to call functions.
 # What is not used of it is asked for since a look has to have the right to it.
+INDEX: Final = qualified(
+    "pg_catalog.pg_get_indexdef(pg_catalog.to_regclass({})::pg_catalog.oid)"
+)
+SUFFIXES: Final = ("_version_key", "_pkey")
+UNIQUE: Final = "CREATE UNIQUE INDEX {} ON {}.{} USING btree (version)"
 ROWS: Final = sql.SQL(
     "SELECT tableoid::pg_catalog.int8, version::pg_catalog.text, checksum, superseded, "
     "gate_version, duration_ms, applied_at::pg_catalog.text FROM {} "
@@ -73,11 +76,21 @@ def glance(
     """
     parts = [name.table] if name.schema is None else [name.schema, name.table]
     table = sql.Identifier(*parts)
-    plain = PLAIN.format(role=role, table=table.as_string())
+    keys = [f"{name.table}{suffix}" for suffix in SUFFIXES]
+    indexes = [
+        INDEX.format(sql.Identifier(*parts[:-1], key).as_string()) for key in keys
+    ]
+    plain = PLAIN.format(
+        role=role,
+        table=table.as_string(),
+        indexes=sql.SQL(", ").join(indexes),
+    )
     cursor = conn.execute(sql.SQL("; ").join([plain, ROWS.format(table)]))
     facts = cursor.fetchall()
-    _, oid, schema, *_ = facts[0]
-    _require_form(facts)
+    _, oid, schema, made, *_ = facts[0]
+    place = quote_name(schema), quote_name(name.table)
+    is_unique = any(UNIQUE.format(quote_name(key), *place) in made for key in keys)
+    _require_form(facts, is_unique=is_unique)
     cursor.nextset()
     found = cursor.fetchall()
     if any(at != oid for at, *_ in found):
@@ -89,13 +102,12 @@ def glance(
     return schema, tuple(rows)
 
 
-def _require_form(facts: Sequence[Sequence[Any]]) -> None:
+def _require_form(facts: Sequence[Sequence[Any]], *, is_unique: bool) -> None:
     """Refuse the columns that a look would refuse. Raises psycopg.Error."""
     columns = [
         Column(name, _name_type(type_oid), is_optional)
         for *_, name, type_oid, is_optional in facts
     ]
-    is_unique = any(is_unique for _, _, _, is_unique, *_ in facts)
     if find_form_fault(columns, is_unique=is_unique) is not None:
         raise psycopg.errors.WrongObjectType
 
