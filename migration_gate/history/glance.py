@@ -43,13 +43,13 @@ WHERE c.oid = {table}::pg_catalog.regclass
   AND NOT a.attisdropped
 """
 )
-# A view has no tableoid. A new session is slow to sort by more, or to call functions.
-# What is not used of it is asked for since a look has to have the right to it.
 INDEX: Final = qualified(
     "pg_catalog.pg_get_indexdef(pg_catalog.to_regclass({})::pg_catalog.oid)"
 )
 SUFFIXES: Final = ("_version_key", "_pkey")
 UNIQUE: Final = "CREATE UNIQUE INDEX {} ON {}.{} USING btree (version)"
+# A view has no tableoid. A new session is slow to sort by more, or to call functions.
+# What is not used of it is asked for since a look has to have the right to it.
 ROWS: Final = sql.SQL(
     "SELECT tableoid::pg_catalog.int8, version::pg_catalog.text, checksum, superseded, "
     "gate_version, duration_ms, applied_at::pg_catalog.text FROM {} "
@@ -95,6 +95,9 @@ def glance(
     found = cursor.fetchall()
     if any(at != oid for at, *_ in found):
         raise psycopg.errors.UndefinedTable
+    # The index may be invalid: one that was built beside writers, and cut short.
+    if len({version for _, version, *_ in found}) < len(found):
+        raise psycopg.errors.UniqueViolation
     rows: list[Row] = []
     for _, alike in groupby(found, key=lambda row: row[-1]):
         told = (to_row(*row) for _, *row, _, _ in alike)

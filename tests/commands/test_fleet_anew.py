@@ -133,3 +133,22 @@ def test_the_next_target_is_the_canary_when_the_first_is_gone(
     assert (run.exit_code, counts(run)) == (1, [4, 0, 1, 2, 1])
     assert "a canary failed" in run.verdict["message"]
     assert tables(database) == ["t0", "t1"]
+
+
+def test_check_looks_again_at_a_schema_that_is_made_anew(
+    gate: Gate, database: Database
+) -> None:
+    """It was done when the wait began, and is empty since."""
+    env = make_tenants(database, ["t0", "t1"])
+    files = {"001_orders.sql": "CREATE TABLE orders ();"}
+    one = env | {"GATE_TARGET": "t0"}
+    assert gate(database=database, migrations=files, env=one).exit_code == 0
+    checking = gate.start("check", database=database, migrations=files, env=env)
+    checking.wait_for("database.retry_scheduled")
+    database.execute("DROP SCHEMA t0 CASCADE; CREATE SCHEMA t0;")
+    one["GATE_TARGET"] = "t1"
+    assert gate(database=database, migrations=files, env=one).exit_code == 0
+    checking.wait_for("database.retry_scheduled", count=2)
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    run = checking.wait()
+    assert (run.exit_code, counts(run)) == (0, [2, 2, 0, 0, 0])

@@ -115,6 +115,7 @@ def _look_for_all(
         listing = list_targets(settings, log, tally)
         require_some(listing.names, settings, log, tally)
         score.target_count = len(listing.names)
+        score.begin_anew(listing.names, listing.identities)
         left = [name for name in listing.names if name not in score.done]
         if not left:
             break

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -172,6 +172,7 @@ class Score:
         self.undone_count = 0
         self.warnings: dict[str, None] = {}
         self.answers: dict[str, tuple[str, ...]] = {}
+        self._identities: dict[str, int | None] = {}
 
     @property
     def left_count(self) -> int:
@@ -206,6 +207,23 @@ class Score:
         self.warnings.update(dict.fromkeys(outcome.warnings))
         if outcome.answers:
             self.answers[outcome.name] = outcome.answers
+
+    def begin_anew(
+        self, names: Iterable[str], identities: Mapping[str, int | None]
+    ) -> None:
+        """
+        Forget what came of targets that are listed again, or are others now.
+
+        Args:
+            names: All that are listed.
+            identities: What tells a target from another one of its name, where known.
+        """
+        for name in names:
+            identity = identities.get(name)
+            is_another = self._identities.get(name, identity) != identity
+            if is_another or name in self.gone:
+                self.forget(name)
+        self._identities.update(identities)
 
     def forget(self, name: str) -> None:
         """Let a target be one that was never begun."""

@@ -97,7 +97,6 @@ class Fleet:
         self._tally = tally
         self._step = step
         self._listing = Listing(())
-        self._identities: dict[str, int | None] = {}
         self._canaries: frozenset[str] = frozenset()
         self._started_s = self._reported_s = time.monotonic()
         tally.fleet = self.score.fields
@@ -152,7 +151,7 @@ class Fleet:
         self._listing = list_targets(self._settings, self._log, self._tally)
         names, score = self._listing.names, self.score
         self._let_go(names)
-        self._begin_anew()
+        score.begin_anew(names, self._listing.identities)
         # One that is gone has shown nothing of its kind: the next one does it.
         canaries = self._canaries.difference(score.gone)
         others = [name for name in names if name not in canaries]
@@ -244,16 +243,6 @@ class Fleet:
                     target=name,
                     error_message=str(outcome.error) if outcome else "",
                 )
-
-    def _begin_anew(self) -> None:
-        """Forget what came of a target that is listed again, or is another one now."""
-        identities = self._listing.identities
-        for name in self._listing.names:
-            identity = identities.get(name)
-            is_another = self._identities.get(name, identity) != identity
-            if is_another or name in self.score.gone:
-                self.score.forget(name)
-        self._identities.update(identities)
 
     def _halt(self, crew: Crew[Target]) -> Halt:
         running = list(crew.running)
