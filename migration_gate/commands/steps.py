@@ -37,6 +37,7 @@ from migration_gate.report.events import (
     REPEATABLES_LEFT,
     UNKNOWN_VERSIONS,
     URL_PASSED_OVER,
+    Event,
 )
 from migration_gate.report.log import Log
 from migration_gate.report.outcomes import ConnectionLostError, RefusedForNowError
@@ -275,16 +276,21 @@ def log_plan(plan: Plan, log: Log, tally: Tally) -> None:
 
 def log_disagreements(plan: Plan, log: Log, tally: Tally) -> None:
     """Warn of what the settings allow, files and history not being as they should."""
+    found = find_disagreements(plan)
+    for event, versions in found.items():
+        log.emit(event, versions=list(versions))
+    tally.warnings = [event.name for event in found]
+
+
+def find_disagreements(plan: Plan) -> dict[Event, tuple[str, ...]]:
+    """Return the events that warn of a plan, each with the versions it is about."""
     disagreements = {
         CHANGED_MIGRATIONS: plan.changed,
         UNKNOWN_VERSIONS: plan.unknown,
         OUT_OF_ORDER: plan.below_applied,
         REPEATABLES_LEFT: tuple(migration.version for migration in plan.left),
     }
-    found = {event: versions for event, versions in disagreements.items() if versions}
-    for event, versions in found.items():
-        log.emit(event, versions=list(versions))
-    tally.warnings = [event.name for event in found]
+    return {event: versions for event, versions in disagreements.items() if versions}
 
 
 def require_kept(session: Session, tally: Tally) -> None:

@@ -26,6 +26,7 @@ LIVE_EVENTS: Final = frozenset(
 )
 # PostgreSQL's words come before ours.
 BELOW: Final = {
+    "targets": "target",
     "error_detail": "detail",
     "error_context": "context",
     "error_hint": "hint",

@@ -94,25 +94,25 @@ UNKNOWN_VERSIONS = Event(
     "history.unknown_versions",
     "warning",
     "The history has what no file here explains: {versions}",
-    ("versions",),
+    ("versions", "targets"),
 )
 CHANGED_MIGRATIONS = Event(
     "history.changed_migrations",
     "warning",
     "Changed after being applied: {versions}",
-    ("versions",),
+    ("versions", "targets"),
 )
 OUT_OF_ORDER = Event(
     "history.out_of_order",
     "warning",
     "Pending below the newest applied migration: {versions}",
-    ("versions",),
+    ("versions", "targets"),
 )
 REPEATABLES_LEFT = Event(
     "history.repeatables_left",
     "warning",
     "Left as a newer image has made them: {versions}",
-    ("versions",),
+    ("versions", "targets"),
 )
 NOT_ALTERED = Event(
     "history.not_altered",

@@ -27,7 +27,7 @@ SUMMARY = (
     "exit_code"
 )
 FLEET = "target_count done_count failed_count left_count gone_count failed"
-NOT_OF_A_PLAIN_RUN = {"undone", "undone_count", *FLEET.split()}
+NOT_OF_A_PLAIN_RUN = {"undone", "undone_count", "targets", *FLEET.split()}
 TABLE = {
     "gate.started": (
         "info",
@@ -41,10 +41,10 @@ TABLE = {
     "database.ready": ("info", "attempt waited_s server_version pooled"),
     "database.standby": ("info", ""),
     "plan.made": ("info", "applied_count pending_count pending"),
-    "history.unknown_versions": ("warning", "versions"),
-    "history.changed_migrations": ("warning", "versions"),
-    "history.out_of_order": ("warning", "versions"),
-    "history.repeatables_left": ("warning", "versions"),
+    "history.unknown_versions": ("warning", "versions targets"),
+    "history.changed_migrations": ("warning", "versions targets"),
+    "history.out_of_order": ("warning", "versions targets"),
+    "history.repeatables_left": ("warning", "versions targets"),
     "history.not_altered": ("warning", "reason"),
     "lock.waiting": (
         "info",

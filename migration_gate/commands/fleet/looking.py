@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -18,14 +18,19 @@ from migration_gate.commands.answers import (
 )
 from migration_gate.commands.fleet.groups import describe_groups
 from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
-from migration_gate.commands.fleet.overview import Asked, Overview, Sight
+from migration_gate.commands.fleet.overview import (
+    Asked,
+    Overview,
+    Sight,
+    warn_of_targets,
+)
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
 from migration_gate.commands.fleet.targets import list_targets
 from migration_gate.commands.last_failure import incomplete
 from migration_gate.commands.status import describe_pending, make_heading
 from migration_gate.commands.steps import (
+    find_disagreements,
     load,
-    log_disagreements,
     new_patience,
     require_agreed,
     wait_for_variables,
@@ -59,9 +64,9 @@ class TargetLine:
     One target in the answer to status and plan.
 
     ``version`` is what was applied there last; ``pending`` is None where that is not
-    known; ``reason`` why it is refused, or why the last attempt at what is pending
-    failed; ``recorded`` what the next start records before it applies anything, or why
-    it does not.
+    known; ``reason`` why it is refused, why the last attempt at what is pending failed,
+    or what is odd about its history; ``recorded`` what the next start records before it
+    applies anything, or why it does not.
     """
 
     target: str
@@ -133,19 +138,16 @@ def _look_for_all(
 
 
 def _note(sights: Mapping[str, Sight], score: Score, log: Log, tally: Tally) -> None:
-    plans: dict[int, Plan] = {}
+    plans: dict[str, Plan] = {}
     for name, sight in sights.items():
         error = sight.error
         if sight.plan is not None and sight.plan.pending:
             error = error or incomplete(sight.plan.pending)
         elif sight.plan is not None:
-            plans[id(sight.plan)] = sight.plan
+            plans[name] = sight.plan
         state: Literal["done", "failed"] = "failed" if error else "done"
         score.take(Outcome(name, state, error))
-    for plan in plans.values():
-        own = Tally()
-        log_disagreements(plan, log, own)
-        tally.warnings = list(dict.fromkeys([*tally.warnings, *own.warnings]))
+    warn_of_targets(plans.items(), log, tally)
 
 
 def show_fleet_status(
@@ -159,6 +161,7 @@ def show_fleet_status(
     """
     _, sights = _look_once(settings, log, tally, "status", asked_of(settings.phase))
     lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
+    _warn(sights, lines, log, tally)
     score = _count(sights, lines, settings, tally)
     if as_html:
         write_line(STDOUT, _to_page(settings, score, lines))
@@ -179,6 +182,7 @@ def show_fleet_plan(
     """
     _, sights = _look_once(settings, log, tally, "plan", settings.phase)
     lines = [_to_line(name, sight, settings) for name, sight in sights.items()]
+    _warn(sights, lines, log, tally)
     pending = {
         migration.version: migration
         for sight in sights.values()
@@ -231,14 +235,33 @@ def _to_line(name: str, sight: Sight, settings: Settings) -> TargetLine:
     state: State = "behind" if pending or sight.recorded else "up to date"
     if refusal is not None:
         state, error = "refused", refusal
+    reason = None if error is None else str(error)
+    if error is None and plan is not None:
+        reason = "; ".join(_tell_disagreements(plan)) or None
     return TargetLine(
         target=name,
         state=state,
         version=sight.newest,
         pending=pending,
-        reason=None if error is None else str(error),
+        reason=reason,
         recorded=_find_recorded(sight),
     )
+
+
+def _tell_disagreements(plan: Plan) -> Iterator[str]:
+    """Say what the log warns of, as it stands after other words."""
+    for event, versions in find_disagreements(plan).items():
+        said = event.message.format(versions=", ".join(versions))
+        yield f"{said[0].lower()}{said[1:]}"
+
+
+def _warn(
+    sights: Mapping[str, Sight], lines: Sequence[TargetLine], log: Log, tally: Tally
+) -> None:
+    """Warn of what is odd about targets, but of those whose refusal says it."""
+    seen = [(line, sights[line.target].plan) for line in lines]
+    plans = [(line.target, p) for line, p in seen if p and line.state != "refused"]
+    warn_of_targets(plans, log, tally)
 
 
 def _find_recorded(sight: Sight) -> tuple[RecordedLine, ...]:
@@ -315,9 +338,6 @@ def _describe_status(lines: Sequence[TargetLine]) -> str:
         (str(count), state, version)
         for (version, state), count in sorted(counts.items(), key=lambda item: -item[1])
     ]
-    behind = [line for line in lines if line.state != "up to date"]
-    if not behind:
-        return table(rows)
     others = [("TARGET", "STATE", "LAST APPLIED", "PENDING", "WHY")]
     others += [
         (
@@ -327,9 +347,17 @@ def _describe_status(lines: Sequence[TargetLine]) -> str:
             UNSEEN if line.pending is None else str(len(line.pending)),
             line.reason or "",
         )
-        for line in behind
+        for line in lines
+        if line.state != "up to date"
     ]
-    return f"{table(rows)}\n\n{table(others)}"
+    odd: dict[str, list[str]] = {}
+    for line in lines:
+        if line.state == "up to date" and line.reason is not None:
+            odd.setdefault(line.reason, []).append(line.target)
+    look = [("TARGETS", "WORTH A LOOK", "FIRST OF THEM")]
+    look += [(str(len(names)), reason, names[0]) for reason, names in odd.items()]
+    more = [table(found) for found in (others, look) if found[1:]]
+    return "\n\n".join([table(rows), *more])
 
 
 def _newest(line: TargetLine) -> str:

@@ -8,11 +8,11 @@ import threading
 
 from collections.abc import Collection, Sequence
 
-from migration_gate.commands.fleet.overview import Asked, Glancer
+from migration_gate.commands.fleet.overview import Asked, Glancer, warn_of_targets
 from migration_gate.commands.fleet.run import Fleet, Glances
 from migration_gate.commands.fleet.targets import Listing, Target
 from migration_gate.commands.migrate import apply_all
-from migration_gate.commands.steps import load, log_disagreements, require_agreed
+from migration_gate.commands.steps import load, require_agreed
 from migration_gate.files.library import sharing_scripts
 from migration_gate.files.migration import Migration
 from migration_gate.planning.plan import Plan
@@ -35,8 +35,11 @@ def migrate_fleet(settings: Settings, log: Log, tally: Tally) -> None:
         apply_all(settings, migrations, log, tally)
 
     glances = _Glances(settings, migrations, log, tally)
-    with sharing_scripts():
-        Fleet(settings, log, tally, step, glances).run()
+    try:
+        with sharing_scripts():
+            Fleet(settings, log, tally, step, glances).run()
+    finally:
+        glances.warn()
 
 
 class _Glances(Glances):
@@ -54,6 +57,7 @@ class _Glances(Glances):
         self._log = log
         self._tally = tally
         self._judged: dict[int, tuple[Plan, bool]] = {}
+        self._done: dict[str, Plan] = {}
         self._judging = threading.Lock()
         self._glancer = self._new_glancer(Listing(()))
 
@@ -65,15 +69,26 @@ class _Glances(Glances):
             return None
         self._glancer = self._new_glancer(listing)
         seen = self._glancer.look(names)
-        return [
-            n for n, sight in seen.items() if sight.plan and self._judge(sight.plan)
-        ]
+        done = {
+            name: sight.plan
+            for name, sight in seen.items()
+            if sight.plan is not None and self._judge(sight.plan)
+        }
+        warn_of_targets(done.items(), self._log, self._tally)
+        return done
 
     def is_done(self, target: Target, /) -> bool:
         if target.settings.history_table.is_target:
             return False
         sight = self._glancer.glance_at(target, keeps=True)
-        return sight is not None and sight.plan is not None and self._judge(sight.plan)
+        if sight is None or sight.plan is None or not self._judge(sight.plan):
+            return False
+        self._done[target.name] = sight.plan
+        return True
+
+    def warn(self) -> None:
+        """Warn of what is odd about those that were glanced at each by itself."""
+        warn_of_targets(list(self._done.items()), self._log, self._tally)
 
     def _new_glancer(self, listing: Listing) -> Glancer:
         settings = self._settings
@@ -82,16 +97,10 @@ class _Glances(Glances):
         )
 
     def _judge(self, plan: Plan) -> bool:
-        """Judge a plan, which many targets have, once; its oddities are told then."""
+        """Judge a plan, which many targets have, once."""
         with self._judging:
             if id(plan) not in self._judged:
-                is_done = _is_done(plan, self._settings)
-                self._judged[id(plan)] = plan, is_done
-                if is_done:
-                    own = Tally()
-                    log_disagreements(plan, self._log, own)
-                    warnings = [*self._tally.warnings, *own.warnings]
-                    self._tally.warnings = list(dict.fromkeys(warnings))
+                self._judged[id(plan)] = plan, _is_done(plan, self._settings)
             return self._judged[id(plan)][1]
 
 

@@ -7,7 +7,7 @@ plainly enough; all other targets each by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -17,11 +17,16 @@ import psycopg
 from migration_gate.commands.first_rows import not_recorded, plan_first_rows
 from migration_gate.commands.fleet.crew import Crew
 from migration_gate.commands.fleet.outcomes import Outcome
-from migration_gate.commands.fleet.run import at_once
+from migration_gate.commands.fleet.run import NAMES_SHOWN, at_once
 from migration_gate.commands.fleet.targets import Listing, Target, to_target
 from migration_gate.commands.last_failure import find_failures, incomplete
 from migration_gate.commands.main import error_of
-from migration_gate.commands.steps import looking_once, new_patience, plan_for
+from migration_gate.commands.steps import (
+    find_disagreements,
+    looking_once,
+    new_patience,
+    plan_for,
+)
 from migration_gate.connection.asking import asking
 from migration_gate.connection.connect import open_connection, use_first
 from migration_gate.connection.limited import LimitedConnection, limited
@@ -36,7 +41,9 @@ from migration_gate.history.plain_rows import History, to_history_of
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, make_plan
 from migration_gate.report.errors import GateError
+from migration_gate.report.events import Event
 from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
 from migration_gate.session.session import start_session
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
@@ -151,6 +158,23 @@ class Overview:
             elif recorded:
                 error = not_recorded(recorded)
             return Sight(plan, _newest(session.seen.history), error, recorded)
+
+
+def warn_of_targets(plans: Iterable[tuple[str, Plan]], log: Log, tally: Tally) -> None:
+    """Warn once of what is odd about the histories of many targets, and name them."""
+    alike: dict[tuple[Event, tuple[str, ...]], list[str]] = {}
+    for name, plan in plans:
+        for found in find_disagreements(plan).items():
+            alike.setdefault(found, []).append(name)
+    for (event, versions), names in alike.items():
+        if len(names) == 1:
+            log.for_target(names[0]).emit(event, versions=list(versions))
+            continue
+        more = len(names) - NAMES_SHOWN
+        shown = names[:NAMES_SHOWN] + ([f"… {more} more"] if more > 0 else [])
+        log.emit(event, versions=list(versions), targets=shown)
+    warnings = [*tally.warnings, *(event.name for event, _ in alike)]
+    tally.warnings = list(dict.fromkeys(warnings))
 
 
 def _is_behind(sight: Sight) -> bool:
