@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from migration_gate.commands.answers import State, StatusLine
 from migration_gate.commands.fleet.board import to_board
-from migration_gate.commands.fleet.looking import TargetLine
+from migration_gate.commands.fleet.target_lines import TargetLine
 from migration_gate.commands.page import Heading, to_html
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migration_gate.commands.fleet.board import KINDS, to_board
-from migration_gate.commands.fleet.looking import State, TargetLine
+from migration_gate.commands.fleet.target_lines import State, TargetLine
 from migration_gate.commands.page import STYLE
 from tests.commands.test_fleet import FILES, schemas
 from tests.commands.test_status_page import HEADING, NASTY, Page, read, rows

@@ -16,6 +16,7 @@ overview   where each target stands, seen in few round trips where that is enoug
 migrate    the command migrate
 recording  the commands adopt, baseline and rollback
 looking    the commands check, status and plan
+target_lines  what status and plan say of each target
 board      the page of a whole fleet, for status --html
 
 Loaded only where GATE_TARGETS is set.

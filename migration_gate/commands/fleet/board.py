@@ -11,7 +11,7 @@ from migration_gate.commands.page import Heading, choose, escape, make_page
 
 
 if TYPE_CHECKING:
-    from migration_gate.commands.fleet.looking import State, TargetLine
+    from migration_gate.commands.fleet.target_lines import State, TargetLine
 
 # In the order in which they are shown, with the kind that colours and filters go by.
 KINDS: Final[Mapping[State, str]] = {

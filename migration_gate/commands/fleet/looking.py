@@ -4,11 +4,7 @@ The commands check, status and plan over a fleet: they look, and write nothing.
 
 from __future__ import annotations
 
-import json
-
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from migration_gate.commands.answers import (
@@ -25,6 +21,13 @@ from migration_gate.commands.fleet.overview import (
     warn_of_targets,
 )
 from migration_gate.commands.fleet.run import LISTS_MAX, require_some
+from migration_gate.commands.fleet.target_lines import (
+    State,
+    TargetLine,
+    describe_missing,
+    describe_status,
+    to_json,
+)
 from migration_gate.commands.fleet.targets import list_targets
 from migration_gate.commands.last_failure import incomplete
 from migration_gate.commands.status import describe_pending, make_heading
@@ -44,37 +47,13 @@ from migration_gate.planning.phases import asked_of, require_first_phase
 from migration_gate.planning.plan import Plan
 from migration_gate.report.errors import GateError, MigrationFilesError
 from migration_gate.report.log import Log, write_line
-from migration_gate.report.tables import table
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import HistoryTableName, Phase, Settings
 
 
 STDOUT: Final = 1
-NONE: Final = "(none)"
-UNSEEN: Final = "?"
 # What no wait changes.
 NEVER: Final = frozenset({"history", "settings", "files", "internal"})
-
-State = Literal["up to date", "behind", "refused"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetLine:
-    """
-    One target in the answer to status and plan.
-
-    ``version`` is what was applied there last; ``pending`` is None where that is not
-    known; ``reason`` why it is refused, why the last attempt at what is pending failed,
-    or what is odd about its history; ``recorded`` what the next start records before it
-    applies anything, or why it does not.
-    """
-
-    target: str
-    state: State
-    version: str | None
-    pending: tuple[str, ...] | None
-    reason: str | None
-    recorded: tuple[RecordedLine, ...] = ()
 
 
 def check_fleet(settings: Settings, log: Log, tally: Tally) -> None:
@@ -166,7 +145,7 @@ def show_fleet_status(
     if as_html:
         write_line(STDOUT, _to_page(settings, score, lines))
     else:
-        write_line(STDOUT, to_json(lines) if as_json else _describe_status(lines))
+        write_line(STDOUT, to_json(lines) if as_json else describe_status(lines))
     _close(score, tally)
 
 
@@ -201,7 +180,7 @@ def show_fleet_plan(
     else:
         recorded = {line.target: line.recorded for line in lines}
         told = describe_groups(recorded, describe_recorded)
-        tables = [told, describe_plan(files), _describe_pending(lines)]
+        tables = [told, describe_plan(files), describe_missing(lines)]
         write_line(STDOUT, "\n\n".join(filter(None, tables)))
     faults = [fault for error in errors for fault in error.faults]
     if faults:
@@ -323,59 +302,3 @@ def _to_page(settings: Settings, score: Score, lines: Sequence[TargetLine]) -> s
     error = to_error(score)
     outcome = score.describe()
     return to_board(make_heading(settings, outcome, error, server_version=""), lines)
-
-
-def to_json(lines: Sequence[TargetLine]) -> str:
-    """Return the lines as a JSON array."""
-    return json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=2)
-
-
-def _describe_status(lines: Sequence[TargetLine]) -> str:
-    """Return the tables that a person reads: of versions, then of who is behind."""
-    counts = Counter((_newest(line), line.state) for line in lines)
-    rows = [("TARGETS", "STATE", "LAST APPLIED")]
-    rows += [
-        (str(count), state, version)
-        for (version, state), count in sorted(counts.items(), key=lambda item: -item[1])
-    ]
-    others = [("TARGET", "STATE", "LAST APPLIED", "PENDING", "WHY")]
-    others += [
-        (
-            line.target,
-            line.state,
-            _newest(line),
-            UNSEEN if line.pending is None else str(len(line.pending)),
-            line.reason or "",
-        )
-        for line in lines
-        if line.state != "up to date"
-    ]
-    odd: dict[str, list[str]] = {}
-    for line in lines:
-        if line.state == "up to date" and line.reason is not None:
-            odd.setdefault(line.reason, []).append(line.target)
-    look = [("TARGETS", "WORTH A LOOK", "FIRST OF THEM")]
-    look += [(str(len(names)), reason, names[0]) for reason, names in odd.items()]
-    more = [table(found) for found in (others, look) if found[1:]]
-    return "\n\n".join([table(rows), *more])
-
-
-def _newest(line: TargetLine) -> str:
-    return UNSEEN if line.pending is None else line.version or NONE
-
-
-def _describe_pending(lines: Sequence[TargetLine]) -> str:
-    """Return the table that a person reads: which targets lack what."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for line in lines:
-        pending = UNSEEN if line.pending is None else ", ".join(line.pending) or NONE
-        refused = line.reason or "" if line.state == "refused" else ""
-        recorded = "" if line.pending is None else str(len(line.recorded))
-        alike.setdefault((recorded, pending, refused), []).append(line.target)
-    width = 1 if any(line.recorded for line in lines) else 0
-    rows = [("TARGETS", *["TO RECORD"][:width], "PENDING", "REFUSED", "FIRST OF THEM")]
-    rows += [
-        (str(len(targets)), *[recorded][:width], *said, targets[0])
-        for (recorded, *said), targets in alike.items()
-    ]
-    return table(rows)
