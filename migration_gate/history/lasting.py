@@ -39,13 +39,15 @@ OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname <> ALL ({languages})
 OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname <> ALL ({extensions}))
 """
 ).format(languages=names(LANGUAGES), extensions=names(EXTENSIONS))
-# The newest function, and the schemas of newer ones than were seen that any schema's
-# files may call. PL/pgSQL looks for the types of a function's variables once in a
-# session, along the path of the first schema that calls it: not where the function has
-# a path of its own, and for a trigger once for each table. C may do anything.
+# The newest function, the schemas of the path, and those of newer functions than were
+# seen that any schema's files may call. PL/pgSQL looks for the types of a function's
+# variables once in a session, along the path of the first schema that calls it: not
+# where the function has a path of its own, and for a trigger once for each table. C may
+# do anything.
 CODE: Final = qualified(
     """
 (SELECT pg_catalog.max(oid)::pg_catalog.int8 FROM pg_catalog.pg_proc),
+pg_catalog.current_schemas(false)::pg_catalog.text[],
 ARRAY(
     SELECT DISTINCT n.nspname::pg_catalog.text
     FROM pg_catalog.pg_proc p
@@ -74,7 +76,15 @@ class Code:
         self.is_shared = False
         self._targets = targets
 
-    def note(self, newest_oid: int, schemas: Sequence[str]) -> None:
-        """Note what is new; a target's own functions are called by its files alone."""
+    def note(
+        self, newest_oid: int, path: Sequence[str], schemas: Sequence[str]
+    ) -> None:
+        """
+        Note what is new.
+
+        A target's own functions are called by its files alone, unless its schema is in
+        the path that all have after their own.
+        """
         self.newest_oid = max(self.newest_oid, newest_oid)
-        self.is_shared |= any(schema not in self._targets for schema in schemas)
+        own = [name for name in schemas if name in self._targets and name not in path]
+        self.is_shared |= len(own) < len(schemas)

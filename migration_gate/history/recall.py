@@ -54,7 +54,7 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
 """
 )
 # Only between schemas of one database a session is kept for files.
-NO_CODE: Final = sql.SQL("0, ARRAY[]::pg_catalog.text[]")
+NO_CODE: Final = sql.SQL("0, ARRAY[]::pg_catalog.text[], ARRAY[]::pg_catalog.text[]")
 # Of the rows ``c`` and ``n`` of pg_class and pg_namespace.
 TABLES: Final = qualified(
     """
@@ -219,9 +219,9 @@ class _Mind:
         if memory.expects_none and row[-1]:
             row = ask_after(conn, _ask(name, since), None)
         pid, is_standby, is_read_only, acting_role, owner, *more, tables = row
-        path, is_odd, newest_oid, schemas, schema, schema_exists, has_no_other = more
+        path, is_odd, *code, schema, schema_exists, has_no_other = more
         memory.expects_none = not tables
-        memory.code.note(newest_oid, schemas)
+        memory.code.note(*code)
         is_shareable = not (is_odd or memory.code.is_shared)
         who = acting_role, owner
         if pid == conn.info.backend_pid:  # else a pooler may have taken another server

@@ -58,6 +58,25 @@ def test_a_function_of_all_finds_the_types_of_the_schema_at_hand(
     assert len(backends(database)) == len(NAMES)
 
 
+def test_a_function_of_a_target_that_all_find_is_one_of_all(
+    gate: Gate, database: Database
+) -> None:
+    """A list may have public in it, which is in the path of each schema."""
+    database.execute("SET check_function_bodies = off;" + TELL.format(""))
+    env = schemas(database, NAMES[1:]) | ALONE
+    env["GATE_TARGETS"] = env["GATE_TARGETS"].replace("'t1'", "'public'")
+    names = ["public", *NAMES[2:]]
+    files = {"001_mood.sql": MOOD, "002_tell.sql": "SELECT tell();"}
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [5, 5, 0, 0, 0])
+    types = database.fetch(
+        "SELECT attrelid::regclass::text, atttypid::regtype::text FROM pg_attribute "
+        "WHERE attname = 'how' ORDER BY 1"
+    )
+    placed = [("" if name == "public" else f"{name}.") for name in names]
+    assert types == sorted((f"{at}told", f"{at}mood") for at in placed)
+
+
 def test_a_function_that_a_file_makes_for_all_is_seen_by_the_next(
     gate: Gate, database: Database
 ) -> None:
