@@ -95,7 +95,7 @@ def keep_or_close(
 
 def take_spare(
     opened_with: Mapping[str, str],
-    may_be_held: bool = False,  # noqa: FBT001, FBT002  # as connect.Keeper has it
+    may_be_held: bool = False,  # noqa: FBT001, FBT002  # as opening.Keeper has it
 ) -> LimitedConnection | None:
     """
     Return a connection that was opened with these parameters and is as good as new.

@@ -83,9 +83,10 @@ PATH_WORDS: Final = (b"search_path", b"reset", b"discard")
 # What DISCARD ALL leaves: parameters of others' own, which were NULL and are empty from
 # then on, a seed, and a library. What had a temporary table keeps its temp_buffers.
 LASTING_WORDS: Final = (b"set_config", b"setseed", b"temp_buffers")
-_BLANK: Final = rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"
+_BLANK: Final = rb"(?:\s|--[^\r\n]*(?:[\r\n]|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"
 LASTING: Final = re.compile(
-    rb"\bload\b|set%b+(?:(?:local|session)%b+)?(?:u&)?[\"\w$]+%b*\." % ((_BLANK,) * 3)
+    rb"\bload\b|set%b+(?:(?:local|session)%b+)?(?:u&)?[\"\w$\\\x80-\xff]+%b*\."
+    % ((_BLANK,) * 3)
 )
 
 

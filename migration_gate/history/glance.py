@@ -35,7 +35,8 @@ SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
         AND pg_catalog.current_setting('transaction_read_only') = 'off'
     THEN 'on' ELSE 'gate:not plain' END::pg_catalog.bool, c.oid::pg_catalog.int8,
     (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
-    (SELECT pg_catalog.concat({indexes})), a.attname, a.atttypid::pg_catalog.int8,
+    (SELECT pg_catalog.concat_ws(E'\\n', {indexes})),
+    a.attname, a.atttypid::pg_catalog.int8,
     NOT a.attnotnull OR a.atthasdef OR a.attidentity <> ''
 FROM pg_catalog.pg_class c, pg_catalog.pg_attribute a
 WHERE c.oid = {table}::pg_catalog.regclass
@@ -89,7 +90,8 @@ def glance(
     facts = cursor.fetchall()
     _, oid, schema, made, *_ = facts[0]
     place = quote_name(schema), quote_name(name.table)
-    is_unique = any(UNIQUE.format(quote_name(key), *place) in made for key in keys)
+    wanted = {UNIQUE.format(quote_name(key), *place) for key in keys}
+    is_unique = not wanted.isdisjoint(made.split("\n"))
     _require_form(facts, is_unique=is_unique)
     cursor.nextset()
     found = cursor.fetchall()

@@ -7,8 +7,9 @@ where none of this is there.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
 from typing import Final
+
+from psycopg import sql
 
 from migration_gate.connection.qualified import names, qualified
 
@@ -29,62 +30,46 @@ EXTENSIONS: Final = (
     *("tcn", "tsm_system_rows", "tsm_system_time", "unaccent", "uuid-ossp", "vector"),
 )
 # A role that the session begins with is gone after DISCARD ALL on some minor releases;
-# what a trigger at the login sets is gone on all.
+# what a trigger at the login sets is gone on all. A text search configuration that is
+# found along the path is looked for at the login, and once more in a session.
 IS_ODD: Final = qualified(
     """
 pg_catalog.current_setting('role') <> 'none'
+OR NOT pg_catalog.starts_with(
+    pg_catalog.current_setting('default_text_search_config'), 'pg_catalog.')
+OR EXISTS (
+    SELECT FROM pg_catalog.pg_db_role_setting d,
+        pg_catalog.unnest(d.setconfig) AS own (setting)
+    WHERE pg_catalog.starts_with(own.setting, 'default_text_search_config=')
+      AND NOT pg_catalog.starts_with(
+          own.setting, 'default_text_search_config=pg_catalog.'))
 OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
            WHERE evtevent = 'login' AND evtenabled <> 'D')
 OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanname <> ALL ({languages}))
 OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname <> ALL ({extensions}))
 """
 ).format(languages=names(LANGUAGES), extensions=names(EXTENSIONS))
-# The newest function, the schemas of the path, and those of newer functions than were
-# seen that any schema's files may call. PL/pgSQL looks for the types of a function's
-# variables once in a session, along the path of the first schema that calls it: not
-# where the function has a path of its own, and for a trigger once for each table. C may
-# do anything.
-CODE: Final = qualified(
+# Functions that may keep something of the path that they were first called with.
+# PL/pgSQL looks for the types of a function's variables once in a session, or for a
+# trigger once for each table; where the function has a path of its own, that is the
+# same for all. C may do anything. So many are looked at; more count as such.
+FUNCTIONS_MAX: Final = 5000
+HAS_CODE: Final = qualified(
     """
-(SELECT pg_catalog.max(oid)::pg_catalog.int8 FROM pg_catalog.pg_proc),
-pg_catalog.current_schemas(false)::pg_catalog.text[],
-ARRAY(
-    SELECT DISTINCT n.nspname::pg_catalog.text
-    FROM pg_catalog.pg_proc p
+EXISTS (
+    SELECT FROM (SELECT oid, prolang, proconfig FROM pg_catalog.pg_proc
+                 WHERE oid > {last} LIMIT {limit}) AS p
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE p.oid > {since}::pg_catalog.oid
-      AND (l.lanname = 'c' OR l.lanname = 'plpgsql'
-           AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
-           AND NOT EXISTS (
-               SELECT FROM pg_catalog.unnest(p.proconfig) AS own (setting)
-               WHERE pg_catalog.starts_with(own.setting, 'search_path=')))
+    WHERE l.lanname = ANY (ARRAY['c', 'plpgsql']::pg_catalog.name[])
+      AND NOT EXISTS (
+          SELECT FROM pg_catalog.unnest(p.proconfig) AS own (setting)
+          WHERE pg_catalog.starts_with(own.setting, 'search_path='))
       AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_depend d
           WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-            AND d.objid = p.oid AND d.deptype = 'e')
-)
+            AND d.objid = p.oid AND d.deptype = 'e'))
+OR (SELECT pg_catalog.count(*) > {limit}
+    FROM (SELECT FROM pg_catalog.pg_proc WHERE oid > {last} LIMIT {limit} + 1) AS p)
 """
-)
-
-
-class Code:
-    """What is known of the functions of a database that sessions keep something of."""
-
-    def __init__(self, targets: Container[str]) -> None:
-        self.newest_oid = LAST_OWN_OID
-        self.is_shared = False
-        self._targets = targets
-
-    def note(
-        self, newest_oid: int, path: Sequence[str], schemas: Sequence[str]
-    ) -> None:
-        """
-        Note what is new.
-
-        A target's own functions are called by its files alone, unless its schema is in
-        the path that all have after their own.
-        """
-        self.newest_oid = max(self.newest_oid, newest_oid)
-        own = [name for name in schemas if name in self._targets and name not in path]
-        self.is_shared |= len(own) < len(schemas)
+).format(last=sql.SQL(f"{LAST_OWN_OID}::pg_catalog.oid"), limit=FUNCTIONS_MAX)
+IS_LASTING: Final = sql.SQL("({} OR {})").format(IS_ODD, HAS_CODE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -29,8 +29,7 @@ from migration_gate.history.catalogue import (
     asking,
     in_schema,
 )
-from migration_gate.history.lasting import CODE, Code
-from migration_gate.history.lasting import IS_ODD as IS_ODD_SESSION
+from migration_gate.history.lasting import IS_LASTING
 from migration_gate.history.likeness import IS_ODD, LINE
 from migration_gate.history.table import may_be_foreign
 from migration_gate.history.tools import MARKS, NAMES, SCHEMAS
@@ -48,13 +47,11 @@ SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
     pg_catalog.current_setting('transaction_read_only') = 'on', current_user,
     (SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
      WHERE datname = pg_catalog.current_database()),
-    pg_catalog.current_setting('search_path'), {is_odd}, {code},
+    pg_catalog.current_setting('search_path'), {is_lasting},
     coalesce({schema}, pg_catalog.current_schema()), {schema_exists}, {has_no_other},
     {tables}
 """
 )
-# Only between schemas of one database a session is kept for files.
-NO_CODE: Final = sql.SQL("0, ARRAY[]::pg_catalog.text[], ARRAY[]::pg_catalog.text[]")
 # Of the rows ``c`` and ``n`` of pg_class and pg_namespace.
 TABLES: Final = qualified(
     """
@@ -152,14 +149,12 @@ class Memory:
     """
     What one server has said to one role.
 
-    ``expects_none`` tells that the last target had no table; ``code`` is what is known
-    of the database's functions.
+    ``expects_none`` tells that the last target had no table.
     """
 
-    def __init__(self, server: Server, targets: Container[str]) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.expects_none = False
-        self.code = Code(targets)
         self._until_s = time.monotonic() + REMEMBERED_S
         self._owners: dict[Who, Owners] = {}
         self._facts: dict[tuple[Who, str], Mapping[str, Any]] = {}
@@ -192,8 +187,7 @@ class Memory:
 class _Mind:
     """What one thread remembers."""
 
-    def __init__(self, targets: Container[str]) -> None:
-        self._targets = targets
+    def __init__(self) -> None:
         self._memory: Memory | None = None
 
     def ask(
@@ -213,16 +207,13 @@ class _Mind:
         server = info.host, info.hostaddr, info.port, info.user
         memory = self._memory
         if memory is None or not memory.is_of(server):
-            memory = self._memory = Memory(server, self._targets)
-        since = memory.code.newest_oid
-        row = ask_after(conn, _ask(name, since, whether=memory.expects_none), after)
+            memory = self._memory = Memory(server)
+        row = ask_after(conn, _ask(name, whether=memory.expects_none), after)
         if memory.expects_none and row[-1]:
-            row = ask_after(conn, _ask(name, since), None)
+            row = ask_after(conn, _ask(name), None)
         pid, is_standby, is_read_only, acting_role, owner, *more, tables = row
-        path, is_odd, *code, schema, schema_exists, has_no_other = more
+        path, is_lasting, schema, schema_exists, has_no_other = more
         memory.expects_none = not tables
-        memory.code.note(*code)
-        is_shareable = not (is_odd or memory.code.is_shared)
         who = acting_role, owner
         if pid == conn.info.backend_pid:  # else a pooler may have taken another server
             found = [Table(*table) for table in tables or ()]
@@ -238,39 +229,32 @@ class _Mind:
                 tables=(),
                 # One that is recalled is ours; of two, one may be another tool's.
                 is_bare=has_no_other and len(found) <= 1,
-                is_shareable=is_shareable,
+                is_shareable=not is_lasting,
             )
             recalled = memory.recall(who, facts, found)
             if recalled is not None:
                 return recalled
         full = ask_catalogue(conn, name, role, more=LIKE)
         memory.learn(who, full)
-        return full._replace(is_shareable=is_shareable)
+        return full._replace(is_shareable=not is_lasting)
 
 
 @contextmanager
-def remembering(targets: Container[str]) -> Iterator[None]:
-    """
-    Let this thread remember in a block what it is told of tables.
-
-    Args:
-        targets: The names of all that may be targets: a schema that is none of them
-            has what all may use.
-    """
-    asking.ask = _Mind(targets).ask
+def remembering() -> Iterator[None]:
+    """Let this thread remember in a block what it is told of tables."""
+    asking.ask = _Mind().ask
     try:
         yield
     finally:
         del asking.ask
 
 
-def _ask(name: HistoryTableName, since: int, *, whether: bool = False) -> sql.Composed:
+def _ask(name: HistoryTableName, *, whether: bool = False) -> sql.Composed:
     """
     Return what asks the server about itself and the tables.
 
     Args:
         name: The history table.
-        since: The newest function that is known.
         whether: Only whether there is a table.
     """
     schema = sql.SQL("{}::pg_catalog.name").format(name.schema)
@@ -283,8 +267,8 @@ def _ask(name: HistoryTableName, since: int, *, whether: bool = False) -> sql.Co
         in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
     )
     return SERVER.format(
-        is_odd=IS_ODD_SESSION if name.is_target else sql.SQL("true"),
-        code=CODE.format(since=since) if name.is_target else NO_CODE,
+        # Only between schemas of one database a session is kept for files.
+        is_lasting=IS_LASTING if name.is_target else sql.SQL("true"),
         schema=schema,
         schema_exists=sql.SQL("true") if anywhere else SCHEMA_EXISTS.format(schema),
         # The history's schema may be one of a database that is looked at as a whole.

@@ -152,3 +152,36 @@ def test_check_looks_again_at_a_schema_that_is_made_anew(
     assert gate(database=database, migrations=files, env=env).exit_code == 0
     run = checking.wait()
     assert (run.exit_code, counts(run)) == (0, [2, 2, 0, 0, 0])
+
+
+def test_a_list_that_is_empty_at_the_end_excuses_no_failure(
+    gate: Gate, database: Database
+) -> None:
+    """Somebody writes it anew at that moment."""
+    env = make_tenants(database, ["t0", "t1"])
+    files = {"001_no.sql": "SELECT pg_sleep(1); SELECT 1 / 0;"}
+    process = gate.start(database=database, migrations=files, env=env)
+    process.wait_for("migration.started", count=2)
+    database.execute("DELETE FROM public.tenants")
+    run = process.wait()
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    assert "lists no target" in run.verdict["error_message"]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_check_forgets_a_schema_that_is_dropped_while_it_waits(
+    gate: Gate, database: Database, *, is_done: bool
+) -> None:
+    """Whether it was up to date or behind, it is listed no more."""
+    env = make_tenants(database, ["t0", "t1"])
+    files = {"001_orders.sql": "CREATE TABLE orders ();"}
+    if is_done:
+        one = env | {"GATE_TARGET": "t0"}
+        assert gate(database=database, migrations=files, env=one).exit_code == 0
+    checking = gate.start("check", database=database, migrations=files, env=env)
+    checking.wait_for("database.retry_scheduled")
+    database.execute(f"DROP SCHEMA t0 CASCADE; {unlisting('t0')}")
+    one = env | {"GATE_TARGET": "t1"}
+    assert gate(database=database, migrations=files, env=one).exit_code == 0
+    run = checking.wait()
+    assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])

@@ -29,6 +29,8 @@ FOREIGN: Final = {
     "doubled": f"{NOT_UNIQUE}; INSERT INTO {TABLE} (version, checksum)"
     f" SELECT version, checksum FROM {TABLE} WHERE id = 1",
     "id": f"ALTER TABLE {TABLE} ALTER id DROP DEFAULT",
+    "partial": f"{NOT_UNIQUE}; CREATE UNIQUE INDEX {TABLE}_version_key"
+    f" ON {TABLE} (version) WHERE version <> ''",
     **{name: REFUSED[name][0] for name in ("type", "needed", "twice", "partly")},
 }
 OURS: Final = {

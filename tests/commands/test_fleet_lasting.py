@@ -23,9 +23,13 @@ DECLARE how mood := 'well'; BEGIN
     EXECUTE 'CREATE TABLE told AS SELECT $1 AS how' USING how;
 END $tell$;
 """
-TOUCH = """
-CREATE FUNCTION public.touch() RETURNS trigger LANGUAGE plpgsql
-AS 'BEGIN RETURN NEW; END';
+SHARED_TABLE = """
+CREATE TABLE public.events (by text, price numeric);
+SET check_function_bodies = off;
+CREATE FUNCTION public.priced() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE price digits := 1.2345; BEGIN NEW.price := price; RETURN NEW; END $$;
+CREATE TRIGGER priced BEFORE INSERT ON public.events
+    FOR EACH ROW EXECUTE FUNCTION public.priced();
 """
 LOGIN_TRIGGER = """
 CREATE FUNCTION public.at_login() RETURNS event_trigger LANGUAGE plpgsql AS
@@ -98,28 +102,81 @@ def test_a_function_that_a_file_makes_for_all_is_seen_by_the_next(
     "shared",
     [
         "CREATE FUNCTION public.one() RETURNS int LANGUAGE sql AS 'SELECT 1';",
-        TOUCH,
         "SET check_function_bodies = off;" + TELL.format("SET search_path = public"),
         "CREATE EXTENSION pg_trgm SCHEMA public;",
     ],
-    ids=["sql", "trigger", "own path", "known extension"],
+    ids=["sql", "own path", "known extension"],
 )
 def test_what_keeps_nothing_lets_a_session_serve_all(
     gate: Gate, database: Database, shared: str
 ) -> None:
-    """Nor do functions that each schema has for itself."""
+    """A function with a path of its own is the same for each schema."""
     database.execute(shared)
     env = schemas(database, NAMES) | ALONE
+    run = gate(database=database, migrations={"001_backend.sql": BACKENDS}, env=env)
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    assert len(backends(database)) == 1
+
+
+def test_a_trigger_of_a_table_of_all_finds_the_types_of_the_schema_at_hand(
+    gate: Gate, database: Database
+) -> None:
+    """It is read once for its table, in a session."""
+    database.execute(SHARED_TABLE)
+    env = schemas(database, NAMES[:3]) | ALONE
     files = {
-        "001_own.sql": MOOD + TELL.format("").replace("public.", ""),
-        "002_tell.sql": "SELECT tell();",
-        "003_backend.sql": BACKENDS,
+        "001_digits.sql": "CREATE DOMAIN digits AS numeric(6, 4);",
+        "002_note.sql": "INSERT INTO public.events (by) VALUES (current_schema());",
     }
+    database.execute("CREATE DOMAIN t0.digits AS numeric(6, 0)")
+    files["001_digits.sql"] = (
+        "DO $$ BEGIN IF to_regtype(current_schema() || '.digits') IS NULL THEN "
+        "CREATE DOMAIN digits AS numeric(6, 4); END IF; END $$;"
+    )
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    seen = database.fetch("SELECT by::text, price::text FROM events ORDER BY 1")
+    assert seen == [("t0", "1"), ("t1", "1.2345"), ("t2", "1.2345")]
+
+
+def test_a_function_that_is_another_by_now_is_seen(
+    gate: Gate, database: Database
+) -> None:
+    """It has the number that it had, and is in another language."""
+    database.execute("CREATE FUNCTION public.tell() RETURNS void LANGUAGE sql AS ''")
+    env = schemas(database, NAMES) | ALONE
+    another = TELL.format("").replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    made = (
+        "DO $$ BEGIN IF current_schema() = 't2' THEN {} END IF; END $$;"
+        "SELECT public.tell();"
+    )
+    files = {"001_mood.sql": MOOD, "002_tell.sql": made.format(another)}
     run = gate(database=database, migrations=files, env=env)
     assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
     types = database.fetch(f"{MOODS} ORDER BY 1")
-    assert types == [(f"{name}.mood",) for name in NAMES]
-    assert len(backends(database)) == 1
+    assert types == [(f"{name}.mood",) for name in NAMES[2:]]
+
+
+def test_a_configuration_of_text_search_is_that_of_the_schema_at_hand(
+    gate: Gate, databases: Databases
+) -> None:
+    """By its name it is found along the path, once in a session."""
+    database = databases.create()
+    setting = "default_text_search_config = 'words'"
+    database.execute(f'ALTER DATABASE "{database.name}" SET {setting}')
+    env = schemas(database, NAMES[:3]) | ALONE
+    for name, copied in zip(NAMES, ("english", "simple", "english"), strict=False):
+        database.execute(
+            f"CREATE TEXT SEARCH CONFIGURATION {name}.words "
+            f"(COPY = pg_catalog.{copied})"
+        )
+    text = "CREATE TABLE seen AS SELECT to_tsvector('the dogs')::text AS words;"
+    run = gate(database=database, migrations={"001_seen.sql": text}, env=env)
+    assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    seen = [
+        database.fetch(f"SELECT words FROM {name}.seen")[0][0] for name in NAMES[:3]
+    ]
+    assert seen == ["'dog':2", "'dogs':2 'the':1", "'dog':2"]
 
 
 @pytest.mark.parametrize(

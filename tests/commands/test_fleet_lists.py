@@ -103,3 +103,15 @@ def test_lines_of_one_name_that_differ_are_refused(
     )
     assert "login_" not in run.output
     assert tables(first) == []
+
+
+def test_a_mark_at_the_head_of_the_file_is_no_part_of_a_name(
+    gate: Gate, database: Database, databases: Databases, tmp_path: Path
+) -> None:
+    """Editors write one; a database of such a name would be made."""
+    target = databases.create()
+    env = write_list(tmp_path, f"\ufeff{target.name}")
+    env["GATE_CREATE_DATABASE"] = "true"
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
+    assert tables(target) == ["public"]

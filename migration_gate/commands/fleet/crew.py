@@ -11,7 +11,7 @@ import threading
 import time
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
 from migration_gate.commands.fleet.outcomes import Outcome
@@ -43,20 +43,7 @@ class Crew(Generic[Item]):
     ``running`` are the names of those under way.
     """
 
-    def __init__(
-        self,
-        at_once: int,
-        work: Callable[[Item], Outcome],
-        names: Container[str] = frozenset(),
-    ) -> None:
-        """
-        Make ready.
-
-        Args:
-            at_once: How many are worked at beside each other.
-            work: Works at one.
-            names: Those of all targets, begun or not.
-        """
+    def __init__(self, at_once: int, work: Callable[[Item], Outcome]) -> None:
         self.at_once = at_once
         self.running: dict[str, None] = {}
         self._work = work
@@ -66,7 +53,6 @@ class Crew(Generic[Item]):
         self._handing = threading.Lock()
         self._bell = Bell()
         self._scram = Memory()
-        self._names = names
 
     def run(
         self,
@@ -117,7 +103,7 @@ class Crew(Generic[Item]):
     ) -> None:
         """Work at one target after the other, in a thread of its own."""
         try:
-            with keeping(self._scram), remembering(self._names):
+            with keeping(self._scram), remembering():
                 while (target := self._next()) is not None:
                     outcome = self._work(target)
                     with self._handing:

@@ -18,6 +18,7 @@ from migration_gate.settings.connection_string import (
 
 
 SETTING: Final = "GATE_TARGETS"
+BYTE_ORDER_MARK: Final = "\ufeff"
 COMMENT: Final = "#"
 PASSWORDS: Final = ("password", "sslpassword")
 # What of the configured place does not count for a line with a place of its own.
@@ -34,7 +35,7 @@ def read_lines(path: str) -> dict[str, dict[str, str]]:
         SettingsError: It cannot be read, or has what can be no target, or one twice.
     """
     try:
-        text = read_secret_file(path)
+        text = read_secret_file(path).removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise fault(f"names a file that cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -100,6 +100,7 @@ def _look_for_all(
         require_some(listing.names, settings, log, tally)
         score.target_count = len(listing.names)
         score.begin_anew(listing.names, listing.identities)
+        score.keep_only(listing.names)
         left = [name for name in listing.names if name not in score.done]
         if not left:
             break
@@ -111,7 +112,11 @@ def _look_for_all(
         _note(sights, score, log, tally)
         error = to_error(score)
         if error is not None and score.reasons <= NEVER:
-            raise error
+            # What is not there may have been dropped since it was listed.
+            again = frozenset(list_targets(settings, log, tally).names)
+            if again.issuperset(score.failed):
+                raise error
+            continue
         if error is not None:
             raise NotReadyError(INCOMPLETE, str(error), error)
 

@@ -225,6 +225,11 @@ class Score:
                 self.forget(name)
         self._identities.update(identities)
 
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forget all others: they are not listed any more."""
+        for name in {*self.done, *self.failed}.difference(names):
+            self.forget(name)
+
     def forget(self, name: str) -> None:
         """Let a target be one that was never begun."""
         for noted in (self.done, self.failed, self.passed_over, self.gone):

@@ -121,13 +121,11 @@ class Fleet:
         """
         names = self._list()
         begins_at = _begins_at(self._settings, len(names))
-        require_some(names, self._settings, self._log, self._tally)
         crew = Crew(
             at_once(self._settings, self._listing),
             partial(
                 work_at, step=self._step, log=self._log, is_done=self._glances.is_done
             ),
-            frozenset(names),
         )
         self._report_start(crew, names, begins_at)
         with halting(partial(self._halt, crew)):
@@ -150,6 +148,7 @@ class Fleet:
         """List the targets, and return those that are neither done nor failed."""
         self._listing = list_targets(self._settings, self._log, self._tally)
         names, score = self._listing.names, self.score
+        require_some(names, self._settings, self._log, self._tally)
         self._let_go(names)
         score.begin_anew(names, self._listing.identities)
         # One that is gone has shown nothing of its kind: the next one does it.
