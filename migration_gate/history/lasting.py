@@ -58,7 +58,7 @@ HAS_CODE: Final = qualified(
     """
 EXISTS (
     SELECT FROM (SELECT oid, prolang, proconfig FROM pg_catalog.pg_proc
-                 WHERE oid > {last} LIMIT {limit}) AS p
+                 WHERE oid > {last}::pg_catalog.oid LIMIT {limit}) AS p
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
     WHERE l.lanname = ANY (ARRAY['c', 'plpgsql']::pg_catalog.name[])
       AND NOT EXISTS (
@@ -69,7 +69,8 @@ EXISTS (
           WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.objid = p.oid AND d.deptype = 'e'))
 OR (SELECT pg_catalog.count(*) > {limit}
-    FROM (SELECT FROM pg_catalog.pg_proc WHERE oid > {last} LIMIT {limit} + 1) AS p)
+    FROM (SELECT FROM pg_catalog.pg_proc
+          WHERE oid > {last}::pg_catalog.oid LIMIT {limit} + 1) AS p)
 """
-).format(last=sql.SQL(f"{LAST_OWN_OID}::pg_catalog.oid"), limit=FUNCTIONS_MAX)
+).format(last=LAST_OWN_OID, limit=FUNCTIONS_MAX)
 IS_LASTING: Final = sql.SQL("({} OR {})").format(IS_ODD, HAS_CODE)
