@@ -371,7 +371,8 @@ def plan_for(
         HistoryError: Another table may be the history, or the target is not there.
         LoginRefusedError: The role may not use the table's schema.
     """
-    require_target(session.seen, session.settings.history_table)
+    if session.only is not None:
+        require_target(session.seen, session.settings.history_table)
     require_readable(session.seen)
     plan = make_plan(migrations, session.seen.history, tool=session.seen.tool)
     session.require_sole(plan.applied, plan.pending)

@@ -143,7 +143,8 @@ def test_check_looks_again_at_a_schema_that_is_made_anew(
     files = {"001_orders.sql": "CREATE TABLE orders ();"}
     one = env | {"GATE_TARGET": "t0"}
     assert gate(database=database, migrations=files, env=one).exit_code == 0
-    checking = gate.start("check", database=database, migrations=files, env=env)
+    often = env | {"GATE_HEARTBEAT": "500ms"}
+    checking = gate.start("check", database=database, migrations=files, env=often)
     checking.wait_for("database.retry_scheduled")
     database.execute("DROP SCHEMA t0 CASCADE; CREATE SCHEMA t0;")
     one["GATE_TARGET"] = "t1"
