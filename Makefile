@@ -13,7 +13,7 @@ rehearse: venv  ## what migrations/ would do, on an embedded database; ARGS="--f
 	@.venv/bin/python -m dev.run rehearse $(ARGS)
 
 test: venv  ## the suite, on an embedded PostgreSQL; ARGS="-k lock" for a part
-	@.venv/bin/python -m pytest -n 4 -m "not docker and not thorough and not helm" $(ARGS)
+	@.venv/bin/python -m pytest -n 5 -m "not docker and not thorough and not helm" $(ARGS)
 
 lint: venv  ## what CI asks of the code's form
 	@.ci/run lint

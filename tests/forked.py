@@ -26,8 +26,11 @@ import migration_gate.commands.answers
 import migration_gate.commands.apply
 import migration_gate.commands.baseline
 import migration_gate.commands.check
+import migration_gate.commands.fleet.calls
+import migration_gate.commands.fleet.looking
 import migration_gate.commands.fleet.migrate
 import migration_gate.commands.fleet.overview
+import migration_gate.commands.fleet.recording
 import migration_gate.commands.migrate
 import migration_gate.commands.parser
 import migration_gate.commands.recording
@@ -39,7 +42,10 @@ import migration_gate.connection.scram
 import migration_gate.history.copied
 import migration_gate.history.many
 import migration_gate.history.readers
+import migration_gate.history.sole
 import migration_gate.planning.naming
+import migration_gate.planning.repeatables
+import migration_gate.planning.squashing
 import migration_gate.settings.variables  # noqa: F401
 
 from migration_gate.commands.main import main

@@ -14,7 +14,7 @@ from tests.fix_postgres import Database, NewServer, database_of
 
 
 pytestmark = pytest.mark.timeout(60)
-SLOW = {"001_slow.sql": "SELECT pg_sleep(1); CREATE TABLE orders ();"}
+SLOW = {"001_slow.sql": "SELECT pg_sleep(0.6); CREATE TABLE orders ();"}
 ONE = {"GATE_TARGETS_AT_ONCE": "1"}
 
 
