@@ -21,10 +21,7 @@ from migration_gate.history.rows import insert_row, remove_rows, replace_row, to
 def record(run: FileRun) -> AppliedMigration:
     """Write the history row and forget the progress, in one transaction."""
     worker, task, table = run.worker, run.task, run.worker.table
-    duration = qualified(
-        "(SELECT coalesce(pg_catalog.sum(duration_ms), 0)::pg_catalog.int8 FROM {} "
-        "WHERE version = {})"
-    ).format(progress_table(table), task.version)
+    duration = sql.SQL("({})").format(_duration(run))
     read_back = qualified("SELECT {}, {} FROM {} WHERE version = {}").format(
         duration,
         to_text(has_zone=table.has_zone),
@@ -36,20 +33,9 @@ def record(run: FileRun) -> AppliedMigration:
         row = replace_row(table, task.replaced, checksum, duration)
     else:
         row = insert_row(table, task.version, checksum, duration)
-    message = single(
-        task,
-        [
-            *begin(worker, task.script, writes=BOTH),
-            own(worker, "row", row),
-            own(worker, "finish", read_back),
-            own(worker, "forget", delete_units(table, task.version)),
-            Own("commit", b"COMMIT"),
-        ],
+    duration_ms, applied_at = _end(
+        run, own(worker, "row", row), own(worker, "finish", read_back)
     )
-    rows: list[Row] = []
-    hooks = Hooks(on_commit=lambda _, row: rows.append(row))
-    run.exchange(message, hooks)
-    ((duration_ms, applied_at),) = rows
     return AppliedMigration(
         version=task.version,
         checksum=checksum,
@@ -61,22 +47,34 @@ def record(run: FileRun) -> AppliedMigration:
 def forget(run: FileRun) -> AppliedMigration:
     """Forget the progress, and the row of a migration of which nothing was to undo."""
     worker, task, table = run.worker, run.task, run.worker.table
-    duration = qualified(
+    parts = [own(worker, "finish", _duration(run))]
+    if task.undoes and not run.row_is_gone:
+        parts.append(own(worker, "gone", remove_rows(table, task.undoes)))
+    duration_ms, *_ = _end(run, *parts)
+    return AppliedMigration(version=task.version, duration_ms=int(duration_ms or 0))
+
+
+def _duration(run: FileRun) -> sql.Composed:
+    """Return the query for how long all units took, in milliseconds."""
+    return qualified(
         "SELECT coalesce(pg_catalog.sum(duration_ms), 0)::pg_catalog.int8 FROM {} "
         "WHERE version = {}"
-    ).format(progress_table(table), task.version)
-    gone, is_gone = remove_rows(table, task.undoes), run.row_is_gone
+    ).format(progress_table(run.worker.table), run.task.version)
+
+
+def _end(run: FileRun, *parts: Own) -> Row:
+    """Run statements, forget the progress, commit; return the row of "finish"."""
+    worker, task = run.worker, run.task
     message = single(
         task,
         [
             *begin(worker, task.script, writes=BOTH),
-            own(worker, "finish", duration),
-            own(worker, "forget", delete_units(table, task.version)),
-            *([own(worker, "gone", gone)] if task.undoes and not is_gone else ()),
+            *parts,
+            own(worker, "forget", delete_units(worker.table, task.version)),
             Own("commit", b"COMMIT"),
         ],
     )
     rows: list[Row] = []
     run.exchange(message, Hooks(on_commit=lambda _, row: rows.append(row)))
-    ((duration_ms, *_),) = rows
-    return AppliedMigration(version=task.version, duration_ms=int(duration_ms or 0))
+    (row,) = rows
+    return row
