@@ -111,14 +111,14 @@ def _look_for_all(
         sights = {name: seen[name] for name in left if name in seen}
         _note(sights, score, log, tally)
         error = to_error(score)
-        if error is not None and score.reasons <= NEVER:
-            # What is not there may have been dropped since it was listed.
-            again = frozenset(list_targets(settings, log, tally).names)
-            if again.issuperset(score.failed):
-                raise error
+        if error is None:
             continue
-        if error is not None:
-            raise NotReadyError(INCOMPLETE, str(error), error)
+        if score.reasons <= NEVER:
+            # What is not there may have been dropped since it was listed.
+            listed = frozenset(list_targets(settings, log, tally).names)
+            if listed.issuperset(score.failed):
+                raise error
+        raise NotReadyError(INCOMPLETE, str(error), error)
 
 
 def _note(sights: Mapping[str, Sight], score: Score, log: Log, tally: Tally) -> None:
