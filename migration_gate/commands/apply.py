@@ -122,15 +122,14 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
         shelf.require_fit(plan.pending)
     if held.is_pooled:
         require_no_session(map(shelf.take, plan.pending))
-    # Only a target that is a schema asks: what is long would be split once more.
-    may_share = held.settings.options is not None
+    # Only where it matters: what is long would be split once more.
+    is_shared = held.settings.shares_sessions and held.seen.is_shareable
     with open_worker(
         held.settings,
         held,
         log,
         variables=variables,
-        leaves_session=may_share
-        and all(map(leaves_session, map(shelf.take, plan.pending))),
+        is_kept=is_shared and all(map(leaves_session, map(shelf.take, plan.pending))),
     ) as worker:
         if any(map(plan.find_replacement, plan.pending)):
             require_replaceable(worker.table, worker.acting_role)
@@ -166,18 +165,16 @@ def open_worker(  # noqa: PLR0913  # what a run has found out so far
     fill: Fill | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     *,
-    leaves_session: bool = False,
+    is_kept: bool = False,
 ) -> Iterator[Worker]:
     """
     Open the connection that runs the files, and make the history table ours.
 
     Args:
-        leaves_session: No file changes what a session keeps: for a target that is a
-            schema it may be one that another target has had, and the next. A path in
-            ``settings`` is then set for each file; without one, its session has it.
+        is_kept: The connection may be one that another schema has had, and the next
+            gets it: no file changes what a session keeps. The path is then set for each
+            file; else its session begins with it.
     """
-    is_shared = settings.options is not None and bool(settings.search_path)
-    is_kept = leaves_session and is_shared and held.seen.is_shareable
     settings, own = _take_path(settings, held, is_kept=is_kept)
     if is_kept:
         note_defaults(held)
@@ -217,17 +214,16 @@ def _take_path(
     """
     Return the settings, and the parameters of a session that begins with the path.
 
-    The path is that of now: role and database may have had another one when the targets
-    were listed.
+    The path is that of now: a file may give role and database another one.
     """
     if held.only is None:
         return settings, {}
     path = held.path
     if settings.options is None or is_kept:
-        return settings._replace(search_path=settings.search_path and path), {}
+        return settings._replace(search_path=path), {}
     escaped = "".join(f"\\{c}" if c == "\\" or c.isspace() else c for c in path)
     options = f"{settings.options} -c search_path={escaped}".strip()
-    return settings._replace(search_path=""), {"options": options}
+    return settings, {"options": options}
 
 
 @contextmanager

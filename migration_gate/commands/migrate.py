@@ -99,7 +99,7 @@ def apply_all(
             bring_up_to_date(settings, migrations, log, tally, apply_steps)
         except STARTS_ANEW as error:
             if isinstance(error, PathLeftError):
-                settings = settings._replace(search_path="")
+                settings = settings._replace(shares_sessions=False)
             losses = 1 if len(tally.applied) > applied_before else losses + 1
             if losses > LOSSES_MAX:
                 raise _in_vain(error, tally) from error

@@ -117,9 +117,10 @@ class Settings(NamedTuple):
     ``waits_for_turn`` is False where another gate that applies is not waited for: a
     fleet goes on with another target. ``gives_room`` is True for a target of a fleet:
     no other gate is expected at it, and one that gets no second connection gives its
-    first one back. ``search_path`` is what each file begins with, where its session has
-    another; empty for what the session has. ``options`` are what a session of its own
-    is given beside that, where there may be one.
+    first one back. ``search_path`` is what is set for each file, where its session has
+    another path; empty for what the session has. ``options`` are what a session that
+    begins with a path is given beside it; None where there can be none.
+    ``shares_sessions`` tells that a session may serve one target after the other.
     """
 
     database: DatabaseSettings
@@ -162,6 +163,7 @@ class Settings(NamedTuple):
     gives_room: bool = False
     search_path: str = ""
     options: str | None = None
+    shares_sessions: bool = False
 
 
 class LogSettings(NamedTuple):

@@ -44,7 +44,7 @@ CONNECTIONS_EACH: Final = 2
 # sessions one without privileges sees only where they are, and whose.
 SERVER: Final = qualified(
     """
-SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
+SELECT pg_catalog.pg_backend_pid(),
        pg_catalog.current_setting('max_connections')::pg_catalog.int4
        - pg_catalog.current_setting('superuser_reserved_connections')
          ::pg_catalog.int4
@@ -109,7 +109,6 @@ class Home(NamedTuple):
     ``options`` are those that the session was started with.
     """
 
-    search_path: str
     options: str
     is_pooled: bool
 
@@ -157,12 +156,9 @@ def to_target(settings: Settings, name: str, listing: Listing) -> Target:
         instead = dict(listing.lines[name])
     else:
         assert home is not None  # noqa: S101  # it was asked
-        quoted = sql.Identifier(name).as_string()
-        path = ", ".join(filter(None, [quoted, home.search_path]))
         instead = {}
-        changed = changed._replace(search_path=path)
         if not home.is_pooled:
-            changed = changed._replace(options=home.options)
+            changed = changed._replace(options=home.options, shares_sessions=True)
         table = settings.history_table.table
         history_table = HistoryTableName(name, table, is_target=True)
         changed = changed._replace(history_table=history_table)
@@ -194,9 +190,9 @@ def _list_on(
     identities: Mapping[str, int | None] = {}
     with closing(conn):
         with asking(conn, "ask for the server's room", full=is_full):
-            ((pid, search_path, *rooms),) = conn.execute(SERVER).fetchall()
+            ((pid, *rooms),) = conn.execute(SERVER).fetchall()
             is_pooled = pid != conn.info.backend_pid
-        home = Home(search_path, conn.pgconn.options.decode(), is_pooled)
+        home = Home(conn.pgconn.options.decode(), is_pooled)
         names: tuple[str, ...] = ()
         if query is not None:
             with _asking_the_list(conn, is_full=is_full):
