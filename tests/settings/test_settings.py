@@ -169,7 +169,8 @@ def test_every_setting_can_be_set() -> None:
 def test_the_table_lists_every_setting_and_its_default_parses() -> None:
     """SETTINGS is complete, in the order of the fields, and each default is usable."""
     others = {"database", "pod_fields", "unknown_settings", "variables"}
-    others |= {"waits_for_turn", "gives_room", "search_path", "options"}
+    others |= {"waits_for_turn", "gives_room", "shares_sessions"}
+    others |= {"search_path", "options"}
     fields = [name for name in Settings._fields if name not in others]
 
     assert [setting.field for setting in SETTINGS] == fields
