@@ -204,6 +204,13 @@ LIMIT_OF_DATABASE: Final = Cause(
     "LIMIT with a higher number; -1 is none.",
     own_pace=CROWDED,
 )
+# The server itself is away, whoever asks and for which database.
+SERVER_AWAY: Final = frozenset(
+    {
+        *(HOST_UNKNOWN, CONNECTION_REFUSED, TIMEOUT, NO_ROUTE, NO_IPV6, NO_SOCKET),
+        *(STARTING_UP, SHUTTING_DOWN),
+    }
+)
 NO_CONNECTION_LEFT: Final = frozenset(
     {LIMIT_OF_ROLE, LIMIT_OF_DATABASE, TOO_MANY_CONNECTIONS}
 )

@@ -19,6 +19,7 @@ from migration_gate.connection.causes import (
     LOGIN_OR_HBA,
     LOGIN_REFUSED,
     SECRET_FILE,
+    SERVER_AWAY,
     SERVER_REFUSAL,
     UNKNOWN,
     Cause,
@@ -308,7 +309,9 @@ def _closing_error(error: NotReadyError, patience: Patience) -> GateError:
             f"{text}",
             hint=f"{_doubts(patience)} {_remedy(patience)}".lstrip(),
         )
-    return DatabaseUnreachableError(
+    unreachable = DatabaseUnreachableError(
         f"could not reach a usable PostgreSQL at {address} ({patience.tried}): {text}",
         hint=_remedy(patience),
     )
+    unreachable.is_server_away = cause in SERVER_AWAY
+    return unreachable

@@ -147,9 +147,14 @@ class MigrationFilesError(GateError):
 
 
 class DatabaseUnreachableError(GateError):
-    """The database was not usable before the deadline; __cause__ is psycopg's."""
+    """
+    The database was not usable before the deadline; __cause__ is psycopg's.
+
+    ``is_server_away`` tells that it would be so of any database of that server.
+    """
 
     reason = "unreachable"
+    is_server_away = False
 
 
 class LoginRefusedError(GateError):

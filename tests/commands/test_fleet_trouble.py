@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from dev.postgres import find_free_port
+from migration_gate.commands.fleet.away import AwayServers
+from migration_gate.commands.fleet.outcomes import Outcome
+from migration_gate.commands.fleet.targets import Target
 from migration_gate.connection.room import send_query
+from migration_gate.report.errors import DatabaseUnreachableError, HistoryError
+from migration_gate.settings.environment import from_environ
 from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
@@ -60,6 +65,35 @@ def test_a_server_that_is_away_or_read_only_is_one_targets_trouble(
     reasons = {event["target"]: event["reason"] for event in run.all("target.closed")}
     assert reasons[read_only.name] == "unreachable"
     assert reasons[f"{gone.name}_not"] == "refused"
+
+
+def test_a_server_that_is_away_is_waited_for_once(
+    gate: Gate, databases: Databases, tmp_path: Path
+) -> None:
+    """The first target there waits as long as it may, the next ones try once."""
+    home = databases.create()
+    port = find_free_port()
+    away = [f"host=127.0.0.1 port={port} dbname=x{number}" for number in range(3)]
+    listed = tmp_path / "fleet.txt"
+    listed.write_text("\n".join([*away, home.name]), "utf-8")
+    env = {"GATE_TARGETS": f"file:{listed}", "GATE_WAIT_TIMEOUT": "1s"}
+    run = gate(database=home, migrations=FILES, env=env | {"GATE_TARGETS_AT_ONCE": "1"})
+    assert (run.exit_code, counts(run)) == (1, [4, 1, 3, 0, 0])
+    tried = [event["error_message"] for event in run.all("target.closed")]
+    assert ["(1 attempt in 0 s)" in said for said in tried] == [False, True, True]
+
+
+def test_a_server_that_lets_somebody_in_is_away_no_longer() -> None:
+    """Each target may wait for it again."""
+    settings = from_environ({"DATABASE_URL": "postgresql://u@h/d"})
+    target = Target("one", settings)
+    away = DatabaseUnreachableError("could not reach a usable PostgreSQL")
+    away.is_server_away = True
+    servers = AwayServers()
+    servers.note(target, Outcome("other", "failed", away))
+    assert servers.fit(target).settings.wait_timeout_s == 0
+    servers.note(target, Outcome("one", "failed", HistoryError("refused")))
+    assert servers.fit(target) == target
 
 
 def test_what_appears_meanwhile_is_done_and_what_is_dropped_is_gone(

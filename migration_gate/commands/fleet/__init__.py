@@ -10,6 +10,7 @@ targets    where the targets are listed, and the settings of each
 groups     what is the same in many targets, told once
 hints      what to do about a target, in words that fit a fleet
 outcomes   what came of each target, and the verdict over all
+away       servers that were waited for in vain: the next targets there try once
 crew       threads that work at targets, and who waits for them
 run        canaries, then all others, then what came or was left meanwhile
 overview   where each target stands, seen in few round trips where that is enough

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
+from migration_gate.commands.fleet.away import AwayServers
 from migration_gate.commands.fleet.crew import Crew
 from migration_gate.commands.fleet.lines import fault
 from migration_gate.commands.fleet.outcomes import (
@@ -97,6 +98,7 @@ class Fleet:
         self._tally = tally
         self._step = step
         self._listing = Listing(())
+        self._away = AwayServers()
         self._canaries: frozenset[str] = frozenset()
         self._started_s = self._reported_s = time.monotonic()
         tally.fleet = self.score.fields
@@ -123,9 +125,7 @@ class Fleet:
         begins_at = _begins_at(self._settings, len(names))
         crew = Crew(
             at_once(self._settings, self._listing),
-            partial(
-                work_at, step=self._step, log=self._log, is_done=self._glances.is_done
-            ),
+            self._work_at,
         )
         self._report_start(crew, names, begins_at)
         with halting(partial(self._halt, crew)):
@@ -202,6 +202,13 @@ class Fleet:
         )
         if done is None:
             self._report_glances(len(names), before, started_s)
+
+    def _work_at(self, target: Target) -> Outcome:
+        outcome = work_at(
+            self._away.fit(target), self._step, self._log, self._glances.is_done
+        )
+        self._away.note(target, outcome)
+        return outcome
 
     def _report_glances(self, count: int, before: int, started_s: float) -> None:
         """Say how many of some targets had nothing to be done, if any had."""
