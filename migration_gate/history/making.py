@@ -28,7 +28,9 @@ from migration_gate.report.quoting import quote_name
 # made the table would have met them.
 NOT_FORBIDDEN: Final = ("53", "57", "58", "XX")
 RIGHTS: Final = qualified(
-    "SELECT (SELECT pg_catalog.has_schema_privilege(oid, 'CREATE') "
+    "SELECT (SELECT ARRAY(SELECT privilege "
+    "FROM pg_catalog.unnest(ARRAY['USAGE', 'CREATE']) AS wanted (privilege) "
+    "WHERE NOT pg_catalog.has_schema_privilege(oid, privilege)) "
     "FROM pg_catalog.pg_namespace WHERE nspname = {}), "
     "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
     "ARRAY(SELECT evtname::pg_catalog.text FROM pg_catalog.pg_event_trigger "
@@ -68,14 +70,14 @@ def _explain(
     try:
         with translated("ask who forbids it"):
             conn.execute("ROLLBACK")
-            may_create, may_make_schema, triggers = conn.execute(
+            lacking, may_make_schema, triggers = conn.execute(
                 RIGHTS.format(sql.Literal(schema))
             ).fetchall()[0]
     except NO_ANSWER:
         return refusal
-    if refusal.sqlstate == "42501" and may_create is False:
-        return _lacks_create(schema, table, role)
-    if refusal.sqlstate == "42501" and may_create is None and not may_make_schema:
+    if refusal.sqlstate == "42501" and lacking:
+        return _lacks(lacking, schema, table, role)
+    if refusal.sqlstate == "42501" and lacking is None and not may_make_schema:
         return _lacks_schema(schema, role)
     if triggers:
         refusal.hint = f"{_name_triggers(triggers, schema, table, role)} {refusal.hint}"
@@ -93,10 +95,12 @@ def _name_triggers(triggers: Sequence[str], schema: str, table: str, role: str) 
     )
 
 
-def _lacks_create(schema: str, table: str, role: str) -> LoginRefusedError:
+def _lacks(
+    rights: Sequence[str], schema: str, table: str, role: str
+) -> LoginRefusedError:
     return LoginRefusedError(
-        f'role {quote_name(role)} lacks CREATE on schema "{schema}", where table '
-        f'"{table}" is to be made',
+        f'role {quote_name(role)} lacks {", ".join(rights)} on schema "{schema}", '
+        f'where table "{table}" is to be made',
         hint=f"GRANT USAGE, CREATE ON SCHEMA {quote_name(schema)} "
         f"TO {quote_name(role)};",
     )

@@ -219,6 +219,9 @@ RIGHTS = {
     "CREATE": (
         "DROP TABLE app.schema_migrations; REVOKE CREATE ON SCHEMA app FROM {role}"
     ),
+    "USAGE to create": (
+        "DROP TABLE app.schema_migrations; REVOKE USAGE ON SCHEMA app FROM {role}"
+    ),
     "schema": "DROP SCHEMA app CASCADE",
 }
 
@@ -247,6 +250,7 @@ def test_a_missing_right_is_named_with_the_grant_that_mends_it(
         "INSERT": 'lacks SELECT, INSERT, UPDATE on table "app.schema_migrations"',
         "sequence": 'lacks USAGE on sequence "app.schema_migrations_id_seq"',
         "CREATE": 'lacks CREATE on schema "app", where table "schema_migrations" is',
+        "USAGE to create": 'lacks USAGE on schema "app", where table "schema_migr',
         "schema": 'may not create schema "app" for the history table',
     }[right]
     said = closed.verdict["error_message"]
