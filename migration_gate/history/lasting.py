@@ -51,16 +51,19 @@ OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname <> ALL ({extensions
 ).format(languages=names(LANGUAGES), extensions=names(EXTENSIONS))
 # Functions that may keep something of the path that they were first called with.
 # PL/pgSQL looks for the types of a function's variables once in a session, or for a
-# trigger once for each table; where the function has a path of its own, that is the
-# same for all. C may do anything. So many are looked at; more count as such.
+# trigger once for each table: read_datatype in its gram.y, for what DECLARE says. All
+# else is planned anew where the path is another; and where the function has a path of
+# its own, that is the same for all. C may do anything. So many are looked at; more
+# count as such.
 FUNCTIONS_MAX: Final = 5000
 HAS_CODE: Final = qualified(
     """
 EXISTS (
-    SELECT FROM (SELECT oid, prolang, proconfig FROM pg_catalog.pg_proc
+    SELECT FROM (SELECT oid, prolang, prosrc, proconfig FROM pg_catalog.pg_proc
                  WHERE oid > {last}::pg_catalog.oid LIMIT {limit}) AS p
     JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-    WHERE l.lanname = ANY (ARRAY['c', 'plpgsql']::pg_catalog.name[])
+    WHERE (l.lanname = 'c' OR l.lanname = 'plpgsql' AND
+           pg_catalog.strpos(pg_catalog.lower(p.prosrc), 'declare') > 0)
       AND NOT EXISTS (
           SELECT FROM pg_catalog.unnest(p.proconfig) AS own (setting)
           WHERE pg_catalog.starts_with(own.setting, 'search_path='))

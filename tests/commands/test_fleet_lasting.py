@@ -23,6 +23,10 @@ DECLARE how mood := 'well'; BEGIN
     EXECUTE 'CREATE TABLE told AS SELECT $1 AS how' USING how;
 END $tell$;
 """
+TOUCH = """
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN NEW.touched_at := now(); RETURN NEW; END $$;
+"""
 SHARED_TABLE = """
 CREATE TABLE public.events (by text, price numeric);
 SET check_function_bodies = off;
@@ -60,6 +64,32 @@ def test_a_function_of_all_finds_the_types_of_the_schema_at_hand(
     types = database.fetch(f"{MOODS} ORDER BY 1")
     assert types == [(f"{name}.mood",) for name in NAMES]
     assert len(backends(database)) == len(NAMES)
+
+
+def test_a_function_without_variables_finds_what_is_of_the_schema_at_hand(
+    gate: Gate, database: Database
+) -> None:
+    """What its statements name is looked for anew: one session serves all."""
+    database.execute(
+        "CREATE FUNCTION public.tell() RETURNS text LANGUAGE plpgsql AS $$ BEGIN "
+        "IF (SELECT count(*) FROM kept) = 0 THEN INSERT INTO kept VALUES ('well'); "
+        "END IF; EXECUTE 'CREATE TABLE told AS SELECT $1 AS how' USING 'well'::mood; "
+        "RETURN pg_typeof('well'::mood)::oid::text; END $$"
+    )
+    env = schemas(database, NAMES) | ALONE
+    files = {
+        "001_mood.sql": f"{MOOD} CREATE TABLE kept (how mood); {BACKENDS}",
+        "002_tell.sql": "CREATE TABLE seen AS SELECT public.tell()::oid AS how_oid;",
+    }
+    run = gate(database=database, migrations=files, env=env)
+    assert (run.exit_code, counts(run)) == (0, [6, 6, 0, 0, 0])
+    types = database.fetch(f"{MOODS} ORDER BY 1")
+    assert types == [(f"{name}.mood",) for name in NAMES for _ in ("kept", "told")]
+    for name in NAMES:
+        seen = database.fetch(f"SELECT how_oid::regtype::text FROM {name}.seen")
+        assert seen == [(f"{name}.mood",)]
+        assert database.fetch(f"SELECT how::text FROM {name}.kept") == [("well",)]
+    assert len(backends(database)) == 1
 
 
 def test_a_function_of_a_target_that_all_find_is_one_of_all(
@@ -104,8 +134,9 @@ def test_a_function_that_a_file_makes_for_all_is_seen_by_the_next(
         "CREATE FUNCTION public.one() RETURNS int LANGUAGE sql AS 'SELECT 1';",
         "SET check_function_bodies = off;" + TELL.format("SET search_path = public"),
         "CREATE EXTENSION pg_trgm SCHEMA public;",
+        TOUCH,
     ],
-    ids=["sql", "own path", "known extension"],
+    ids=["sql", "own path", "known extension", "no variables"],
 )
 def test_what_keeps_nothing_lets_a_session_serve_all(
     gate: Gate, database: Database, shared: str
