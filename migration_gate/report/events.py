@@ -250,6 +250,13 @@ FLEET_LOOKED = Event(
     ("target_count", "up_to_date_count", "duration_ms"),
 )
 FLEET_EMPTY = Event("fleet.empty", "warning", "GATE_TARGETS lists no target", ())
+FLEET_POOLED = Event(
+    "fleet.pooled",
+    "warning",
+    "A pooler's sessions may keep what functions or extensions remember of another "
+    "schema: name the server's own address for the gate",
+    (),
+)
 FLEET_PROGRESS = Event(
     "fleet.progress",
     "info",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.test_fleet import counts, schemas
+from tests.commands.test_fleet_lasting import TELL
 from tests.fix_gate import Gate, write_migrations
 from tests.fix_pgbouncer import Mode, PgBouncers
 from tests.fix_postgres import Database, Databases, NewServer, database_of
@@ -103,6 +104,11 @@ def test_a_fleet_of_schemas_through_a_pooler(
     through = pgbouncer(mode, database).through(database)
     run = gate(database=through, migrations=files, env=env)
     assert (run.exit_code, counts(run)) == (0, [3, 3, 0, 0, 0])
+    assert run.all("fleet.pooled") == []
+    database.execute("SET check_function_bodies = off;" + TELL.format(""))
+    again = gate(database=through, migrations=files, env=env)
+    assert (again.exit_code, len(again.all("fleet.pooled"))) == (0, 1)
+    assert again.verdict["warnings"] == ["fleet.pooled"]
     assert through.fetch("SHOW search_path") == [('"$user", public',)]
     query = "SELECT schemaname::text FROM pg_tables WHERE tablename = 'made' ORDER BY 1"
     assert [name for (name,) in database.fetch(query)] == sorted(made)

@@ -32,9 +32,11 @@ from migration_gate.connection.waits import Halt, halting
 from migration_gate.report.events import (
     FLEET_EMPTY,
     FLEET_LOOKED,
+    FLEET_POOLED,
     FLEET_PROGRESS,
     FLEET_STARTED,
     TARGET_GONE,
+    Event,
 )
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -149,6 +151,8 @@ class Fleet:
         self._listing = list_targets(self._settings, self._log, self._tally)
         names, score = self._listing.names, self.score
         require_some(names, self._settings, self._log, self._tally)
+        if self._listing.home is not None and self._listing.home.keeps:
+            _warn_once(FLEET_POOLED, self._log, self._tally)
         self._let_go(names)
         score.begin_anew(names, self._listing.identities)
         # One that is gone has shown nothing of its kind: the next one does it.
@@ -297,9 +301,14 @@ def require_some(
     """
     if not names and not settings.allow_empty:
         raise fault("lists no target", NONE_LISTED)
-    if not names and FLEET_EMPTY.name not in tally.warnings:
-        tally.warnings = [*tally.warnings, FLEET_EMPTY.name]
-        log.emit(FLEET_EMPTY)
+    if not names:
+        _warn_once(FLEET_EMPTY, log, tally)
+
+
+def _warn_once(event: Event, log: Log, tally: Tally) -> None:
+    if event.name not in tally.warnings:
+        tally.warnings = [*tally.warnings, event.name]
+        log.emit(event)
 
 
 def _begins_at(settings: Settings, target_count: int) -> int:

@@ -22,6 +22,7 @@ from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.wait import wait_for
+from migration_gate.history.lasting import IS_LASTING
 from migration_gate.report.errors import ServerRefusedError
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -106,11 +107,13 @@ class Home(NamedTuple):
     """
     What the configured database says of a session there.
 
-    ``options`` are those that the session was started with.
+    ``options`` are those that the session was started with. ``keeps`` tells that the
+    sessions of a pooler may keep what files of one schema leave for those of another.
     """
 
     options: str
     is_pooled: bool
+    keeps: bool = False
 
 
 def list_targets(settings: Settings, log: Log, tally: Tally) -> Listing:
@@ -192,7 +195,8 @@ def _list_on(
         with asking(conn, "ask for the server's room", full=is_full):
             ((pid, *rooms),) = conn.execute(SERVER).fetchall()
             is_pooled = pid != conn.info.backend_pid
-        home = Home(conn.pgconn.options.decode(), is_pooled)
+            keeps = is_pooled and _is_lasting(conn, settings)
+        home = Home(conn.pgconn.options.decode(), is_pooled, keeps)
         names: tuple[str, ...] = ()
         if query is not None:
             with _asking_the_list(conn, is_full=is_full):
@@ -237,6 +241,14 @@ def _asking_the_list(conn: LimitedConnection, *, is_full: bool) -> Iterator[None
                 raise error from refused
             refused.error = error
         raise
+
+
+def _is_lasting(conn: LimitedConnection, settings: Settings) -> bool:
+    """Ask whether one schema's files could find what another's have left."""
+    if settings.targets is None or settings.targets.kind != "schemas":
+        return False
+    ((is_lasting,),) = conn.execute(sql.SQL("SELECT {}").format(IS_LASTING)).fetchall()
+    return bool(is_lasting)
 
 
 def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
