@@ -41,9 +41,11 @@ def read_journal(folder: str | Path) -> Mapping[str, str]:
             )
     if not times:
         problem = f"no {JOURNAL} in the folder, by which Drizzle knows its files"
-        raise MigrationFilesError(
-            [FileFault(str(folder), problem, "Ship it beside the files.")]
+        remedy = (
+            "Ship it beside the files. Drizzle 1.0 writes none: give the command "
+            "baseline VERSION, with the last one that it has applied."
         )
+        raise MigrationFilesError([FileFault(str(folder), problem, remedy)])
     return times
 
 

@@ -21,6 +21,7 @@ class Tool:
     own with a dot before them; ``newest`` is the version of the
     row that comes last by ``order``; ``counts`` tells the rows that may have run.
     ``tables`` are the names that the table must have; any name where there are none.
+    ``beside`` are names of columns that some of its tables have too.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Tool:
     order: str
     counts: str = "true"
     tables: tuple[str, ...] = ()
+    beside: str = ""
 
 
 FLYWAY: Final = (
@@ -45,6 +47,19 @@ TOOLS: Final = (
         FLYWAY,
     ),
     Tool("golang-migrate or Hasura", "version:int8 dirty:bool", "version", "version"),
+    # Of its config v3: version and "dirty" of each, by the name of the database.
+    Tool(
+        "Hasura",
+        "hasura_uuid:uuid version:text upgraded_on:timestamptz cli_state:jsonb "
+        "console_state:jsonb",
+        "(SELECT pg_catalog.max(k.version) FROM pg_catalog.jsonb_each("
+        "pg_catalog.jsonb_extract_path(cli_state, 'migrations')) d, "
+        "pg_catalog.jsonb_object_keys(d.value) k (version))",
+        "upgraded_on",
+        "EXISTS (SELECT FROM pg_catalog.jsonb_each("
+        "pg_catalog.jsonb_extract_path(cli_state, 'migrations')) d, "
+        "pg_catalog.jsonb_object_keys(d.value))",
+    ),
     Tool(
         "goose",
         "id:int4 version_id:int8 is_applied:bool tstamp:timestamp",
@@ -185,7 +200,14 @@ TOOLS: Final = (
         '"timestamp"',
         tables=("migrations",),
     ),
-    Tool("Sequelize", "name:varchar", "name", "name", tables=("SequelizeMeta",)),
+    Tool(
+        "Sequelize",
+        "name:varchar",
+        "name",
+        "name",
+        tables=("SequelizeMeta",),
+        beside="createdAt updatedAt",
+    ),
     Tool(
         "MikroORM",
         "id:int4 name:varchar executed_at:timestamptz",
@@ -194,6 +216,20 @@ TOOLS: Final = (
         tables=("mikro_orm_migrations",),
     ),
     Tool("gormigrate", "id:varchar", "id", "id", tables=("migrations",)),
+    Tool(
+        "rambler",
+        "migration:varchar",
+        "migration",
+        "migration",
+        tables=("migrations",),
+    ),
+    Tool(
+        "Play",
+        "id:int4 hash:varchar applied_at:timestamp apply_script:text "
+        "revert_script:text state:varchar last_problem:text",
+        "id",
+        "id",
+    ),
     Tool(
         "postgres-migrations",
         "id:int4 name:varchar hash:varchar executed_at:timestamp",
@@ -215,6 +251,7 @@ TOOLS: Final = (
         "created_at",
         "created_at",
         tables=("__drizzle_migrations",),
+        beside="name applied_at",  # of 1.0
     ),
     Tool(
         "sql-migrate",
@@ -248,6 +285,7 @@ TOOLS: Final = (
         "version:text statements:_text name:text",
         "version",
         "version",
+        beside="created_by idempotency_key rollback",  # of its platform
     ),
     Tool("Ecto", "version:int8 inserted_at:timestamp", "version", "version"),
     Tool(
@@ -271,6 +309,7 @@ NAMES: Final = frozenset(name for tool in TOOLS for name in tool.tables)
 # One of these is in each history that may have any name.
 MARKS: Final = (
     "MigrationId",
+    "apply_script",
     "batch",
     "change_id",
     "dirty",
@@ -311,7 +350,7 @@ def find_tool(table: str | None, types: Mapping[str, str]) -> Tool | None:
             continue
         needed = dict(column.split(":") for column in tool.columns.split())
         fits = all(types.get(n) in kinds.split("|") for n, kinds in needed.items())
-        others = types.keys() - needed.keys()
+        others = types.keys() - needed.keys() - {*tool.beside.split()}
         if fits and (len(needed) >= MANY or not others):
             return tool
     return None

@@ -180,6 +180,7 @@ def test_drizzles_files_are_known_by_its_journal(
     )
     run = gate(database=database, migrations=folder, env=env)
     assert "by which Drizzle knows its files" in lost.verdict["error_message"]
+    assert "Drizzle 1.0 writes none: give the command" in lost.verdict["hint"]
     assert '"0000_a.sql", "0001_b.sql" differ' in changed.verdict["error_message"]
     assert run.verdict["applied"] == ["0002_d.sql"], run.output
 

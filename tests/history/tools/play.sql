@@ -1,0 +1,3 @@
+-- Built from the tool's source, not written by the tool: playframework/playframework EvolutionsApi.scala, createPlayEvolutionsSql
+create table play_evolutions (id int not null primary key, hash varchar(255) not null, applied_at timestamp not null, apply_script text, revert_script text, state varchar(255), last_problem text);
+INSERT INTO play_evolutions VALUES (1, 'e64777f764b14e21b426c2f010a692a9357ce687', now(), 'create table a(id int);', 'drop table a;', 'applied', ''), (2, '18ef622934af87930a6aefec2120780dc95e5560', now(), 'create table b(id int);', 'drop table b;', 'applying_up', 'syntax error');
