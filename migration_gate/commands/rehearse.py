@@ -16,6 +16,7 @@ from migration_gate.commands.migrate import apply_all
 from migration_gate.commands.steps import load, new_patience, wait_for_history
 from migration_gate.connection.connect import open_connection
 from migration_gate.connection.limited import LimitedConnection
+from migration_gate.connection.refusals import translated
 from migration_gate.connection.wait import wait_for
 from migration_gate.connection.waits import Stopped
 from migration_gate.execution.observer import Observer
@@ -74,7 +75,7 @@ def rehearse(  # noqa: PLR0913  # the command's options, by name
             require_alone(session.conn, settings.history_table)
         here, version = identity(session.conn), session.conn.info.server_version
     sizes = _read_sizes(settings, log, here)
-    rehearsal = _Rehearsal(settings, before, version, sizes)
+    rehearsal = _Rehearsal(settings, before, version, sizes, log)
     try:
         apply_all(settings, migrations, log, tally, rehearsal.apply_steps)
     except (GateError, Stopped) as end:
@@ -103,6 +104,7 @@ class _Rehearsal:
     before: frozenset[str]
     server_version: int
     sizes: Sizes | None
+    log: Log
     _recorder: Recorder | None = None
 
     def report(self, closed: str | None = None) -> Report:
@@ -139,8 +141,13 @@ class _Rehearsal:
         recorder = self._recorder
 
         def connect() -> LimitedConnection:
-            return open_connection(
-                self.settings.database, until_s=None, **applier.held.address
+            settings, address = self.settings, applier.held.address
+            patience = new_patience(settings, self.log, settings.wait_timeout_s)
+            return wait_for(
+                lambda: open_connection(
+                    settings.database, until_s=patience.until_s, **address
+                ),
+                patience,
             )
 
         with closing(Watcher(recorder, connect)) as watcher:
@@ -170,7 +177,11 @@ def _read_sizes(settings: Settings, log: Log, here: tuple[str, int]) -> Sizes | 
     if database is None:
         return None
     patience = new_patience(settings._replace(database=database), log, timeout_s=0)
-    with closing(wait_for(lambda: open_connection(database), patience)) as conn:
+    try:
+        conn = wait_for(lambda: open_connection(database), patience)
+    except GateError as error:
+        raise error.noted("named by GATE_REHEARSE_SIZES") from error
+    with closing(conn), translated("read how large the real tables are"):
         if identity(conn) == here:
             raise RehearsalError(
                 "the database to rehearse on is the one that GATE_REHEARSE_SIZES names",

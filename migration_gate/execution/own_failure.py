@@ -89,6 +89,7 @@ DOING: Final[Mapping[OwnName, str]] = MappingProxyType(
         "setting": 'bring back the settings of migration "{version}"',
         "mark": 'tell how far migration "{version}" is',
         "valid": 'ask whether an index of migration "{version}" is valid',
+        "asked": 'ask what migration "{version}" has locked',
         "clean up": 'clear the session after migration "{version}"',
         "trusted": 'clear the session after migration "{version}"',
         "complete": 'complete what migration "{version}" has begun',

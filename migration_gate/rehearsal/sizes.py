@@ -12,12 +12,14 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.rehearsal.facts import Size, Sizes
 
 
-ONLY_READ: Final = (
-    "SET default_transaction_read_only = on; SET statement_timeout = '30s'; "
-    "SET lock_timeout = '1s'"
-)
-# Of a partitioned table, what its partitions have together. pg_class remembers its
-# pages from the last VACUUM: no file is asked for its length.
+# Nothing is left in a session, which a pooler may give to the application next.
+ONLY_READ: Final = """
+BEGIN READ ONLY;
+SET LOCAL statement_timeout = '30s';
+SET LOCAL lock_timeout = '1s'
+"""
+# Of a partitioned table, what its partitions have together; of one that is dropped
+# meanwhile, nothing.
 SIZES: Final = qualified(
     """
 WITH leaf AS (
@@ -30,8 +32,8 @@ WITH leaf AS (
     WHERE p.relkind = 'p'::pg_catalog."char" AND t.isleaf
 )
 SELECT n.nspname, r.relname,
-    pg_catalog.sum(pg_catalog.pg_table_size(leaf.oid))::pg_catalog.int8,
-    pg_catalog.sum(pg_catalog.pg_indexes_size(leaf.oid))::pg_catalog.int8,
+    coalesce(pg_catalog.sum(pg_catalog.pg_table_size(leaf.oid)), 0)::pg_catalog.int8,
+    coalesce(pg_catalog.sum(pg_catalog.pg_indexes_size(leaf.oid)), 0)::pg_catalog.int8,
     pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8
 FROM leaf
 JOIN pg_catalog.pg_class r ON r.oid = leaf.root
@@ -46,4 +48,5 @@ def read_sizes(conn: psycopg.Connection[Any]) -> Sizes:
     """Return the size of each table, by schema and name. Reads only."""
     conn.execute(ONLY_READ)
     rows = conn.execute(SIZES).fetchall()
+    conn.execute("COMMIT")
     return {(schema, name): Size(*size) for schema, name, *size in rows}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from migration_gate.execution.message import OwnName
+from migration_gate.execution.own_failure import DOING
 from tests.commands.test_status import answer, log_of
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
@@ -202,6 +204,24 @@ def test_a_failure_still_reports_what_was_seen(gate: Gate, database: Database) -
     assert "004_bad.sql:2" in said["closed"]
     assert [file["committed"] for file in said["files"]] == [True, True, False]
     assert found(said)["004:1"] == {"drops-column"}
+
+
+def test_what_a_rehearsal_alone_needs_is_told_as_what_it_is(
+    gate: Gate, database: Database
+) -> None:
+    """A third connection, and that a question is answered."""
+    role = database.role()
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {role.user}")
+    database.execute(f"ALTER ROLE {role.user} CONNECTION LIMIT 2")
+    files = {
+        "001_t.sql": "CREATE TABLE t (id int);",
+        "002_i.sql": "CREATE INDEX CONCURRENTLY i ON t (id);",
+    }
+    env = {"GATE_WAIT_TIMEOUT": "300ms"}
+    run = gate("rehearse", "--json", database=role, migrations=files, env=env)
+    assert (run.exit_code, log_of(run)[-1]["reason"]) == (1, "unreachable")
+    assert "too many connections" in answer(run)["closed"]
+    assert set(get_args(OwnName)) == set(DOING)
 
 
 def test_a_signal_leaves_what_was_found(gate: Gate, database: Database) -> None:

@@ -17,6 +17,7 @@ from migration_gate.rehearsal.estimate import (
     SCANNED_BYTES_PER_MS,
     WRITTEN_BYTES_PER_MS,
 )
+from migration_gate.rehearsal.sizes import read_sizes
 from tests.commands.test_status import answer, log_of
 from tests.fix_gate import ROOT, Gate
 from tests.fix_postgres import Database, Databases
@@ -157,6 +158,13 @@ def test_the_real_database_is_only_read(gate: Gate, databases: Databases) -> Non
     run = gate("rehearse", *FROM, database=database, migrations=FILES, env=env)
     assert run.exit_code == 0, run.output
     assert real.fetch("SELECT count(*) FROM pg_class WHERE oid >= 16384") == [(0,)]
+    with real.connect() as conn:
+        read_sizes(conn)
+        kept = conn.execute("SELECT name FROM pg_settings WHERE source = 'session'")
+        assert kept.fetchall() == []  # a pooler gives the session to the application
+    real.execute("REVOKE EXECUTE ON FUNCTION pg_table_size(regclass) FROM PUBLIC")
+    run = gate("rehearse", *FROM, database=database, migrations=FILES, env=env)
+    assert "could not read how large the real tables are" in run.output
     env = {"GATE_REHEARSE_SIZES": real.url}
     same = gate(
         "rehearse", "--yes-it-is-disposable", database=real, migrations=FILES, env=env
