@@ -49,23 +49,30 @@ def describe_line(line: Mapping[str, Any], *, columns: int | None) -> str:
         columns: How wide the terminal is; None where it is none, and then there is no
             colour and nothing is written over.
     """
-    level = str(line["level"])
-    head = f"{line['timestamp'][11:23]} {level:<7} {_printable(line['message'])}"
+    level, time = str(line["level"]), line["timestamp"][11:23]
+    message = _printable(line["message"])
     below = [
         (label, _printable(item))
         for name, label in BELOW.items()
         for item in _items(line.get(name))
     ]
+    color = COLORS.get(level) if columns is not None else None
     if columns is not None and line["event"] in LIVE_EVENTS:
-        text = ", ".join([head, *(f"{label} {item}" for label, item in below)])
-        return ERASE_LINE + text.replace("\n", " ")[: columns - 1] + OVERWRITTEN
+        # There is little room: the colour alone tells the level.
+        told = [f"{time} {message}", *(f"{label} {item}" for label, item in below)]
+        text = ", ".join(told).replace("\n", " ")[: columns - 1]
+        return f"{ERASE_LINE}{_colored(text, color)}{OVERWRITTEN}"
     text = "\n".join(
-        [head, *(f"{'':{LABEL_AT}}{label:<7} {item}" for label, item in below)]
+        [
+            f"{time} {level:<7} {message}",
+            *(f"{'':{LABEL_AT}}{label:<7} {item}" for label, item in below),
+        ]
     )
-    if columns is None:
-        return text
-    color = COLORS.get(level)
-    return ERASE_LINE + (f"{color}{text}{COLOR_OFF}" if color else text)
+    return text if columns is None else f"{ERASE_LINE}{_colored(text, color)}"
+
+
+def _colored(text: str, color: str | None) -> str:
+    return f"{color}{text}{COLOR_OFF}" if color else text
 
 
 def _items(value: object) -> list[str]:

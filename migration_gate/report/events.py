@@ -54,7 +54,7 @@ FILES_SHARED_NUMBER = Event(
 DATABASE_RETRY_SCHEDULED = Event(
     "database.retry_scheduled",
     "warning",
-    "Database is not usable yet, {waited_s} s so far: {error_message}",
+    "Waiting, {waited_s} s so far: {error_message}",
     ("attempt", "wait_s", "waited_s", "reason", "error_message"),
 )
 DATABASE_READY = Event(
@@ -260,8 +260,7 @@ FLEET_POOLED = Event(
 FLEET_PROGRESS = Event(
     "fleet.progress",
     "info",
-    "{done_count} done, {failed_count} failed, {running_count} running, {left_count} "
-    "left, {per_minute} a minute, to end at {ends_at}",
+    "{message}",
     (
         *("done_count", "failed_count", "running_count", "left_count"),
         *("per_minute", "ends_at"),

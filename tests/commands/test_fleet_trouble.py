@@ -96,6 +96,23 @@ def test_a_server_that_lets_somebody_in_is_away_no_longer() -> None:
     assert servers.fit(target) == target
 
 
+def test_what_was_up_to_date_says_nothing_of_how_fast_the_others_are(
+    gate: Gate, database: Database
+) -> None:
+    """Nobody knows when the first of them ends."""
+    env = schemas(database, ["t1", "t2"]) | {"GATE_HEARTBEAT": "1s"}
+    env["GATE_TARGETS"] = f"schemas:{LIST}"
+    slow = "SELECT pg_sleep(CASE WHEN to_regclass('slow') IS NULL THEN 0 ELSE 1.2 END);"
+    files = {"001_slow.sql": slow}
+    assert gate(database=database, migrations=files, env=env).exit_code == 0
+    database.execute("CREATE SCHEMA t3; CREATE TABLE public.slow ()")
+    run = gate(database=database, migrations=files, env=env)
+    assert run.exit_code == 0, run.output
+    said = run.one("fleet.progress")
+    assert said["message"] == "2 done, 0 failed, 1 running, 0 left, 0/min"
+    assert (said["per_minute"], said["ends_at"]) == (0, None)
+
+
 def test_what_appears_meanwhile_is_done_and_what_is_dropped_is_gone(
     gate: Gate, database: Database
 ) -> None:

@@ -98,8 +98,8 @@ def test_a_terminal_shows_the_wait_for_a_database_in_one_line(tmp_path: Path) ->
     env = {"GATE_MIGRATIONS": str(folder), "DATABASE_URL": url}
     code, output = run_on_terminal(env={**env, "GATE_WAIT_TIMEOUT": "2s"})
     assert code == 1
-    (line,) = [line for line in output.split("\r\n") if "not usable yet" in line]
-    assert line.count("Database is not usable yet, ") > 1
+    (line,) = [line for line in output.split("\r\n") if "so far: " in line]
+    assert line.count(" Waiting, ") > 1
 
 
 def test_a_terminal_shows_the_wait_for_another_gate_in_one_line(

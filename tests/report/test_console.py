@@ -58,17 +58,21 @@ def test_who_is_in_the_way_stands_below() -> None:
 
 
 def test_progress_is_one_line_that_the_next_overwrites() -> None:
-    """On a terminal, cut to its width; elsewhere each report is a line of its own."""
+    """
+    On a terminal, cut to its width, its level told by a colour alone.
+
+    Elsewhere each report is a line of its own.
+    """
     progress = line(
         "migration.progress",
         phase="building index",
         percent=12.5,
         blockers=["proc 7\nof app"],
     )
-    whole = (
-        "10:01:22.287 info    Said, phase building index, percent 12.5, blocker proc 7"
-    )
+    whole = "10:01:22.287 Said, phase building index, percent 12.5, blocker proc 7"
     assert describe_line(progress, columns=len(whole) + 1) == f"\033[K{whole}\r"
+    odd = describe_line(progress | {"level": "warning"}, columns=len(whole) + 1)
+    assert odd == f"\033[K\033[33m{whole}\033[0m\r"
     assert describe_line(progress, columns=30) == f"\033[K{whole[:29]}\r"
     assert describe_line(progress | {"phase": None}, columns=None) == (
         "10:01:22.287 info    Said\n"

@@ -175,10 +175,14 @@ class Score:
         self._identities: dict[str, int | None] = {}
 
     @property
+    def ended_count(self) -> int:
+        """Return how many targets are done, or have failed."""
+        return len(self.done) + len(self.failed)
+
+    @property
     def left_count(self) -> int:
         """Return how many targets are neither done nor failed, nor gone."""
-        ended = len(self.done) + len(self.failed) + len(self.gone)
-        return self.target_count - ended
+        return self.target_count - self.ended_count - len(self.gone)
 
     @property
     def reasons(self) -> frozenset[str]:

@@ -102,7 +102,10 @@ class Fleet:
         self._listing = Listing(())
         self._away = AwayServers()
         self._canaries: frozenset[str] = frozenset()
-        self._started_s = self._reported_s = time.monotonic()
+        self._reported_s = time.monotonic()
+        # What a look over many has found done says nothing of how fast others are.
+        self._found_count = 0
+        self._work_began_s: float | None = None
         tally.fleet = self.score.fields
 
     @property
@@ -195,9 +198,11 @@ class Fleet:
         done = self._glances.find_done(self._listing, names)
         for name in done or ():
             self.score.take(Outcome(name, "done", at_once=True))
+        self._found_count += len(done or ())
         if done is not None:
             self._report_glances(len(names), before, started_s)
         left = [name for name in names if name not in self.score.done]
+        self._work_began_s = self._work_began_s or time.monotonic()
         crew.run(
             [self._to_target(name, waits=waits) for name in left],
             self.score.take,
@@ -267,19 +272,30 @@ class Fleet:
         now, heartbeat_s = time.monotonic(), self._settings.heartbeat_s
         if now - self._reported_s >= heartbeat_s:
             self._reported_s = now
-            score = self.score
-            ended = len(score.done) + len(score.failed)
-            per_minute = ended / (now - self._started_s) * 60
-            self._log.emit(
-                FLEET_PROGRESS,
-                done_count=len(score.done),
-                failed_count=len(score.failed),
-                running_count=len(crew.running),
-                left_count=max(0, score.left_count - len(crew.running)),
-                per_minute=round(per_minute),
-                ends_at=_ends_at(score.left_count, per_minute),
-            )
+            self._log.emit(FLEET_PROGRESS, **self._progress(len(crew.running), now))
         return self._reported_s + heartbeat_s - now
+
+    def _progress(self, running: int, now: float) -> dict[str, object]:
+        """Return the fields of a report, and the sentence that tells them."""
+        score = self.score
+        done, failed = len(score.done), len(score.failed)
+        left = max(0, score.left_count - running)
+        minutes = (now - (self._work_began_s or now)) / 60
+        worked_at = score.ended_count - self._found_count
+        per_minute = worked_at / minutes if minutes else 0.0
+        ends_at = _ends_at(score.left_count, per_minute)
+        message = f"{done} done, {failed} failed, {running} running, {left} left, "
+        message += f"{per_minute:.0f}/min"
+        message += f", end {ends_at:%H:%M}" if ends_at else ""
+        return {
+            "message": message,
+            "done_count": done,
+            "failed_count": failed,
+            "running_count": running,
+            "left_count": left,
+            "per_minute": round(per_minute),
+            "ends_at": ends_at and ends_at.isoformat().replace("+00:00", "Z"),
+        }
 
 
 def at_once(settings: Settings, listing: Listing) -> int:
@@ -319,8 +335,8 @@ def _begins_at(settings: Settings, target_count: int) -> int:
     return int(int(index) * GOLDEN_RATIO % 1 * target_count)
 
 
-def _ends_at(left: int, per_minute: float) -> str | None:
+def _ends_at(left: int, per_minute: float) -> datetime | None:
     if not per_minute:
         return None
     end = datetime.now(UTC) + timedelta(minutes=left / per_minute)
-    return end.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return end.replace(microsecond=0)
