@@ -115,3 +115,24 @@ def test_a_mark_at_the_head_of_the_file_is_no_part_of_a_name(
     run = gate(database=database, migrations=FILES, env=env)
     assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
     assert tables(target) == ["public"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("host=a dbname=b password=hush", "which has a password"),
+        ("postgresql://h/b?currentSchema=hush", "which has "),
+        ("postgresql://[hush", "which "),
+        ("sslmode=require", "which names neither host nor database"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named_by_its_number(
+    gate: Gate, tmp_path: Path, line: str, said: str
+) -> None:
+    """What it says is not told: it may be a secret."""
+    env = write_list(tmp_path, "shop", "", line) | {"PGHOST": "h"}
+    run = gate(migrations=FILES, env=env)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    told = f"Gate closed: GATE_TARGETS has line 3, {said}"
+    assert run.verdict["message"].startswith(told), run.output
+    assert "hush" not in run.output

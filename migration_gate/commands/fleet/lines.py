@@ -42,10 +42,10 @@ def read_lines(path: str) -> dict[str, dict[str, str]]:
         raise fault("names a file that is not UTF-8 text") from None
     listed: dict[str, dict[str, str]] = {}
     numbers: dict[str, int] = {}
-    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+    for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
         if not line or line.startswith(COMMENT):
             continue
-        parameters = _parse_line(line)
+        parameters = _parse_line(line, number)
         name = _name(parameters)
         before = listed.setdefault(name, parameters)
         first = numbers.setdefault(name, number)
@@ -67,24 +67,28 @@ def _name(parameters: Mapping[str, str]) -> str:
     return "/".join(filter(None, named))
 
 
-def _parse_line(line: str) -> dict[str, str]:
+def _parse_line(line: str, number: int) -> dict[str, str]:
     """Return the parameters of one line of a file."""
     if "=" not in line and "://" not in line:
         return {"dbname": line}
     try:
         said = parse_connection_string(line)
     except MalformedError as malformed:
-        raise fault(f"has a line that {malformed.rule}", malformed.remedy) from None
+        raise fault(
+            f"has line {number}, which {malformed.rule}", malformed.remedy
+        ) from None
     parameters = said.parameters
     if said.session:
-        raise fault(f"has a line with {', '.join(said.session)}", NO_SESSION)
+        raise fault(
+            f"has line {number}, which has {', '.join(said.session)}", NO_SESSION
+        )
     if any(parameters.get(keyword) for keyword in PASSWORDS):
         raise fault(
-            "has a line with a password",
+            f"has line {number}, which has a password",
             "Give it in PGPASSWORD, by GATE_LOGIN or in libpq's password file.",
         )
     if not _name(parameters):
-        raise fault("has a line that names neither host nor database")
+        raise fault(f"has line {number}, which names neither host nor database")
     beside: tuple[str, ...] = ()
     if parameters.get("service"):
         beside = BESIDE_SERVICE
