@@ -129,6 +129,12 @@ def read_liquibase(content: Content) -> Part:
     ]
     require_whole(content, kept)
     part = keep_only(content, kept)
+    made = bytearray(part)
+    for each in run[1:]:
+        # A change set's end is that of its last statement: the head is shifted by a ";".
+        end = each.start + len(each.line.encode())
+        made[each.start : end] = b";" + made[each.start : end - 1]
+    part = bytes(made)
     for match in PLACEHOLDER.finditer(part):
         faults.append(
             ScriptError(

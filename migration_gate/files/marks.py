@@ -21,6 +21,7 @@ from migration_gate.files.tool_marks import (
     Direction,
     Mark,
     find_marks,
+    find_statement_ends,
 )
 from migration_gate.statements import (
     Content,
@@ -51,6 +52,10 @@ OUTSIDE: Final = (ATLAS, TERN_DISABLE_TX, YOYO, GRAPHILE)
 BREAKPOINT: Final = b"--> statement-breakpoint"
 ENDS: Final = re.compile(BREAKPOINT)
 UNENDED: Final = re.compile(rb"[^;\s]\s*" + BREAKPOINT)
+# parser.go, sqlparse.go: a statement in their marks ends there, whatever it ends with.
+WITH_ENDS: Final = frozenset({"goose", "sql-migrate"})
+LOOKED_BACK: Final = 1 << 12
+ENDED: Final = re.compile(rb"(?:\A|\n)(?:[^\n-]|-(?!-))*;\s*\Z")
 HASH_LINE: Final = re.compile(rb"^[ \t]*#[^\r\n]*", re.MULTILINE)
 DOLLAR: Final = ord("$")
 
@@ -179,6 +184,8 @@ def _cut(content: Content, marks: Sequence[Mark], direction: Direction = "up") -
     else:
         require_whole(content, kept)
         part = keep_only(content, kept)
+    if tool in WITH_ENDS:
+        part = _end_statements(part)
     meant = [mark for mark in turns if mark.direction == direction]
     is_outside = any(m.is_outside for m in marks if m not in turns or m in meant)
     wholes = [
@@ -193,6 +200,25 @@ def _cut(content: Content, marks: Sequence[Mark], direction: Direction = "up") -
         # rambler/migration.go: the last section first.
         turns=tuple(reversed(kept)) if is_back and tool == "rambler" else (),
     )
+
+
+def _end_statements(part: Content) -> Content:
+    """Put a semicolon before each StatementEnd whose statement has none."""
+    unended = [
+        (start, end)
+        for start, end in find_statement_ends(part)
+        if not ENDED.search(part[max(start - LOOKED_BACK, 0) : start])
+    ]
+    if not unended:
+        return part
+    made = bytearray(part[:])
+    for start, end in unended:
+        made[start:end] = b";" + made[start : end - 1]
+    starts = {start for start, _ in unended}
+    starts.difference_update(start for start, _, _ in forms(bytes(made), 0))
+    if starts:
+        raise ScriptError(min(starts), "StatementEnd in a quote or comment", REMEDY)
+    return bytes(made)
 
 
 def _cut_tern(content: Content, separator: tuple[int, bytes]) -> Part:

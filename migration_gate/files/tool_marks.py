@@ -91,6 +91,14 @@ def find_marks(content: Content) -> Iterator[Mark]:
         raise ScriptError(opened, "StatementBegin without StatementEnd", REMEDY)
 
 
+def find_statement_ends(content: Content) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each StatementEnd of goose's or sql-migrate's."""
+    for at, match in iter_matches(content, MARK, _may_mark):
+        mark = _read_mark(match, at)
+        if mark is not None and mark.direction == "end":
+            yield mark.start, mark.end
+
+
 def _may_mark(text: bytes) -> bool:
     has_comment = b"--" in text
     return any(

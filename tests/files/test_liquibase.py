@@ -56,6 +56,7 @@ def test_the_first_line_tells_the_form(first_lines: str, *, expected: bool) -> N
     ("script", "statements"),
     [
         ("--changeset a:1\nA;\n--rollback B;\n--changeset a:2\nC\n", ["A", "C"]),
+        ("--changeset a:1\nA\n--changeset a:2\nC\n", ["A", "C"]),
         ("-- changeset \"a b\":'1' stripComments:false\nA\n;", ["A"]),
         ("--changeset a:1 dbms:postgresql\nA;\n", ["A"]),
         ("--changeset a:1 dbms:mysql\nA;\n--changeset a:2\nB;\n", ["B"]),

@@ -45,6 +45,11 @@ UP = b"CREATE TABLE t ();\n"
             b"-- +goose up\n-- +goose StatementBegin\nA;\n-- +goose StatementEnd\n",
             None,
         ),
+        (
+            b"-- +goose up\n-- +goose StatementBegin\nA -- B;\n-- +goose StatementEnd\n",
+            b"-- +goose up\n-- +goose StatementBegin\nA -- B;\n;-- +goose StatementEn\n",
+            None,
+        ),
         (b"-- no-transaction\nA;\n", b"-- no-transaction\nA;\n", "outside"),
         (b"A;\n-- no-transaction\n", b"A;\n-- no-transaction\n", None),
         (b"-- atlas:txmode none\n\nA;", b"-- atlas:txmode none\n\nA;", "outside"),
@@ -83,6 +88,11 @@ def test_the_part_that_goes_up_is_cut_out(
         (b"-- migrate:up transaction:maybe\n", 0, "unknown mark"),
         (b"-- +goose Up\n-- +goose StatementBegin\n", 13, "without StatementEnd"),
         (b"-- +goose Up\n-- +goose StatementEnd\n", 13, "without StatementBegin"),
+        (
+            b"-- +goose Up\n-- +goose StatementBegin\n$$\n-- +goose StatementEnd\n$$;\n",
+            41,
+            "StatementEnd in a quote",
+        ),
         (
             b"-- +goose Up\n-- +goose StatementBegin\n-- +goose StatementBegin\n",
             38,
