@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def require_files(
         for each in named
         if each not in here
     ]
+    faults += [
+        FileFault(
+            file=shown(each),
+            problem="named twice in Drizzle's journal",
+            remedy=f"Keep one of its entries in {path}.",
+        )
+        for each, count in Counter(named).items()
+        if count > 1
+    ]
     return faults
 
 
@@ -66,7 +76,7 @@ def find_ranks(entries: Entries) -> Mapping[str, Number]:
         if not path.endswith(JOURNAL):
             continue
         here, named = _files_beside(path, ups), _read(entries, path)
-        if named is None or here == named or {*here} != {*named}:
+        if named is None or here == named or sorted(here) != sorted(named):
             continue
         for place, (by_name, by_journal) in enumerate(zip(here, named, strict=True), 1):
             ranks[by_journal] = (*ups[by_name].said.number, place)

@@ -131,7 +131,7 @@ def read_liquibase(content: Content) -> Part:
     part = keep_only(content, kept)
     made = bytearray(part)
     for each in run[1:]:
-        # A change set's end is that of its last statement: the head is shifted by a ";".
+        # What ends the one before ends its last statement: the head moves by a ";".
         end = each.start + len(each.line.encode())
         made[each.start : end] = b";" + made[each.start : end - 1]
     part = bytes(made)

@@ -94,7 +94,7 @@ _MEANT: Final = (
         f"Say what it asks for in directives of the file itself. {IGNORE}",
     ),
     (
-        r"(?is).*\.(?:sql|psql|pgsql)",
+        r"(?is).*\.(?:sql|psql|pgsql)\s*",
         'name does not end in ".sql"',
         f"Rename it. {IGNORE}",
     ),

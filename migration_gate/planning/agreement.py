@@ -34,8 +34,8 @@ def require_agreement(
     faults = [
         (
             (
-                f'history row "{row}" differs from file "{version}" only in case '
-                "or white space"
+                f'history row "{row}" differs from file "{version}" only in case, '
+                "white space or the form of its accents"
             ),
             "Correct the row's version in the history, or the file's name.",
         )

@@ -259,7 +259,7 @@ def _shorten(checksum: str) -> str:
 def _find_lookalikes(
     migrations: Iterable[Migration], strangers: Sequence[AppliedMigration]
 ) -> tuple[tuple[str, str], ...]:
-    """Pair rows that no file explains with files that differ in case or space only."""
+    """Pair rows that no file explains with files that only look different, or alike."""
     if not strangers:
         return ()
     files = {_fold(migration.version): migration.version for migration in migrations}
@@ -268,6 +268,11 @@ def _find_lookalikes(
 
 
 def _fold(version: str) -> str:
+    if not version.isascii():
+        from unicodedata import normalize  # noqa: PLC0415  # rarely needed
+
+        # macOS takes a letter's accent apart, and others write it in one.
+        version = normalize("NFC", version)
     return version_to_key("".join(version.split()).casefold())
 
 

@@ -46,7 +46,15 @@ _OPEN, _CLOSE, _SEMICOLON, _BACKSLASH, _SLASH = b"();\\/"
 CLOSER_BYTES: Final = 4 << 20
 _EMPTY_STATEMENTS: Final = re.compile(rb"[ \t\n\r\f\v;]++")
 # psqlscanslash.l: an unquoted backslash begins the next command.
-_PSQL_COMMAND: Final = re.compile(rb"\\(?:\\|[^\s\\]*+)[^\n\r\\]*+(?>(?:\r?\n|\r)?)")
+_PSQL_COMMAND: Final = re.compile(
+    rb"""
+    \\ (?: \\ | [^\s\\]*+ )
+    (?> (?: [^\n\r\\'"]++ | ' (?> (?: [^\n\r\\']++ | \\[^\n\r] )* ) '
+        | "[^\n\r"]*+" | ['"] )* )
+    (?> (?: \r?\n | \r )? )
+    """,
+    re.VERBOSE,
+)
 
 
 def split(content: Content) -> Sequence[Statement]:

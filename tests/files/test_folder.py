@@ -211,6 +211,8 @@ def test_drizzles_journal_must_name_the_same_files_and_says_their_order(
         "0001_a.sql: not in Drizzle's journal, so Drizzle leaves it out",
         "0002_c.sql: in Drizzle's journal, and not in the folder",
     ]
+    path.write_text(journal("0000_b", "0001_a", "0001_a"))
+    assert faults(tmp_path) == ["0001_a.sql: named twice in Drizzle's journal"]
     path.write_text("{}")
     assert faults(tmp_path) == [
         "meta/_journal.json: cannot be read as Drizzle's journal"

@@ -101,6 +101,7 @@ def test_a_way_back_is_known_by_its_ending(
         ("001_init.Sql", 'name does not end in ".sql"'),
         ("001_init.psql", 'name does not end in ".sql"'),
         ("001_init.pgsql", 'name does not end in ".sql"'),
+        ("001_init.sql ", 'name does not end in ".sql"'),
         ("001_init.sql.gz", "compressed, and only plain SQL is read"),
         ("001_init.sql.j2", "template, and only plain SQL is read"),
         (

@@ -40,6 +40,8 @@ def problems(script: str) -> list[str]:
         "\\encoding UTF8",
         "\\echo Creating tables ...",
         "\\qecho done",
+        "\\echo '\\n== it\\'s done ==\\n'",
+        '\\pset null "\\N"',
         "\\warn careful",
         "\\timing",
         "\\timing on",

@@ -46,8 +46,8 @@ UP = b"CREATE TABLE t ();\n"
             None,
         ),
         (
-            b"-- +goose up\n-- +goose StatementBegin\nA -- B;\n-- +goose StatementEnd\n",
-            b"-- +goose up\n-- +goose StatementBegin\nA -- B;\n;-- +goose StatementEn\n",
+            b"-- +goose up\n-- +goose StatementBegin\nA--B;\n-- +goose StatementEnd\n",
+            b"-- +goose up\n-- +goose StatementBegin\nA--B;\n;-- +goose StatementEn\n",
             None,
         ),
         (b"-- no-transaction\nA;\n", b"-- no-transaction\nA;\n", "outside"),
@@ -89,8 +89,8 @@ def test_the_part_that_goes_up_is_cut_out(
         (b"-- +goose Up\n-- +goose StatementBegin\n", 13, "without StatementEnd"),
         (b"-- +goose Up\n-- +goose StatementEnd\n", 13, "without StatementBegin"),
         (
-            b"-- +goose Up\n-- +goose StatementBegin\n$$\n-- +goose StatementEnd\n$$;\n",
-            41,
+            b"-- +goose Up\n-- +goose StatementBegin\n'\n-- +goose StatementEnd\n';\n",
+            40,
             "StatementEnd in a quote",
         ),
         (

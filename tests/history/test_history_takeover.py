@@ -180,11 +180,9 @@ def test_a_row_that_differs_in_case_or_space_closes_the_gate(
         f"{PLAIN} INSERT INTO schema_migrations (version) VALUES ('{row}')"
     )
     run = gate(database=database, migrations=TWO)
-    assert why(run) == (
-        1,
-        "history",
-        f'history row "{row}" differs from file "1_a.sql" only in case or white space',
-    )
+    differs = f'history row "{row}" differs from file "1_a.sql" only in case, white '
+    assert why(run)[:2] == (1, "history")
+    assert why(run)[2] == f"{differs}space or the form of its accents"
     assert tables(database) == []
 
 
