@@ -10,7 +10,11 @@ from typing import Final, TypeVar
 
 from migration_gate import __version__
 from migration_gate.connection.causes import NO_DATABASE, UNKNOWN
-from migration_gate.connection.connect import current_parameters, read_secret_file
+from migration_gate.connection.connect import (
+    current_parameters,
+    read_file,
+    read_secret_file,
+)
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.wait import Patience, wait_for
 from migration_gate.connection.waits import interruptible
@@ -240,7 +244,7 @@ def wait_for_variables(settings: Settings, log: Log) -> Mapping[str, str]:
     from migration_gate.settings.variables import variable_values
 
     values = wait_for(
-        lambda: variable_values(settings.variables, read_secret_file),
+        lambda: variable_values(settings.variables, read_file),
         new_patience(settings, log, settings.wait_timeout_s),
     )
     log.hide(Redactor(values).redact)

@@ -6,6 +6,8 @@ Opens connections; reads nothing but the files that hold the settings of one.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
 from collections.abc import Callable, Mapping
@@ -43,9 +45,16 @@ POOL_WAIT_OVER: Final = "query_wait_timeout"  # PgBouncer's word
 APPLICATION_NAME: Final = f"migration-gate/{__version__}"
 
 
-def read_secret_file(path: str) -> str:
+def read_file(path: str) -> str:
     """Return a file's text as it is. Raises OSError, UnicodeDecodeError."""
     return Path(path).read_bytes().decode()
+
+
+def read_secret_file(path: str) -> str:
+    """Return the text of a file that is read at each attempt; likewise."""
+    if Path(path).is_fifo():  # it may be waited for without end, and is read but once
+        raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+    return read_file(path)
 
 
 def current_parameters(database: DatabaseSettings) -> dict[str, str]:

@@ -4,6 +4,8 @@ The settings that name the database: each its value, or the file that holds it. 
 
 from __future__ import annotations
 
+import errno
+
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -120,6 +122,10 @@ def _unreadable(error: OSError | ValueError) -> MalformedError:
     if isinstance(error, PermissionError):
         return MalformedError(
             "names a file that cannot be read: permission denied", _READABLE
+        )
+    if isinstance(error, OSError) and error.errno == errno.ESPIPE:
+        return MalformedError(
+            "names a pipe", "Name a file: it is read again at each attempt to connect."
         )
     if isinstance(error, OSError):
         return MalformedError("names a file that cannot be read", _MOUNT)

@@ -170,13 +170,16 @@ def test_a_file_that_never_comes_closes_after_the_grace(
     assert (verdict["waited_s"] >= 0.5) == (command == "migrate")
 
 
-@pytest.mark.parametrize("state", ["folder", "not text"])
+@pytest.mark.parametrize("state", ["folder", "not text", "pipe"])
 def test_a_file_that_nobody_will_write_closes_at_once(
     gate: Gate, database: Database, tmp_path: Path, state: str
 ) -> None:
-    """Docker makes a folder of what was not there to mount."""
+    """Docker makes a folder of what was not there to mount; a pipe is read once."""
     file = tmp_path / "password"
-    file.mkdir() if state == "folder" else file.write_bytes(b"\xff")
+    if state == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir() if state == "folder" else file.write_bytes(b"\xff")
     run = gate(env=with_file(database, file), migrations=FILES)
     assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
     assert run.all("database.retry_scheduled") == []
