@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from migration_gate.settings.connection_string import ENCODE, FORM, QUOTING
 from migration_gate.settings.libpq import (
+    FILE_ITSELF,
     IN_QUOTES,
     NOT_FILLED_IN,
     PLACEHOLDER,
     SOCKET_ITSELF,
+    STRING_ITSELF,
     broken_rule,
 )
 from migration_gate.settings.reading import FILL_IN, Reading
@@ -45,6 +47,8 @@ _REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
         "say require, which encrypts and verifies nothing.",
         NOT_FILLED_IN: FILL_IN,
         IN_QUOTES: "Remove the quotes.",
+        FILE_ITSELF: "Put it in a file, and name that.",
+        STRING_ITSELF: "Write the name alone; all of it belongs in DATABASE_URL.",
         SOCKET_ITSELF: "Name the folder that it is in; the port gives it its name.",
     }
 )

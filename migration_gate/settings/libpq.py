@@ -108,6 +108,8 @@ _INTEGERS: Final = (
     "keepalives_count",
     "tcp_user_timeout",
 )
+# What libpq says of such a file names it.
+_PATHS: Final = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 _INTEGER_MAX: Final = 2**31 - 1
 _PORT_MAX: Final = 65535
 
@@ -122,6 +124,8 @@ PLACEHOLDER: Final = (
 NOT_FILLED_IN: Final = "contains a $(…) or ${…} that was not filled in"
 IN_QUOTES: Final = "has quotes around it"
 SOCKET_ITSELF: Final = "names a socket, not its folder"
+FILE_ITSELF: Final = "holds a certificate or a key, not the path of its file"
+STRING_ITSELF: Final = "holds a connection string, not a name"
 # These may hold any text.
 _FREE: Final = frozenset(
     {
@@ -174,7 +178,13 @@ def _broken_integer(text: str) -> str:
 def _broken_name(text: str) -> str:
     if re.search(_PAIR_BEHIND_SEMICOLON, text):
         return "contains a semicolon and a key=value pair"
+    if re.search(_STRING, text):
+        return STRING_ITSELF
     return "" if text == text.strip(SPACE) else "has white space around it"
+
+
+def _broken_path(text: str) -> str:
+    return FILE_ITSELF if text.lstrip().startswith(_PEM) else ""
 
 
 def _broken_choice(words: tuple[str, ...], text: str) -> str:
@@ -183,6 +193,9 @@ def _broken_choice(words: tuple[str, ...], text: str) -> str:
 
 # As in a connection string of .NET; what is shown of a connection would show the rest.
 _PAIR_BEHIND_SEMICOLON: Final = r";\s*[\w ]*="
+_STRING: Final = r"://.*@|\b(?i:password)\s*="
+# The first line of a file of PEM, and the same in base64.
+_PEM: Final = ("-----BEGIN", "LS0tLS1CRUdJTi")
 _HOST_RULES: Final = (
     (r"""^["'`]|["'`]$""", IN_QUOTES),
     ("://", "is a URL"),
@@ -199,6 +212,7 @@ _RULES: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "user": _broken_name,
         "dbname": _broken_name,
         **dict.fromkeys(_INTEGERS, _broken_integer),
+        **dict.fromkeys(_PATHS, _broken_path),
         **{key: partial(_broken_choice, words) for key, words in _CHOICES.items()},
     }
 )

@@ -18,7 +18,12 @@ from migration_gate.settings.database import (
     empty_variables,
     shown,
 )
-from migration_gate.settings.libpq import KEYWORDS, PG_VARIABLES
+from migration_gate.settings.libpq import (
+    FILE_ITSELF,
+    KEYWORDS,
+    PG_VARIABLES,
+    STRING_ITSELF,
+)
 from migration_gate.settings.sources import DatabaseSettings, Source
 from migration_gate.settings.spelling import closest
 
@@ -316,6 +321,7 @@ def test_one_newline_at_the_end_of_a_file_is_dropped(
         ("\udcff", "is not UTF-8 text"),
         (FileNotFoundError(2, "s3cret"), "names a file that does not exist"),
         (IsADirectoryError(21, "s3cret"), "names a folder"),
+        (OSError(errno.ESPIPE, "s3cret"), "names a pipe"),
         (OSError(errno.EIO, "s3cret"), "names a file that cannot be read"),
         (
             UnicodeDecodeError("utf-8", b"s3cret\xff", 6, 7, "invalid start byte"),
@@ -470,6 +476,16 @@ def test_a_host_is_required() -> None:
         ("POSTGRES_HOST", "h;user=u", "contains a semicolon and a key=value pair"),
         ("POSTGRES_USER", "u;pwd=p", "contains a semicolon and a key=value pair"),
         ("POSTGRES_USER", "u\n", "has white space around it"),
+        ("POSTGRES_USER", "postgresql://u:p@h/d", STRING_ITSELF),
+        ("POSTGRES_DB", "postgresql://u:p@h/d", STRING_ITSELF),
+        ("PGDATABASE", "host=h password=p", STRING_ITSELF),
+        ("PGSSLKEY", "-----BEGIN PRIVATE KEY-----\nMII", FILE_ITSELF),
+        ("PGSSLCERT", "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t", FILE_ITSELF),
+        (
+            "DATABASE_URL",
+            "postgresql://u@h/d?sslrootcert=-----BEGIN%20CERTIFICATE-----",
+            f"has a parameter sslrootcert that {FILE_ITSELF}",
+        ),
         ("POSTGRES_DB", " d", "has white space around it"),
         ("POSTGRES_HOST", "$(DB_HOST)", NOT_FILLED_IN),
         ("POSTGRES_HOST", "a,${DB_HOST:-db}", NOT_FILLED_IN),
