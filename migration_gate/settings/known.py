@@ -21,10 +21,10 @@ from migration_gate.settings.parsing import (
     parse_folders,
     parse_history_table,
     parse_limit,
+    parse_path,
     parse_positive_count,
     parse_role,
     parse_targets,
-    parse_text,
     parse_word,
 )
 from migration_gate.settings.settings import DEFAULT_HISTORY_TABLE
@@ -250,7 +250,7 @@ SETTINGS: Final = (
     Setting(
         "GATE_TERMINATION_LOG",
         "/dev/termination-log",
-        parse_text,
+        parse_path,
         "where the verdict is written when that file exists and can be written",
     ),
 )

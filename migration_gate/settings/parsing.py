@@ -49,16 +49,24 @@ def parse_boolean(text: str) -> bool:
     raise ValueError("is not true or false")
 
 
-def parse_text(text: str) -> str:
-    """Take any text."""
+def parse_path(text: str) -> str:
+    """Take any text; a path may have bytes that are not UTF-8."""
     if "\0" in text:
         raise ValueError("contains a NUL character")
     return text
 
 
+def parse_text(text: str) -> str:
+    """Take any text that the database can be sent."""
+    # A surrogate is what Python makes of a byte that is not UTF-8.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("is not UTF-8 text")
+    return parse_path(text)
+
+
 def parse_folders(text: str) -> str:
     """Take folders, with a colon between."""
-    if not all(parse_text(text).split(":")):
+    if not all(parse_path(text).split(":")):
         raise ValueError("names no folder before or after a colon")
     return text
 
@@ -84,8 +92,7 @@ def parse_identifier(text: str) -> str:
         raise ValueError("has white space around it")
     if not text or "\0" in text:
         raise ValueError("is an empty name or contains a NUL character")
-    # What is not UTF-8 in the environment counts too: Python keeps it in surrogates.
-    if len(text.encode(errors="surrogateescape")) > IDENTIFIER_BYTES_MAX:
+    if len(parse_text(text).encode()) > IDENTIFIER_BYTES_MAX:
         raise ValueError(f"has a name longer than {IDENTIFIER_BYTES_MAX} bytes")
     return text
 

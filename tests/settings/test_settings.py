@@ -292,6 +292,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ),
         ("GATE_ROLE", '""', "is an empty name or contains a NUL character"),
         ("GATE_ROLE", "é" * 32, "has a name longer than 63 bytes"),
+        ("GATE_ROLE", "\udcff", "is not UTF-8 text"),
+        ("GATE_HISTORY_TABLE", "\udcff", "is not UTF-8 text"),
+        ("GATE_ADOPT", "goose:a.\udcff", "is not UTF-8 text"),
+        ("GATE_TARGETS", "schemas:SELECT '\udcff'", "is not UTF-8 text"),
+        ("GATE_BASELINE", "\udcff", "is not UTF-8 text"),
     ],
 )
 def test_a_value_that_breaks_a_rule_is_refused_by_rule(
