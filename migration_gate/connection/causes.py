@@ -253,9 +253,9 @@ STARTUP_PARAMETER: Final = Cause(
     r"permission denied to set parameter|cannot be (set|changed) (after|now|without)",
     kind="local",
     reason="startup_parameter",
-    remedy="Take the setting out of PGOPTIONS, options= or DATABASE_URL: the server "
-    "or the pooler does not take it. A pooler's sessions get it from the role: ALTER "
-    "ROLE … SET search_path = …, or whatever it is.",
+    remedy="Take the setting out of PGOPTIONS, PGTZ, PGDATESTYLE, options= or "
+    "DATABASE_URL: the server or the pooler does not take it. A pooler's sessions get "
+    "it from the role: ALTER ROLE … SET search_path = …, or whatever it is.",
 )
 NO_ANSWER: Final = Cause(
     kind="away",
@@ -376,6 +376,12 @@ NOT_ALLOWED: Final = Cause(
     "it has a hostssl line; else let its administrator add one (hostssl {database} "
     "{user} ADDRESS scram-sha-256) and SELECT pg_reload_conf().",
 )
+TLS_REQUIRED: Final = Cause(
+    pattern=r"SSL required|SSL connection is required|connection is insecure",
+    kind="refused",
+    reason="tls_required",
+    remedy="The server wants TLS: set POSTGRES_SSL_MODE=require, better verify-full.",
+)
 WRONG_KIND: Final = Cause(
     pattern=r"hot standby mode|session is (not )?read-only",
     kind="away",
@@ -413,7 +419,8 @@ CAUSES: Final = (
         kind="local",
         reason="no_password",
         remedy="The server asks for a password: give it in POSTGRES_PASSWORD, "
-        "PGPASSWORD or their _FILE.",
+        "PGPASSWORD or their _FILE. A password file (PGPASSFILE) is passed over where "
+        "group or others may read it.",
     ),
     Cause(
         pattern=r"local user with ID \d+ does not exist|could not look up local user",
@@ -425,7 +432,7 @@ CAUSES: Final = (
     Cause(
         pattern=r"invalid (\S+ )?value:? \"|invalid connection option|"
         r"invalid integer value|definition of service .* not found|"
-        r"service file .* not found|weak sslmode|is too long \(maximum|"
+        r"service file \"|weak sslmode|is too long \(maximum|"
         r"GSSAPI encryption required|label (empty or )?too long",
         kind="local",
         reason="parameter",
@@ -469,13 +476,7 @@ CAUSES: Final = (
         remedy="The server's pg_hba.conf or firewall rule allows this address, user "
         "and database no login: add it there.",
     ),
-    Cause(
-        pattern=r"SSL required|SSL connection is required|connection is insecure",
-        kind="refused",
-        reason="tls_required",
-        remedy="The server wants TLS: set POSTGRES_SSL_MODE=require, better "
-        "verify-full.",
-    ),
+    TLS_REQUIRED,
     NOT_ALLOWED,
     Cause(
         pattern=r"channel binding|authentication method|SASL authentication mechanisms|"

@@ -8,7 +8,14 @@ import re
 
 from typing import Final
 
-from migration_gate.connection.causes import CAUSES, CLIENT_CERTIFICATE, UNKNOWN, Cause
+from migration_gate.connection.causes import (
+    CAUSES,
+    CLIENT_CERTIFICATE,
+    NOT_ALLOWED,
+    TLS_REQUIRED,
+    UNKNOWN,
+    Cause,
+)
 
 
 # The lines that libpq adds where a query of the server's own, or a function, failed.
@@ -47,11 +54,14 @@ def find_cause(text: str) -> Cause:
     Tell what a failed connect's text means.
 
     It can hold two failures, of the attempt with TLS and of the one without. A client
-    certificate that cannot be used is no reason where TLS is not needed.
+    certificate that cannot be used is no reason where TLS is not needed; nor is the
+    lack of TLS where the attempt with TLS failed for another.
     """
     failures = re.split(NEXT_FAILURE, text)
-    others = [one for one in failures if _find_one(one) is not CLIENT_CERTIFICATE]
-    return _find_one("\n".join(others or failures))
+    for lesser in ({CLIENT_CERTIFICATE}, {NOT_ALLOWED, TLS_REQUIRED}):
+        others = [one for one in failures if _find_one(one) not in lesser]
+        failures = others or failures
+    return _find_one("\n".join(failures))
 
 
 def _find_one(text: str) -> Cause:

@@ -54,6 +54,7 @@ TEXTS = {
         'invalid connection option "hst"',
         'invalid integer value "x" for connection option "keepalives"',
         'definition of service "x" not found',
+        'syntax error in service file "/s", line 7',
         "GSSAPI encryption required but no credential cache",
     ],
     "startup_parameter": [
@@ -223,6 +224,20 @@ def test_a_refusal_with_and_without_tls_is_not_one_for_lack_of_tls() -> None:
     (only,) = (c for c in CAUSES if "SSL encryption" in c.pattern)
     assert find_cause(both) is only
     assert find_cause(f"{AT}{entry}, no encryption") is not only
+
+
+@pytest.mark.parametrize(
+    "lacks_tls",
+    [
+        AT + 'FATAL:  no pg_hba.conf entry for host "h", user "u", database "d", '
+        "no encryption",
+        AT + "FATAL:  SSL required",
+    ],
+)
+def test_a_wrong_password_is_not_one_for_lack_of_tls(lacks_tls: str) -> None:
+    """Where a server lets in with TLS alone, sslmode=prefer is refused twice."""
+    assert find_cause(f"{WRONG}\n{lacks_tls}").reason == "login_refused"
+    assert find_cause(f"{lacks_tls}\n{WRONG}").reason == "login_refused"
 
 
 def test_a_client_certificate_is_no_reason_where_tls_is_not_needed() -> None:
