@@ -86,7 +86,9 @@ def _connect(pgconn: pq.abc.PGconn, until_s: float) -> None:
             break
         reading = state == pq.PollingStatus.READING
         wanted = Wait.R if reading else Wait.W
-        if not is_ready(pgconn.socket, wanted, until_s - time.monotonic()):
+        left_s = until_s - time.monotonic()
+        # Of what never stops to send there is always something to read.
+        if left_s <= 0 or not is_ready(pgconn.socket, wanted, left_s):
             raise DialError("connection timeout expired", address_of(pgconn))
     raise DialError(pgconn.get_error_message(), address_of(pgconn))
 

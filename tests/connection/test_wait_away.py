@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import threading
+import time
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -17,6 +18,7 @@ import pytest
 
 from dev.postgres import Server, ServerError, find_free_port, give
 from migration_gate.connection.causes import TWO_NEEDED
+from migration_gate.connection.dialing import DialError, dial
 from tests.bare import Bare, end, needs_namespaces, read_until
 from tests.ends import FILES, cause, close, require_no_secret
 from tests.fix_gate import Gate, Process
@@ -66,6 +68,24 @@ def test_a_port_that_says_nothing_is_waited_for(
     env = {"PGCONNECT_TIMEOUT": "2", "GATE_WAIT_TIMEOUT": "3s"}
     run = close(gate, "timeout", database=proxy.through(database), env=env)
     assert 1.9 < run.verdict["waited_s"] < 5
+
+
+def test_what_sends_without_end_is_not_read_without_end() -> None:
+    """Something is there to be read at each look; the attempt has its time."""
+
+    def pour(client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(b"R\0\0\0\x08\0\0\0\0")  # logged in
+        with suppress(OSError):
+            while True:
+                client.sendall(b"S\0\0\0\x08a\0b\0" * 1000)
+
+    with door(pour) as place:
+        _, _, port = place.partition(":")
+        parameters = {"host": "127.0.0.1", "port": port, "user": "u"}
+        plain = {"sslmode": "disable", "gssencmode": "disable"}
+        with pytest.raises(DialError, match="timeout expired"):
+            dial(parameters | plain, until_s=time.monotonic() + 0.2)
 
 
 @contextmanager
