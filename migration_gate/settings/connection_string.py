@@ -277,8 +277,10 @@ def _parse_query(query: str, form: Form) -> tuple[dict[str, str], dict[str, str]
     unknown = []
     hidden = False
     pairs = query.removesuffix("&").split("&") if query else []
+    if form == "jdbc":
+        pairs = list(map(_as_libpqs, filter(None, pairs)))
     for ordinal, pair in enumerate(pairs, start=1):
-        key, value = _parse_parameter(pair, ordinal, form)
+        key, value = _parse_parameter(pair, ordinal)
         if key == "host" and key in own and form == "sqlalchemy":
             own[key] += f",{value}"  # of several; for libpq the last one counts
         elif key in KEYWORDS:
@@ -297,14 +299,21 @@ def _parse_query(query: str, form: Form) -> tuple[dict[str, str], dict[str, str]
     return own, foreign
 
 
-def _parse_parameter(pair: str, ordinal: int, form: Form) -> tuple[str, str]:
+def _as_libpqs(pair: str) -> str:
+    """Write a parameter of JDBC's as libpq has it: there a value may have a "="."""
+    key, sign, value = pair.replace("+", " ").partition("=")
+    if key == "ssl" and not value:
+        return "ssl=true"
+    return f"{key}{sign}{value.replace('=', '%3D')}"
+
+
+def _parse_parameter(pair: str, ordinal: int) -> tuple[str, str]:
     if pair.count("=") != 1:
+        more = 'Write a "=" inside a value as %3D. ' if "=" in pair else ""
         raise MalformedError(
             f'does not have exactly one "=" in its {_ordinal(ordinal)} parameter',
-            ENCODE,
+            f"{more}{ENCODE}",
         )
-    if form == "jdbc":
-        pair = pair.replace("+", " ")
     key, value = (_percent_decode(side, "parameters") for side in pair.split("="))
     return _translate(key, value)
 

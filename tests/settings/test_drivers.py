@@ -108,8 +108,10 @@ def test_words_for_tls_and_servers_become_libpqs(
 def test_jdbcs_ssl_verifies_the_server() -> None:
     """Which libpq's does not; where sslmode is said, that decides."""
     at = "jdbc:postgresql://h/d?user=u&ssl=true"
+    bare = at.removesuffix("=true")
 
     assert parse_connection_string(at).parameters["sslmode"] == "verify-full"
+    assert parse_connection_string(bare).parameters["sslmode"] == "verify-full"
     said = parse_connection_string(f"{at}&sslmode=require").parameters
     assert said["sslmode"] == "require"
 
@@ -119,6 +121,17 @@ def test_jdbc_writes_a_space_as_a_plus() -> None:
     url = "jdbc:postgresql://h/d?user=u&password=a+b%2Bc"
 
     assert parse_connection_string(url).parameters["password"] == "a b+c"
+
+
+def test_jdbc_has_an_equals_sign_in_a_value() -> None:
+    """Its own pages write options so; libpq's form wants it escaped."""
+    query = "user=u&options=-c%20statement_timeout=9s"
+    found = parse_connection_string(f"jdbc:postgresql://h/d?{query}")
+
+    assert found.parameters["options"] == "-c statement_timeout=9s"
+    with pytest.raises(MalformedError) as raised:
+        parse_connection_string(f"postgresql://h/d?{query}")
+    assert raised.value.remedy.startswith('Write a "=" inside a value as %3D.')
 
 
 @pytest.mark.parametrize(
