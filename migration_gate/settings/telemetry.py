@@ -30,8 +30,9 @@ POD_ATTRIBUTES: Final = (
     ("NODE_NAME", "k8s.node.name"),
 )
 
+_LABEL: Final = r"[^\s/:@?#\[\].]{1,63}"
 _URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s/:@?#\[\]]+)"
+    rf"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)"
     r"(?::(?P<port>\d{1,5}))?(?P<path>/[^\s?#]*)?"
 )
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -101,7 +102,11 @@ def _read_receiver(environ: Mapping[str, str], signal: Signal) -> Receiver | Non
             "OTLP over HTTP, which is 4318 as a rule"
         )
     match = _URL.fullmatch(endpoint)
-    if match is None or int(match["port"] or 1) not in range(1, PORT_MAX + 1):
+    if (
+        match is None
+        or int(match["port"] or 1) not in range(1, PORT_MAX + 1)
+        or not endpoint.isprintable()
+    ):
         raise ValueError(f"{name} is not of the form http://HOST:PORT")
     path = match["path"] or ""
     if name == ENDPOINT:

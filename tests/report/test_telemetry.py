@@ -506,6 +506,7 @@ def test_headers_are_sent_and_never_shown(gate: Gate, collector: Collector) -> N
         ),
         ({ENDPOINT: "collector:4318"}, f"{ENDPOINT} is not of the form http://"),
         ({ENDPOINT: f"http://u:{SECRET}@h"}, f"{ENDPOINT} is not of the form http://"),
+        ({ENDPOINT: "http://otel..svc:4318"}, f"{ENDPOINT} is not of the form http://"),
         (
             {"OTEL_EXPORTER_OTLP_HEADERS": f"a=b%0d%0a{SECRET}"},
             "OTEL_EXPORTER_OTLP_HEADERS is not of the form",
