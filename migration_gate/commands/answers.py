@@ -14,6 +14,7 @@ from migration_gate.files.migration import AppliedMigration, version_to_key
 from migration_gate.history.failures import Failure
 from migration_gate.planning.plan import Plan
 from migration_gate.report.tables import table
+from migration_gate.report.verdict import printable
 
 
 State = Literal[
@@ -206,7 +207,7 @@ def describe_status(lines: Sequence[StatusLine]) -> str:
         for line in lines
     ]
     failures = [
-        f"last attempt failed at {line.failed_at}: {line.failure}"
+        printable(f"last attempt failed at {line.failed_at}: {line.failure}")
         for line in lines
         if line.failure is not None
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from migration_gate.report.console import describe_line
+from migration_gate.report.tables import table
 
 
 def line(event: str = "x.y", level: str = "info", **fields: object) -> dict[str, Any]:
@@ -94,6 +95,12 @@ def test_what_is_odd_has_a_colour_on_a_terminal(level: str, color: str) -> None:
     assert describe_line(calm, columns=80) == "\033[K" + describe_line(
         calm, columns=None
     )
+
+
+def test_a_cell_of_a_table_cannot_steer_the_terminal() -> None:
+    """A version is what somebody has written into the history."""
+    rows = [("STATE", "MIGRATION"), ("unknown", "a\033[2J\napplied  b")]
+    assert table(rows) == "STATE    MIGRATION\nunknown  a�[2J�applied  b"
 
 
 def test_a_text_cannot_steer_the_terminal() -> None:
