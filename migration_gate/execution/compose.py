@@ -127,7 +127,7 @@ def compose_flush(worker: Worker, task: Task) -> Message:
     A lock on a row, that of a committed migration, is something to flush.
     """
     parts = (
-        *begin(worker, task.script),
+        *begin(worker, task.script, writes=("",)),
         Own("setting", b"SET LOCAL synchronous_commit TO DEFAULT"),
         own(worker, "row", lock_row(worker.table, task.version)),
         Own("commit", b"COMMIT"),

@@ -16,8 +16,7 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.execution.message import Own
 from migration_gate.execution.worker import Worker, literal, own
 from migration_gate.files.script import Script
-from migration_gate.history.catalogue import still_trusted
-from migration_gate.history.guarding import lock_tables, untriggered
+from migration_gate.history.guarding import expect_trusted, lock_tables
 from migration_gate.history.rows import RECORDED
 from migration_gate.session.lock import SERVER_KEEPALIVES
 from migration_gate.statements import Statement, has_any, string_syntax_set
@@ -148,7 +147,7 @@ def _limits_text(
     worker: Worker, lock_s: float, statement_s: float, writes: tuple[str, ...]
 ) -> bytes:
     calls = [
-        *(untriggered(worker.table, suffix) for suffix in writes),
+        *(expect_trusted(worker.table, suffix) for suffix in writes),
         *limit_calls(worker, lock_s, statement_s, is_local=True),
         work_key_call(worker, is_local=True),
     ]
@@ -217,9 +216,7 @@ def _clean_up(
         *keep_calls(worker),
         set_config(RECORDED, "", is_local=True),  # whatever the defaults say
         # Before the history is written: a trigger would run as the login role.
-        sql.SQL("{}::pg_catalog.bool").format(
-            still_trusted(worker.table.schema, worker.table.name, worker.table.owners)
-        ),
+        expect_trusted(worker.table),
     ]
     if not flushes:
         calls.append(set_config("synchronous_commit", "off", is_local=True))

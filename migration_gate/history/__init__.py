@@ -13,8 +13,8 @@ other tools' histories, ``readers`` are how those are read that ``adopting`` tak
 tool is applying; ``sole`` refuses where another table may be the history;
 ``user_tables`` tells a database that has tables from a new one; ``creation`` makes the
 table, or makes it ours; ``rows`` are the statements that read and write it;
-``guarding`` is what comes before a write; ``making`` and ``writing`` say why PostgreSQL
-did not let the gate make a table or write a row; ``progress`` is what of a file outside
-a transaction is done; ``failures`` are why the last attempts failed; ``companions``
-judges the tables that stand beside the history.
+``guarding`` is what comes before a write or a read; ``making`` and ``writing`` say why
+PostgreSQL did not let the gate make a table or write a row; ``progress`` is what of a
+file outside a transaction is done; ``failures`` are why the last attempts failed;
+``companions`` judges the tables that stand beside the history.
 """

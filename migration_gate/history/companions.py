@@ -15,7 +15,8 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.history.catalogue import owner_is_trusted, still_trusted
+from migration_gate.history.catalogue import owner_is_trusted
+from migration_gate.history.guarding import expect_trusted, guarded_read
 from migration_gate.history.table import HistoryTable
 from migration_gate.history.trust import (
     Fault,
@@ -139,6 +140,19 @@ def look_beside(
     )
 
 
+def read_beside(
+    conn: psycopg.Connection[Any],
+    table: HistoryTable,
+    suffix: str,
+    query: sql.Composable,
+) -> list[Any]:
+    """Return the rows of a table that was looked at, where it still can be trusted."""
+    cursor = conn.execute(guarded_read(table, suffix, query))
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
+
+
 def create_beside(
     table: HistoryTable,
     suffix: str,
@@ -162,15 +176,14 @@ def create_beside(
         sql.SQL("GRANT SELECT ON {} TO {};").format(name, reader) for reader in readers
     )
     return sql.SQL(
-        "{become} CREATE TABLE {name} ({columns}); {grants} {leave} "
-        "SELECT {still_trusted}::pg_catalog.bool;"
+        "{become} CREATE TABLE {name} ({columns}); {grants} {leave} SELECT {trusted};"
     ).format(
         become=become,
         name=name,
         columns=columns,
         grants=sql.SQL(" ").join(grants),
         leave=leave,
-        still_trusted=still_trusted(table.schema, table.name + suffix, table.owners),
+        trusted=expect_trusted(table, suffix),
     )
 
 

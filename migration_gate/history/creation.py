@@ -18,9 +18,9 @@ from migration_gate.connection.refusals import translated
 from migration_gate.history.catalogue import (
     READ_COMMITTED,
     Before,
-    still_trusted,
 )
 from migration_gate.history.companions import made_otherwise, right_to_become
+from migration_gate.history.guarding import expect_trusted
 from migration_gate.history.look import Look, look
 from migration_gate.history.making import making
 from migration_gate.history.table import OUR_COLUMNS, HistoryTable, missing_right
@@ -283,7 +283,7 @@ def _creation(
         );
         {leave}
         {fill}
-        SELECT {still_trusted}::pg_catalog.bool;
+        SELECT {trusted};
         COMMIT
         """
     ).format(
@@ -292,7 +292,7 @@ def _creation(
         leave=leave,
         fill=sql.SQL("") if fill is None else sql.SQL("{};").format(fill(table)),
         table=sql.Identifier(table.schema, table.name),
-        still_trusted=still_trusted(table.schema, table.name, table.owners),
+        trusted=expect_trusted(table),
     )
 
 

@@ -19,7 +19,12 @@ from migration_gate.connection.limited import LimitedConnection
 from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.files.migration import version_to_key
-from migration_gate.history.companions import companion_name, create_beside, look_beside
+from migration_gate.history.companions import (
+    companion_name,
+    create_beside,
+    look_beside,
+    read_beside,
+)
 from migration_gate.history.guarding import guarded
 from migration_gate.history.table import HistoryTable
 from migration_gate.report.cleaning import clean_message
@@ -152,7 +157,7 @@ def read_failures(
             seen = look_beside(conn, table, SUFFIX)
             if not seen.exists or seen.faults or not seen.can_read:
                 return ()
-            rows = conn.execute(_select(table)).fetchall()
+            rows = read_beside(conn, table, SUFFIX, _select(table))
     except NotReadyError:
         return ()
     failures = (

@@ -1,32 +1,20 @@
 """
-What comes before a write to a table of the gate's: its lock, and then a question.
+What comes before a table of the gate's is written or read: its lock, then a question.
 
 Whoever was granted TRIGGER, as by GRANT ALL, may make a trigger in a transaction that
-a write waits for: judged before that wait, the table had none, and then the trigger's
-function runs as the login role. Nothing is sent from here.
+a write waits for, and who owns the schema may put another table or a view in the
+place of this one: judged before that wait, nothing was wrong, and then their functions
+run as the login role. Nothing is sent from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from psycopg import sql
 
-from migration_gate.connection.qualified import qualified
+from migration_gate.history.catalogue import still_trusted
 from migration_gate.history.table import HistoryTable
-
-
-# All else that runs a function as who writes a table takes the table's owner.
-UNTRIGGERED: Final = qualified(
-    """(
-SELECT CASE WHEN c.relhastriggers AND (
-        SELECT true FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal LIMIT 1) THEN 'gate:a trigger'
-    ELSE 'on' END
-FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass
-)::pg_catalog.bool"""
-)
 
 
 def lock_tables(table: HistoryTable, suffixes: Sequence[str]) -> sql.Composed | None:
@@ -48,10 +36,17 @@ def lock_tables(table: HistoryTable, suffixes: Sequence[str]) -> sql.Composed | 
     )
 
 
-def untriggered(table: HistoryTable, suffix: str = "") -> sql.Composed:
-    """Return the expression that fails with "gate:" where the table has a trigger."""
-    name = sql.Identifier(table.schema, table.name + suffix).as_string()
-    return UNTRIGGERED.format(table=sql.Literal(name))
+def expect_trusted(table: HistoryTable, suffix: str = "") -> sql.Composed:
+    """
+    Return the expression that fails with "gate:" where the table cannot be trusted.
+
+    Beside the history, a table may belong to a member of the role that owns it too.
+    """
+    owners = table.owners
+    if suffix:
+        owners = owners._replace(groups=(*owners.groups, table.owner))
+    trusted = still_trusted(table.schema, table.name + suffix, owners)
+    return sql.SQL("{}::pg_catalog.bool").format(trusted)
 
 
 def guarded(
@@ -59,6 +54,17 @@ def guarded(
 ) -> sql.Composed:
     """Return statements to be sent as one message, or in a transaction."""
     lock = lock_tables(table, suffixes)
-    questions = (untriggered(table, suffix) for suffix in suffixes)
+    questions = (expect_trusted(table, suffix) for suffix in suffixes)
     ask = sql.SQL("SELECT ") + sql.SQL(", ").join(questions)
     return sql.SQL("; ").join([*([lock] if lock else []), ask, write])
+
+
+def guarded_read(
+    table: HistoryTable, suffix: str, query: sql.Composable
+) -> sql.Composed:
+    """Return the same of a query for rows, which takes the right to SELECT."""
+    lock = sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(
+        sql.Identifier(table.schema, table.name + suffix)
+    )
+    ask = sql.SQL("SELECT ") + expect_trusted(table, suffix)
+    return sql.SQL("; ").join([lock, ask, query])

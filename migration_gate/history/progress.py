@@ -26,6 +26,7 @@ from migration_gate.history.companions import (
     create_beside,
     look_beside,
     made_otherwise,
+    read_beside,
 )
 from migration_gate.history.making import making
 from migration_gate.history.rows import rows_written
@@ -105,10 +106,17 @@ def require_trusted(conn: psycopg.Connection[Any], table: HistoryTable) -> Compa
         remedies = " ".join(fault.remedy for fault in seen.faults)
         name = f"{table.schema}.{table.name}{SUFFIX}"
         shown = companion_name(table, SUFFIX).as_string()
+        hint = (
+            f"It tells what of files outside a transaction has run: {remedies} "
+            f"Where the gate has not made it: DROP TABLE {shown};"
+        )
+        if not remedies.strip():
+            hint = (
+                "The gate keeps there what of files outside a transaction has run: "
+                "drop what has that name, or rename it."
+            )
         raise HistoryError(
-            f'table "{name}" cannot be trusted as progress: {what}',
-            hint=f"It tells what of files outside a transaction has run: {remedies} "
-            f"Where the gate has not made it: DROP TABLE {shown};",
+            f'table "{name}" cannot be trusted as progress: {what}', hint=hint
         )
     return seen
 
@@ -117,11 +125,13 @@ def read_progress(
     conn: psycopg.Connection[Any], table: HistoryTable, version: str
 ) -> dict[int, Progress]:
     """Return what is known of a migration's units, by their number. Reads only."""
-    rows = conn.execute(
+    rows = _read(
+        conn,
+        table,
         qualified(
             "SELECT statement, digest, state, before::pg_catalog.text FROM {} "
             "WHERE version = {}"
-        ).format(progress_table(table), sql.Literal(version))
+        ).format(progress_table(table), sql.Literal(version)),
     )
     return {
         row[0]: Progress(
@@ -145,12 +155,10 @@ def find_unfinished(
     seen = require_trusted(conn, table)
     if not (seen.exists and seen.can_read):
         return {}
-    rows = conn.execute(
-        sql.SQL(
-            "SELECT version, pg_catalog.max(statement) FROM {} GROUP BY version"
-        ).format(progress_table(table))
-    )
-    return dict(rows.fetchall())
+    query = sql.SQL(
+        "SELECT version, pg_catalog.max(statement) FROM {} GROUP BY version"
+    ).format(progress_table(table))
+    return dict(_read(conn, table, query))
 
 
 def find_half_undone(
@@ -166,12 +174,21 @@ def find_half_undone(
     seen = look_beside(conn, table, SUFFIX)
     if not seen.exists or seen.faults or not seen.can_read:
         return frozenset()
-    rows = conn.execute(
-        qualified("SELECT DISTINCT version FROM {} WHERE statement < 0").format(
-            progress_table(table)
-        )
+    query = qualified("SELECT DISTINCT version FROM {} WHERE statement < 0").format(
+        progress_table(table)
     )
-    return frozenset(version for (version,) in rows)
+    return frozenset(version for (version,) in _read(conn, table, query))
+
+
+def _read(
+    conn: psycopg.Connection[Any], table: HistoryTable, query: sql.Composable
+) -> list[Any]:
+    """Return rows. Raises HistoryError where the table is not what it was."""
+    try:
+        return read_beside(conn, table, SUFFIX, query)
+    except psycopg.errors.InvalidTextRepresentation:
+        require_trusted(conn, table)
+        raise
 
 
 NOW: Final = sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
