@@ -48,6 +48,28 @@ OWNER_IS_TRUSTED: Final = qualified(
     is_one=IS_ONE_OF.format(qualified("ARRAY(SELECT rolname FROM login)")),
     is_in=IS_IN.format(sql.SQL("g.rolname")),
 )
+# Tables of others to which a foreign key passes on that a row of ``c`` was deleted, by
+# ON DELETE CASCADE, SET NULL or SET DEFAULT: their triggers run as who deletes it.
+FOLLOWING: Final = qualified(
+    """
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class f ON f.oid = t.tgconstrrelid
+WHERE t.tgrelid = c.oid AND t.tgfoid = ANY (ARRAY[
+        'pg_catalog."RI_FKey_cascade_del"'::pg_catalog.regproc,
+        'pg_catalog."RI_FKey_setnull_del"'::pg_catalog.regproc,
+        'pg_catalog."RI_FKey_setdefault_del"'::pg_catalog.regproc]::pg_catalog.oid[])
+    AND NOT pg_catalog.pg_has_role(f.relowner, c.relowner, 'MEMBER')
+"""
+)
+# What ``find_faults`` takes: schema and name of the table, the foreign key, the owner.
+FOLLOWERS: Final = qualified(
+    """ARRAY(
+SELECT pg_catalog.json_build_array(
+    (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = f.relnamespace),
+    f.relname,
+    (SELECT k.conname FROM pg_catalog.pg_constraint k WHERE k.oid = t.tgconstraint),
+    pg_catalog.pg_get_userbyid(f.relowner))
+{following})"""
+).format(following=FOLLOWING)
 # What ``recognise_table`` takes of the row ``c``, a table with what is asked of it.
 # Types are told by their names in pg_type: format_type() quotes as parameters say.
 TABLE_FACTS: Final = qualified(
@@ -64,6 +86,7 @@ TABLE_FACTS: Final = qualified(
         'row_security',
             CASE WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
             THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
+        'followers', {followers},
         'gate_role', {role}::pg_catalog.text,
         'owner', c.owner, 'owner_is_trusted', c.owner_is_trusted,
         'acting_role', current_user,
@@ -300,7 +323,7 @@ def ask_catalogue(
         schema=sql.SQL("{}::pg_catalog.name").format(name.schema),
         in_schema=sql.SQL("") if name.schema is None else in_schema(name.schema),
         tables=names(name.tables),
-        table_facts=TABLE_FACTS.format(role=role) + more,
+        table_facts=TABLE_FACTS.format(role=role, followers=FOLLOWERS) + more,
         rights=RIGHTS,
         limit=TABLES_MAX,
     )
@@ -365,7 +388,7 @@ def ask_many(
         owner_is_trusted=OWNER_IS_TRUSTED,
         schemas=names(schemas),
         tables=names(name.tables),
-        table_facts=TABLE_FACTS.format(role=role),
+        table_facts=TABLE_FACTS.format(role=role, followers=FOLLOWERS),
         rights=RIGHTS,
     )
     found: dict[str, list[Mapping[str, Any]]] = {schema: [] for schema in schemas}
@@ -387,6 +410,9 @@ SELECT CASE
     WHEN c.relhastriggers AND (
         SELECT true FROM pg_catalog.pg_trigger t
         WHERE t.tgrelid = c.oid AND NOT t.tgisinternal LIMIT 1) THEN 'gate:a trigger'
+    WHEN c.relhastriggers AND (SELECT true {following} LIMIT 1)
+        THEN 'gate:a foreign key of others'
+    WHEN c.relpersistence = 'u' THEN 'gate:unlogged rows'
     WHEN c.relhasrules AND (
         SELECT true FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid LIMIT 1)
         THEN 'gate:a rule'
@@ -412,6 +438,7 @@ def owner_is_trusted(owners: Owners) -> sql.Composed:
 def still_trusted(schema: str, name: str, owners: Owners) -> sql.Composed:
     """Return the expression that gives "on", or "gate:" and what is wrong."""
     return STILL_TRUSTED.format(
+        following=FOLLOWING,
         owner_is_trusted=owner_is_trusted(owners),
         table=sql.Literal(sql.Identifier(schema, name).as_string()),
     )

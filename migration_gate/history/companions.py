@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from migration_gate.connection.qualified import qualified
-from migration_gate.history.catalogue import owner_is_trusted
+from migration_gate.history.catalogue import FOLLOWERS, owner_is_trusted
 from migration_gate.history.guarding import expect_trusted, guarded_read
 from migration_gate.history.table import HistoryTable
 from migration_gate.history.trust import (
@@ -69,6 +69,7 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
            'row_security',
                CASE WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid)
                THEN CASE WHEN c.relforcerowsecurity THEN 'forced' ELSE 'active' END END,
+           'followers', {followers},
            'can_alter', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
            'owner', pg_catalog.pg_get_userbyid(c.relowner),
            'owner_is_trusted',
@@ -122,6 +123,7 @@ def look_beside(
             history=sql.Literal(table.name),
             schema=sql.Literal(table.schema),
             name=sql.Literal(table.name + suffix),
+            followers=FOLLOWERS,
             owner_is_trusted=owner_is_trusted(table.owners),
             can_become=sql.Literal(right_to_become(conn)),
         )

@@ -27,7 +27,7 @@ from migration_gate.settings.settings import HistoryTableName
 # pg_index, so that the index that makes versions unique is known by its name.
 PLAIN: Final = qualified(
     """
-SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence <> 't'
+SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence = 'p'
         AND NOT c.relhasrules AND NOT c.relhastriggers AND NOT c.relrowsecurity
         AND pg_catalog.pg_get_userbyid(c.relowner) = ANY (
             ARRAY[session_user, current_user, {role}]::pg_catalog.name[])

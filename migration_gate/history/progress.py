@@ -193,8 +193,8 @@ def _read(
 
 NOW: Final = sql.SQL("(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')")
 TOOK: Final = qualified(
-    "(extract(epoch FROM (pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')"
-    " - changed_at) * 1000)::pg_catalog.int8"
+    "greatest((extract(epoch FROM (pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')"
+    " - changed_at) * 1000)::pg_catalog.int8, 0)"
 )
 IS_UNIT: Final = qualified("version = {} AND statement = {}")
 

@@ -310,8 +310,9 @@ def finish_row(table: HistoryTable, version: str | sql.Composable) -> sql.Compos
     row, or written another one, REQUIRE_RECORDED fails after it.
     """
     now = clock(has_zone=table.has_zone)
+    # The column may keep whole seconds, rounded.
     took = qualified(
-        "(extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8"
+        "greatest((extract(epoch FROM {} - applied_at) * 1000)::pg_catalog.int8, 0)"
     ).format(now)
     if "duration_ms" in table.our_columns and table.can_update:
         statement = sql.SQL(

@@ -2,8 +2,9 @@
 Whether a table of the gate's can be trusted, and the statement that mends it. Pure.
 
 A trigger, a rule or a policy would run its functions as whoever writes the table, and
-so could an owner who adds one. What cannot hurt the login role is no fault: row
-security that is not active for it.
+so could an owner who adds one; before PostgreSQL 18 also the triggers of a table that
+its deletes reach by a foreign key. A crash empties what is unlogged. What cannot hurt
+the login role is no fault: row security that is not active for it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ def find_faults(facts: Mapping[str, Any]) -> list[Fault]:
         for kind, names in (("rule", facts["rules"]), ("trigger", facts["triggers"]))
         for name in names
     ]
+    if facts["persistence"] == "u":
+        change = f"ALTER TABLE {_shown(facts)} SET LOGGED;"
+        faults.append(Fault("it is unlogged: a crash of the server empties it", change))
+    for schema, name, key, owner in facts["followers"]:
+        table = f"{quote_name(schema)}.{quote_name(name)}"
+        what = f'its deletes reach table "{schema}.{name}" of role "{owner}"'
+        drop = f"ALTER TABLE {table} DROP CONSTRAINT {quote_name(key)};"
+        faults.append(Fault(what, drop))
     if facts["row_security"] is not None:
         force = facts["row_security"] == "forced" and facts["can_alter"]
         change = "NO FORCE" if force else "DISABLE"

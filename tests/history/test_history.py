@@ -12,9 +12,12 @@ import pytest
 
 from migration_gate import __version__
 from migration_gate.files.migration import checksum
+from migration_gate.history.look import look
+from migration_gate.history.rows import finish_row
+from migration_gate.settings.settings import HistoryTableName
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database
-from tests.history_tables import OURS, PLAIN, TWO, columns, tables, versions, why
+from tests.history_tables import FULL, OURS, PLAIN, TWO, columns, tables, versions, why
 
 
 @pytest.mark.server
@@ -64,6 +67,21 @@ def test_the_duration_is_the_servers_own(gate: Gate, database: Database) -> None
     run = gate(database=database, migrations=files)
     ((duration_ms,),) = database.fetch("SELECT duration_ms FROM schema_migrations")
     assert 150 <= duration_ms == run.one("migration.applied")["duration_ms"] < 5000
+
+
+def test_no_duration_is_less_than_none(database: Database) -> None:
+    """A clock may be set back, and a column that keeps whole seconds rounds up."""
+    database.execute(FULL)
+    with closing(database.connect()) as conn:
+        table = look(conn, HistoryTableName(None, "schema_migrations"), None).table
+        assert table is not None
+        conn.execute(
+            "INSERT INTO schema_migrations (version, applied_at, duration_ms)"
+            " VALUES ('1_a.sql', clock_timestamp() AT TIME ZONE 'UTC' + '1 h', 0)"
+        )
+        row = conn.execute(finish_row(table, "1_a.sql")).fetchone()
+    assert row is not None
+    assert row[0] == 0
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "timestamptz"])

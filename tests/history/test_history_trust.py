@@ -74,6 +74,10 @@ PLANTED = {
         ),
         'it has rule "r"',
     ),
+    "unlogged": (
+        f"{PLAIN} ALTER TABLE schema_migrations SET UNLOGGED;",
+        "it is unlogged: a crash of the server empties it",
+    ),
     "row security": (
         (
             f"{PLAIN} {ROW} ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY;"
@@ -110,7 +114,7 @@ def test_a_planted_table_is_refused_and_runs_nothing(
     assert "a" not in tables(database)
 
 
-MENDED = ["trigger", "rule", "row security"]
+MENDED = ["trigger", "rule", "unlogged", "row security"]
 
 
 @pytest.mark.parametrize("kind", MENDED)
@@ -131,6 +135,32 @@ def test_the_hint_is_the_statement_that_mends_it(
     owner.execute(statement)
     run = gate(database=owner, migrations=ONE)
     assert (run.exit_code, run.verdict["applied"]) == (0, []), run.output
+
+
+def test_a_foreign_key_by_which_deletes_reach_others_is_refused(
+    gate: Gate, database: Database
+) -> None:
+    """GRANT ALL gives that right; before 18 their triggers run as who deletes."""
+    owner, low = database.role("app"), database.role("low")
+    database.execute(
+        f"GRANT CREATE ON SCHEMA public TO {owner.user}, {low.user}; {SPY}"
+        "GRANT ALL ON spied TO PUBLIC"
+    )
+    owner.execute(f"{PLAIN}{ROW} GRANT ALL ON schema_migrations TO {low.user}")
+    low.execute(
+        "CREATE TABLE follows (version varchar REFERENCES schema_migrations (version)"
+        " ON DELETE CASCADE); INSERT INTO follows VALUES ('1_a.sql');"
+        "CREATE TRIGGER t AFTER DELETE ON follows FOR EACH ROW"
+        " EXECUTE FUNCTION spy_trigger()"
+    )
+    files = {**ONE, "1_a.down.sql": "SELECT 1;"}
+    run = gate("rollback", database=owner, migrations=files)
+    assert run.exit_code == 1
+    assert f'reach table "public.follows" of role "{low.user}"' in run.output
+    assert database.fetch("SELECT * FROM spied") == []
+    (statement,) = re.findall(r"ALTER TABLE public.follows [^;]+;", run.stderr)[:1]
+    database.execute(statement)
+    assert gate("rollback", database=owner, migrations=files).exit_code == 0
 
 
 def test_a_check_is_told_whose_gate_role_it_lacks(

@@ -24,6 +24,7 @@ BREAKS = {
     "a rule": ALL.format("CREATE RULE r AS ON DELETE TO %s DO INSTEAD NOTHING"),
     "row security": ALL.format("ALTER TABLE %s ENABLE ROW LEVEL SECURITY")
     + ALL.format("ALTER TABLE %s FORCE ROW LEVEL SECURITY"),
+    "unlogged rows": ALL.format("ALTER TABLE %s SET UNLOGGED"),
     "another owner": ALL.format("ALTER TABLE %s OWNER TO {stranger}"),
 }
 
