@@ -405,7 +405,9 @@ def write_migrations(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         encoded = content.encode() if isinstance(content, str) else content
-        (folder / name).write_bytes(encoded)
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(encoded)
     return folder
 
 

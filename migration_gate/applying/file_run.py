@@ -69,11 +69,6 @@ class FileRun:
         """Return what stays when the run ends, and what goes on with it."""
         return GOES_ON_BACK if self.task.is_back else GOES_ON
 
-    @property
-    def file_version(self) -> str:
-        """Return the version that the file's name gives it."""
-        return self.task.script.migration.version
-
     def takes_row(self, unit: Unit) -> bool:
         """Tell whether the history's row goes with this unit: the first to undo."""
         is_setting = all(setting_changed(statement) for statement in unit.statements)
@@ -93,7 +88,7 @@ class FileRun:
         def attempt(_number: int) -> None:
             exchange(self.worker, message, self.watch, hooks)
 
-        retry_while_locked(self.file_version, self.watch, self.log, attempt)
+        retry_while_locked(self.task.script.migration, self.watch, self.log, attempt)
 
     @contextmanager
     def writing_progress(self) -> Iterator[None]:

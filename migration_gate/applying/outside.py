@@ -106,7 +106,7 @@ def _perform(run: FileRun, unit: Unit) -> None:
             run_alone(run, alone(unit))
 
     try:
-        retry_while_locked(run.file_version, run.watch, run.log, attempt)
+        retry_while_locked(run.task.script.migration, run.watch, run.log, attempt)
     except MigrationFailedError as error:
         error.hint = _keep_what_ran(error.hint)
         raise

@@ -213,8 +213,8 @@ class Applier:
         def attempt(number: int) -> None:
             self._send([task], messages, number)
 
-        version = task.script.migration.version
-        retry_while_locked(version, self.watch, self.log, attempt, blocked=blocked)
+        migration = task.script.migration
+        retry_while_locked(migration, self.watch, self.log, attempt, blocked=blocked)
 
     def _send(
         self,

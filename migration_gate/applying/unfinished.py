@@ -32,11 +32,11 @@ from migration_gate.applying.indexes import (
     note_reindex,
 )
 from migration_gate.connection.qualified import qualified
+from migration_gate.execution.invalid import InvalidIndex
+from migration_gate.execution.own_failure import refuse_invalid
 from migration_gate.files.script import Script
 from migration_gate.files.units import Unit
 from migration_gate.report.errors import (
-    MigrationFailedError,
-    SqlError,
     UnresolvedError,
     ask_to_resolve,
 )
@@ -183,29 +183,18 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
         return
     row = conn.execute(
         qualified(
-            "SELECT i.indisvalid FROM pg_catalog.pg_index i "
+            "SELECT n.nspname, t.relname FROM pg_catalog.pg_index i "
             "JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid "
             "JOIN pg_catalog.pg_class t ON t.oid = %s "
-            "AND t.relnamespace = c.relnamespace WHERE c.relname = %s"
+            "AND t.relnamespace = c.relnamespace "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relname = %s AND NOT i.indisvalid"
         ),
         (before["table"], index.name),
     ).fetchone()
-    if row is not None and not row[0]:
-        line, column = script.place(unit.statements[0].first)
-        version = script.migration.version
-        error = SqlError(
-            version=version,
-            file=version,
-            sqlstate=None,
-            error_message=f'index "{index.name}" exists and is invalid',
-            line=line,
-            column=column,
-        )
-        raise MigrationFailedError(
-            error,
-            hint="The gate drops no index that was there before: drop it with "
-            "DROP INDEX CONCURRENTLY, then start the gate again.",
-        )
+    if row is not None:
+        found = InvalidIndex(schema=row[0], table=row[1], name=index.name)
+        raise refuse_invalid(script, unit.statements[0], found)
 
 
 def _was_created(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
@@ -311,7 +300,7 @@ def _unresolved(script: Script, unit: Unit, why: str) -> UnresolvedError:
     line, _ = script.place(unit.statements[0].first)
     version = script.migration.version
     return UnresolvedError(
-        f"{version}:{line}: statement {unit.number} is unfinished: {why}",
+        f"{script.migration.file}:{line}: statement {unit.number} is unfinished: {why}",
         hint=f"Look whether it was done. {ask_to_resolve(version)}",
         version=version,
     )

@@ -159,8 +159,9 @@ def settle(run: FileRun, unit: Unit, row: Progress) -> bool:
     """
     worker, version = run.worker, run.task.version
     unit = alone(unit)
+    migration = run.task.script.migration
     retry_while_locked(
-        run.file_version, run.watch, run.log, lambda _: _prepare_session(run, unit)
+        migration, run.watch, run.log, lambda _: _prepare_session(run, unit)
     )
     with _clearing(run):
         completion = find_completion(worker.conn, row.before)

@@ -16,7 +16,12 @@ from migration_gate.connection.qualified import qualified
 from migration_gate.connection.refusals import NO_ANSWER, refuse
 from migration_gate.execution.describing import LOCK_STATES, describe_failure
 from migration_gate.execution.frame import OUTDATED
-from migration_gate.execution.invalid import find_invalid, is_built, tell_invalid
+from migration_gate.execution.invalid import (
+    InvalidIndex,
+    find_invalid,
+    is_built,
+    tell_invalid,
+)
 from migration_gate.execution.message import Own, OwnName, Task
 from migration_gate.execution.worker import Worker
 from migration_gate.files.fitness import find_removal
@@ -49,7 +54,7 @@ from migration_gate.report.outcomes import (
     PathLeftError,
 )
 from migration_gate.report.quoting import quote_name
-from migration_gate.statements import created_index
+from migration_gate.statements import Statement, created_index
 
 
 UNIQUE_VIOLATION: Final = "23505"
@@ -179,7 +184,7 @@ def _refuse_own(
     )
     if part.name == "valid" and failure.sqlstate == DIVISION_BY_ZERO:
         with suppress(*NO_ANSWER), worker.translated("ask which index is invalid"):
-            return _refuse_invalid(worker, task) or refusal
+            return _find_invalid(worker, task) or refusal
     if part.name in WRITES_HISTORY and isinstance(refusal, ServerRefusedError):
         with suppress(*NO_ANSWER):
             return explain_write(
@@ -192,7 +197,24 @@ def _refuse_own(
     return refusal
 
 
-def _refuse_invalid(worker: Worker, task: Task) -> MigrationFailedError | None:
+def refuse_invalid(
+    script: Script, statement: Statement, index: InvalidIndex
+) -> MigrationFailedError:
+    """Return the error for an invalid index that a statement's IF NOT EXISTS found."""
+    message, hint = tell_invalid(index)
+    line, column = script.place(statement.first)
+    error = SqlError(
+        version=script.migration.version,
+        file=script.migration.file,
+        sqlstate=None,
+        error_message=message,
+        line=line,
+        column=column,
+    )
+    return MigrationFailedError(error, hint=hint)
+
+
+def _find_invalid(worker: Worker, task: Task) -> MigrationFailedError | None:
     """Return the error for the invalid index that IF NOT EXISTS passed over."""
     script, found = task.script, find_invalid(worker.conn)
     for statement in (each for unit in script.units for each in unit.statements):
@@ -201,17 +223,7 @@ def _refuse_invalid(worker: Worker, task: Task) -> MigrationFailedError | None:
             continue
         for index in found:
             if is_built(index, [created]):
-                message, hint = tell_invalid(index)
-                line, column = script.place(statement.first)
-                error = SqlError(
-                    version=script.migration.version,
-                    file=script.migration.file,
-                    sqlstate=None,
-                    error_message=message,
-                    line=line,
-                    column=column,
-                )
-                return MigrationFailedError(error, hint=hint)
+                return refuse_invalid(script, statement, index)
     return None
 
 

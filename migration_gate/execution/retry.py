@@ -17,6 +17,7 @@ from migration_gate.connection.waits import (
     pause,
 )
 from migration_gate.execution.watch import Watch
+from migration_gate.files.migration import Migration
 from migration_gate.report.errors import MigrationBlockedError
 from migration_gate.report.events import MIGRATION_RETRY_SCHEDULED
 from migration_gate.report.log import Log
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 def retry_while_locked(
-    version: str,
+    migration: Migration,
     watch: Watch,
     log: Log,
     attempt: Callable[[int], T],
@@ -42,7 +43,7 @@ def retry_while_locked(
     Repeat an attempt until its locks are free, as long as GATE_DDL_RETRY_TIMEOUT.
 
     Args:
-        version: The file's name.
+        migration: What is applied, or undone.
         attempt: Is told its number, from 1; leaves nothing when it fails.
         blocked: How the first attempt ended, where it was made already.
 
@@ -56,10 +57,10 @@ def retry_while_locked(
     def halt() -> Halt:
         took_s, seen = time.monotonic() - started_s, (None, watch.attempt.blockers)
         words = f"had been tried for {took_s:.1f} s, at attempt {number}"
-        at = f":{line}" if line else ""
+        at = f"{migration.file}:{line}" if line else migration.file
         return Halt(
-            f"{version}{at} {words}{describe_sight(seen)}",
-            file=version,
+            f"{at} {words}{describe_sight(seen)}",
+            file=migration.file,
             line=line,
             left=watch.terms.left,
         )
@@ -80,7 +81,7 @@ def retry_while_locked(
                 raise MigrationBlockedError(blocked.error, hint=hint) from blocked
             log.emit(
                 MIGRATION_RETRY_SCHEDULED,
-                version=version,
+                version=migration.version,
                 attempt=number,
                 wait_s=round(pause_s, 3),
                 sqlstate=blocked.error.sqlstate,

@@ -191,8 +191,8 @@ class Watch:
             return Halt("")
         share, attempt = self._message.shares[self._index], self.attempt
         script, line, number = share.task.script, self._line, self._number
-        version = script.migration.version
-        at = f":{line}" if line else ""
+        file = script.migration.file
+        at = f"{file}:{line}" if line else file
         took = f"{time.monotonic() - attempt.started_s:.1f} s"
         words = f"had run for {took}"
         if number is not None:
@@ -201,8 +201,8 @@ class Watch:
             )
         blockers = () if attempt.began_s is None else attempt.blockers
         return Halt(
-            f"{version}{at} {words}{self._phase}{describe_sight((None, blockers))}",
-            file=script.migration.file,
+            f"{at} {words}{self._phase}{describe_sight((None, blockers))}",
+            file=file,
             line=line,
             left=self.terms.left,
         )

@@ -234,11 +234,12 @@ def test_an_invalid_index_of_somebody_else_is_never_dropped(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_id'::regclass"
     )
     script = "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_id ON t (id);"
-    run = gate(database=database, migrations={"001_i.sql": script})
+    run = gate(database=database, migrations={"001_i/up.sql": script})
 
     assert ended(run) == (1, "migration_failed")
-    assert run.verdict["error_message"] == 'index "t_id" exists and is invalid'
-    assert "DROP INDEX CONCURRENTLY" in run.verdict["hint"]
+    assert run.verdict["error_message"] == 'index "public.t_id" exists and is invalid'
+    assert run.verdict["file"] == "001_i/up.sql"
+    assert "DROP INDEX CONCURRENTLY public.t_id;" in run.verdict["hint"]
     assert database.fetch(INDEXES) == [("t_id", False)]
 
 

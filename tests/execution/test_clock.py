@@ -33,9 +33,11 @@ def test_a_signal_among_endless_notices_cancels_the_statement(
     gate: Gate, database: Database
 ) -> None:
     """The driver's callback loses what is raised in it: nothing is."""
-    process = gate.start(database=database, migrations={"001_loop.sql": TALKATIVE})
+    files = {"001_loop/up.sql": TALKATIVE}
+    process = gate.start(database=database, migrations=files)
     process.wait_for("migration.notice")
-    stop(process, signal.SIGTERM)
+    run = stop(process, signal.SIGTERM)
+    assert ": 001_loop/up.sql" in run.verdict["error_message"], run.output
     require_nothing_left(database)
     assert "canceling statement due to user request" in database.log
 
