@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 
 from pathlib import Path
@@ -27,6 +29,21 @@ END_OF_SENTENCE = re.compile(r"[.!?](?=\s+[A-Z`*\[])")
 def read(name: str) -> str:
     """Return a file of the project's root."""
     return (ROOT / name).read_text("utf-8")
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    """Return the code of a module; nobody changes what is returned."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+def find_dotted(node: ast.expr) -> str:
+    """Return a name with the dots in it; empty where the code has something else."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
 def read_prose(name: str) -> str:

@@ -31,7 +31,9 @@ from tests.project.pages import (
     PAGES,
     ROOT,
     find_anchors,
+    find_dotted,
     name_anchor,
+    parse,
     read,
     read_blocks,
     read_code,
@@ -160,7 +162,7 @@ def test_the_architecture_has_a_line_for_each_room() -> None:
 def test_a_room_names_its_modules(room: Path) -> None:
     """In the docstring that says what it is for: all that are there, but for one."""
     names = {path.stem for path in room.parent.glob("*.py")} - {"__init__"}
-    docstring = ast.get_docstring(ast.parse(room.read_text("utf-8"))) or ""
+    docstring = ast.get_docstring(parse(room)) or ""
     named = set(re.findall(r"``(\w+)``", docstring))
     assert len(names) == 1 or names <= named
 
@@ -182,7 +184,7 @@ def test_what_calls_itself_pure_is_held_to_it() -> None:
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in MODULES
         if path.name != "__init__.py"
-        and "Pure." in (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+        and "Pure." in (ast.get_docstring(parse(path)) or "")
     }
     unheld = {
         name for name in claims if name not in held and name.split(".")[0] not in held
@@ -208,9 +210,9 @@ def test_the_architecture_names_modules_that_exist() -> None:
 
 def find_calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     """Yield the calls in a file, each with its dotted name."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+            yield find_dotted(node.func), node
 
 
 class Names(NamedTuple):
@@ -227,11 +229,11 @@ def names_in(path: Path) -> Names:
     calls: set[str] = set()
     mentions: set[str] = set()
     imports: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call):
-            calls.add(ast.unparse(node.func))
+            calls.add(find_dotted(node.func))
         elif isinstance(node, ast.Attribute):
-            mentions.add(ast.unparse(node))
+            mentions.add(find_dotted(node))
         elif isinstance(node, ast.Import):
             imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -383,6 +385,6 @@ def find_patterns(tree: ast.Module) -> Iterator[str]:
 )
 def test_no_pattern_has_a_possessive_group(module: Path) -> None:
     """Python 3.11.0 to 3.11.4, Debian 12's too, matches them wrongly (gh-106052)."""
-    tree = ast.parse(module.read_text("utf-8"))
+    tree = parse(module)
     groups = [text for text in find_patterns(tree) if re.search(r"\)[*?+]\+", text)]
     assert groups == []

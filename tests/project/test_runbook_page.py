@@ -15,6 +15,8 @@ from migration_gate.report.errors import (
 from tests.project.pages import (
     MODULES,
     PACKAGE,
+    find_dotted,
+    parse,
     read_code,
     read_table,
 )
@@ -56,7 +58,7 @@ def write_template(node: ast.Constant | ast.JoinedStr) -> str:
 def find_texts() -> Iterator[str]:
     """Yield the strings in the code."""
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.Constant | ast.JoinedStr):
                 yield write_template(node)
 
@@ -73,10 +75,10 @@ def test_the_messages_to_look_for_are_the_gates() -> None:
 def find_told(kinds: set[str], modules: Iterable[Path] = MODULES) -> Iterator[str]:
     """Yield the messages of these kinds of errors, a value in them as an ellipsis."""
     for path in modules:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parse(path)):
             if (
                 isinstance(node, ast.Call)
-                and ast.unparse(node.func) in kinds
+                and find_dotted(node.func) in kinds
                 and node.args
                 and isinstance(node.args[0], ast.Constant | ast.JoinedStr)
             ):
@@ -121,7 +123,7 @@ def find_sentences(path: Path, function: str) -> Iterator[str]:
     """Yield what a function of a module may say, but for remedies and docstring."""
     (found,) = [
         node
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.FunctionDef) and node.name == function
     ]
     for node in ast.walk(found):
