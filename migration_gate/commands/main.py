@@ -162,7 +162,8 @@ def judge(error: GateError | None, tally: Tally, started_s: float, log: Log) -> 
         return opened(tally, duration_ms=duration_ms)
     verdict = closed(error, tally, duration_ms=duration_ms)
     return verdict._replace(
-        message=log.clean(verdict.message), fields=log.clean_fields(verdict.fields)
+        message=log.clean(verdict.message, verdict.fields),
+        fields=log.clean_fields(verdict.fields),
     )
 
 

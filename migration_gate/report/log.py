@@ -12,9 +12,10 @@ import os
 import select
 import threading
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import structlog
@@ -30,7 +31,7 @@ DEFAULT_COLUMNS: Final = 80
 
 
 LogFormat = Literal["auto", "json", "console"]
-Redact: TypeAlias = Callable[[Any], Any]
+Redact: TypeAlias = Callable[[Any, Sequence[str]], Any]
 # What PostgreSQL says, or the gate of a file: it may quote what was sent.
 WORDED: Final = (
     *("message", "error_message", "hint", "error_detail", "error_hint"),
@@ -133,14 +134,24 @@ class Log:
         """Let each text that PostgreSQL or a file may have a part in pass by this."""
         self._redact = redact
 
-    def clean(self, field: T) -> T:
-        """Return a text, or a list of them, without what is hidden."""
-        return field if self._redact is None else self._redact(field)
+    def clean(self, field: T, about: Mapping[str, Any] = MappingProxyType({})) -> T:
+        """
+        Return a text, or a list of them, without what is hidden.
+
+        Args:
+            about: The fields of its line: of the file that they are about the name
+                stays.
+        """
+        if self._redact is None:
+            return field
+        named = (about.get("file"), about.get("version"))
+        cleaned: T = self._redact(field, [name for name in named if name])
+        return cleaned
 
     def clean_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields of a line likewise, as far as they are words."""
         return {
-            name: self.clean(field) if name in WORDED else field
+            name: self.clean(field, fields) if name in WORDED else field
             for name, field in fields.items()
         }
 

@@ -11,7 +11,7 @@ import re
 import string
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 
@@ -49,24 +49,33 @@ class Redactor:
         pattern = "|".join(map(_to_pattern, known))
         self._pattern = re.compile(pattern, re.IGNORECASE | re.ASCII) if known else None
 
-    def __call__(self, text: str) -> str:
-        """Return a text with each value's place taken by the variable's name."""
+    def __call__(self, text: str, files: Sequence[str] = ()) -> str:
+        """
+        Return a text with each value's place taken by the variable's name.
+
+        Args:
+            files: Names that stay, and where in them, whatever a value is.
+        """
         if self._pattern is None:
             return text
+        places = [found.span() for found in re.finditer(_place_pattern(files), text)]
         parts: list[str] = []
         position = 0
         while match := self._pattern.search(text, position):
+            start, before = match.start(), position
             end, name = self._measure(text, match)
-            parts += (text[position : match.start()], f":{name}")
             position = max(end, match.end())
+            is_place = any(a <= start and position <= b for a, b in places)
+            shown = text[start:position] if is_place else f":{name}"
+            parts += (text[before:start], shown)
         return "".join((*parts, text[position:]))
 
-    def redact(self, field: object) -> object:
+    def redact(self, field: object, files: Sequence[str] = ()) -> object:
         """Return a field of the log likewise: a text, or a list of them."""
         if isinstance(field, str):
-            return self(field)
+            return self(field, files)
         if isinstance(field, list | tuple):
-            return [self.redact(item) for item in field]
+            return [self.redact(item, files) for item in field]
         return field
 
     def _measure(self, text: str, match: re.Match[str]) -> tuple[int, str]:
@@ -79,6 +88,12 @@ class Redactor:
             found.append((length, variant.is_whole, variant.name))
         length, _, name = max(found)
         return match.start() + length, name
+
+
+def _place_pattern(files: Sequence[str]) -> str:
+    """Return what finds a file with its line and column, and a line in words."""
+    names = "|".join(map(re.escape, sorted(files, key=len, reverse=True)))
+    return rf"(?:{names})(?::\d+)*|\bline \d+" if files else r"\bline \d+"
 
 
 def _count_common(one: str, other: str) -> int:

@@ -34,6 +34,14 @@ def test_the_name_stands_in_the_place_of_the_value(
     assert Redactor({"v": value})(said) == shown
 
 
+@pytest.mark.parametrize("value", ["3", "001_a"])
+def test_the_place_of_an_error_stays(value: str) -> None:
+    """It is no value, whatever it looks like: a number is one of many lines."""
+    redact = Redactor({"v": value})
+    said = '001_a.sql:3:3: near "{}", which began at line 3'
+    assert redact(said.format(value), ["001_a.sql"]) == said.format(":v")
+
+
 def test_the_longest_value_counts() -> None:
     """Where one begins as another does, or is in it."""
     redact = Redactor({"a": "postgres", "b": "postgres-secret-1", "c": "secret"})
