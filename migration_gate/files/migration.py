@@ -220,11 +220,15 @@ WORDS: Mapping[str, tuple[str, object]] = MappingProxyType(
         "no-placeholders": ("no_placeholders", True),
     }
 )
+# What was meant for a directive: with other signs around it, or without its colon.
+_PLAIN_WORDS = "|".join(word for word in (*WORDS, *TIMEOUTS) if "-" in word)
+ALMOST = rf"(?si)[^a-z]*(?:migration-)?gate(?:\s*:|[^a-z]+(?:{_PLAIN_WORDS})\b).*"
 KNOWN = (
     "no-transaction, transaction, one-way, after-deploy, no-placeholders, "
     "lock-timeout=10s, statement-timeout=1h, replaces 041_orders, "
     "accept rewrites-table and a reason"
 )
+NOT_PLAIN = 'directive that does not begin with "-- gate:"'
 AFTER_DEPLOY = "after-deploy"
 REPLACES = "replaces"
 ACCEPT = "accept"
@@ -245,9 +249,9 @@ def parse_directives(
     faults = []
     for line, comment in comments:
         match = re.fullmatch(DIRECTIVE, comment)
-        if match is None:
+        if match is None and re.fullmatch(ALMOST, comment) is None:
             continue
-        setting = _parse_directive(match[1].strip())
+        setting = _parse_directive(match[1].strip()) if match else NOT_PLAIN
         if isinstance(setting, tuple) and setting[0] == ACCEPT:
             accepted.append(setting[1])
             continue

@@ -8,6 +8,14 @@ from migration_gate.files.migration import KNOWN, Directives, parse_directives
 from migration_gate.report.errors import FileFault
 
 
+ALMOST = (
+    "-- gate : after-deploy",
+    "--- gate: after-deploy",
+    "-- @gate: after-deploy",
+    "-- migration-gate: no-transaction",
+    "-- gate after-deploy",
+    "-- gate = lock-timeout=3s",
+)
 REMEDY = f"The directives are: {KNOWN}."
 
 
@@ -42,6 +50,7 @@ def test_directives_add_up() -> None:
         (1, "-- Adds an index."),
         (2, "-- gate: no-transaction"),
         (3, "-- the gate: a door"),
+        (3, "-- gate transaction log"),
         (4, "-- gate: lock-timeout=3s"),
     ]
     assert parse_directives("x.sql", comments) == (
@@ -65,6 +74,7 @@ def test_every_malformed_directive_is_reported_with_its_line() -> None:
         (11, "-- gate: lock-timeout=0s"),
         (12, "-- gate: lock-timeout=600h"),
         (13, "-- gate: statement-timeout="),
+        *((14, each) for each in ALMOST),
     ]
     assert parse_directives("x.sql", comments) == (
         Directives(transaction="inside", statement_timeout_s=1),
@@ -79,5 +89,9 @@ def test_every_malformed_directive_is_reported_with_its_line() -> None:
             fault(11, 'value of directive "lock-timeout" is 0'),
             fault(12, 'value of directive "lock-timeout" is longer than 24 days'),
             fault(13, 'value of directive "statement-timeout" is not a duration'),
+            *(
+                fault(14, 'directive that does not begin with "-- gate:"')
+                for _ in ALMOST
+            ),
         ),
     )
