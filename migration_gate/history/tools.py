@@ -52,13 +52,11 @@ TOOLS: Final = (
         "Hasura",
         "hasura_uuid:uuid version:text upgraded_on:timestamptz cli_state:jsonb "
         "console_state:jsonb",
-        "(SELECT pg_catalog.max(k.version) FROM pg_catalog.jsonb_each("
-        "pg_catalog.jsonb_extract_path(cli_state, 'migrations')) d, "
-        "pg_catalog.jsonb_object_keys(d.value) k (version))",
+        "(SELECT pg_catalog.max(pg_catalog.btrim(k::pg_catalog.text, '\"')) "
+        "FROM pg_catalog.jsonb_path_query(cli_state, "
+        "'$.migrations.* ? (@.type() == \"object\").keyvalue().key') k)",
         "upgraded_on",
-        "EXISTS (SELECT FROM pg_catalog.jsonb_each("
-        "pg_catalog.jsonb_extract_path(cli_state, 'migrations')) d, "
-        "pg_catalog.jsonb_object_keys(d.value))",
+        "pg_catalog.jsonb_path_exists(cli_state, '$.migrations.*.*')",
     ),
     Tool(
         "goose",
