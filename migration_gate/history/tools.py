@@ -215,6 +215,28 @@ TOOLS: Final = (
     ),
     Tool("gormigrate", "id:varchar", "id", "id", tables=("migrations",)),
     Tool(
+        "bun",
+        "id:int8 name:varchar group_id:int8 migrated_at:timestamptz",
+        "name",
+        "id",
+        tables=("bun_migrations",),
+    ),
+    Tool(
+        "go-pg",
+        "id:int4 version:int8 created_at:timestamptz",
+        "version",
+        "id",
+        "version > 0",
+        tables=("gopg_migrations",),
+    ),
+    Tool(
+        "Ragtime",
+        "id:varchar created_at:varchar",
+        "id",
+        "created_at",
+        tables=("ragtime_migrations",),
+    ),
+    Tool(
         "rambler",
         "migration:varchar",
         "migration",
