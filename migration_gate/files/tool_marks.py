@@ -125,6 +125,9 @@ _Said = tuple[Direction, bool] | None
 def _read_dbmate(line: _Line) -> _Said:
     """pkg/dbmate/migration.go: upRegExp, downRegExp, parseMigrationOptions."""
     direction, *options = line.words.lower().split() or [""]
+    is_sentence = line.words[:1].isspace() and options and ":" not in line.words
+    if is_sentence and direction not in {"up", "down"}:
+        return None
     if line.is_indented or line.words[:1].isspace() or line.text[2:3] == "-":
         raise _UnknownMarkError
     if set(options) - {"transaction:false", "transaction:true"}:

@@ -160,6 +160,7 @@ def test_marks_that_a_tool_would_read_in_its_own_way_are_refused(
         "SELECT '---- a';\n-- rambler is a dog\nA;",
         "A;\n-- Down migration: none is needed.\n",
         "-- we migrate: later\nA;",
+        "-- Migrate: users to accounts\nA;\n  -- migrate: the rows\nB;",
         "SELECT 'x' -- drop below\n;",
         "A; -- nice!Ups and so on",
     ],

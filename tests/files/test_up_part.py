@@ -85,6 +85,7 @@ def test_the_part_that_goes_up_is_cut_out(
         (b"-- migrate:up\n-- migrate:up\n", 14, "second mark of the part that goes up"),
         (b"-- migrate:up\n-- migrate:down\n-- migrate:down\n", 30, "goes down"),
         (b"-- migrate:sideways\n", 0, "unknown mark"),
+        (b"-- migrate: down here\n", 0, "unknown mark"),
         (b"-- migrate:up transaction:maybe\n", 0, "unknown mark"),
         (b"-- +goose Up\n-- +goose StatementBegin\n", 13, "without StatementEnd"),
         (b"-- +goose Up\n-- +goose StatementEnd\n", 13, "without StatementBegin"),
