@@ -536,7 +536,7 @@ CAUSES: Final = (
     NO_SOCKET,
     Cause(
         pattern=r"closed the connection unexpectedly|Connection reset|EOF detected|"
-        r"Broken pipe|connection is lost|terminating connection",
+        r"unexpected eof|Broken pipe|connection is lost|terminating connection",
         kind="away",
         reason="closed_early",
         remedy="The connection was closed before the database could be used: check "

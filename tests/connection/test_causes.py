@@ -156,6 +156,7 @@ TEXTS = {
         AT + "server closed the connection unexpectedly\n\tThis probably means the "
         "server terminated abnormally",
         AT + "could not receive data from server: Connection reset by peer",
+        AT + "SSL error: unexpected eof while reading",
     ],
     "wrong_kind_of_server": [AT + "session is read-only"],
     "unknown": [AT + "FATAL:  was ist das", "", "database locale is incompatible"],
