@@ -7,13 +7,9 @@ its name and default live.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from migration_gate.settings.sources import DatabaseSettings, Login, Source
-
-
-if TYPE_CHECKING:
-    pass
 
 
 Changed = Literal["refuse", "warn"]
