@@ -106,7 +106,9 @@ def find_login_fault(reading: Reading, way: Way, login: Login) -> None:
     if mode is not None and mode not in TOKEN_SSL_MODES:
         _add_value_fault(reading, "sslmode", TOO_WEAK)
     hosts = reading.parameters.get("host", "").split(",")
-    if login == "aws" and not all(host.strip("/@") == host != "" for host in hosts):
+    is_unread = "host" in reading.origins and "host" not in reading.parameters
+    are_names = all(host.strip("/@") == host != "" for host in hosts)
+    if login == "aws" and not (are_names or is_unread):
         reading.fault(
             reading.origins.get("host", "PGHOST"),
             "names no host, and AWS signs the host's name into the token",

@@ -104,6 +104,8 @@ def test_aws_needs_the_name_of_a_host(host: str) -> None:
         ("PGHOST", "names no host, and AWS signs the host's name into the token")
     ]
     from_environ({**environ, "GATE_LOGIN": "google"})
+    in_file = {"PGHOST_FILE": "/run/host", "PGUSER": "app", "GATE_LOGIN": "aws"}
+    assert from_environ(in_file).database.login == "aws"
     address = {"PGHOSTADDR": "10.0.0.1", "PGUSER": "app", "GATE_LOGIN": "aws"}
     assert [name for name, _ in faults(address)] == ["PGHOST"]
 
