@@ -396,7 +396,8 @@ TLS_TRUST: Final = (
     "sslrootcert=system for a public one."
 )
 CERTIFICATE_MISMATCH: Final = Cause(
-    pattern=r"server certificate for .* does not match host name",
+    pattern=r"server certificate for .* does not match host name|"
+    r"host name must be specified for a verified",
     kind="local",
     reason="certificate_mismatch",
     remedy="Name the host as its certificate does, or have one issued for this name; "
@@ -433,7 +434,9 @@ CAUSES: Final = (
         pattern=r"invalid (\S+ )?value:? \"|invalid connection option|"
         r"invalid integer value|definition of service .* not found|"
         r"service file \"|weak sslmode|is too long \(maximum|"
-        r"GSSAPI encryption required|label (empty or )?too long",
+        r"GSSAPI encryption required|label (empty or )?too long|invalid SCRAM|"
+        r"invalid SSL protocol version range|\"min_protocol_version\" was set|"
+        r"could not parse network address|require_auth method|requirepeer",
         kind="local",
         reason="parameter",
         remedy="Correct this connection parameter.",
@@ -480,11 +483,11 @@ CAUSES: Final = (
     NOT_ALLOWED,
     Cause(
         pattern=r"channel binding|authentication method|SASL authentication mechanisms|"
-        r"OAuth authentication",
+        r"OAuth authentication|did not request an SSL certificate",
         kind="refused",
         reason="authentication_method",
         remedy="Server and gate have no way to log in in common: check require_auth, "
-        "channel_binding and the server's pg_hba.conf.",
+        "channel_binding, sslcertmode and the server's pg_hba.conf.",
     ),
     NO_LOGIN,
     LOGIN_REFUSED,

@@ -39,6 +39,7 @@ TEXTS = {
     "certificate_untrusted": [AT + "SSL error: certificate verify failed"],
     "certificate_mismatch": [
         AT + 'server certificate for "a" does not match host name "b"',
+        AT + "host name must be specified for a verified SSL connection",
         AT + 'server certificate for "a" (and 2 other names) does not match host name '
         '"b"',
     ],
@@ -55,6 +56,13 @@ TEXTS = {
         'invalid integer value "x" for connection option "keepalives"',
         'definition of service "x" not found',
         'syntax error in service file "/s", line 7',
+        "invalid SCRAM client key",
+        AT + 'could not parse network address "db": Name or service not known',
+        'require_auth method "md5" is specified more than once',
+        AT + 'requirepeer specifies "a", but actual peer user name is "b"',
+        "invalid SSL protocol version range",
+        AT + 'server only supports protocol version 3.0, but "min_protocol_version" '
+        "was set to 3.2",
         "GSSAPI encryption required but no credential cache",
     ],
     "startup_parameter": [
@@ -88,6 +96,7 @@ TEXTS = {
     "authentication_method": [
         AT + "authentication method 7 not supported",
         "channel binding required, but SSL not in use",
+        AT + "server did not request an SSL certificate",
     ],
     "login_refused": [
         AT + 'FATAL:  password authentication failed for user "u"',
