@@ -9,7 +9,7 @@ so that no gate takes for applied what is half undone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from migration_gate.applying.file_run import BOTH, FileRun
@@ -31,7 +31,7 @@ from migration_gate.execution.retry import retry_while_locked
 from migration_gate.execution.watch import Terms, Watch
 from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
-from migration_gate.files.script import digest_unit
+from migration_gate.files.script import Script, digest_unit
 from migration_gate.files.units import Unit
 from migration_gate.history.progress import (
     SUFFIX,
@@ -91,6 +91,29 @@ def apply_outside(
         run.row_is_gone = run.row_is_gone or run.takes_row(unit)
         run.settings_made = settings_after(run.settings_made, unit.statements)
     return forget(run) if task.is_back else record(run)
+
+
+def require_still_outside(scripts: Iterable[Script]) -> None:
+    """
+    Refuse what has run in part, outside a transaction, and would run inside one now.
+
+    Raises:
+        MigrationFilesError: Lists every such file.
+    """
+    faults = [
+        FileFault(
+            file=script.migration.file,
+            problem="was edited after a part of it had run, outside a transaction, and "
+            "would run inside one as a whole",
+            remedy="Write -- gate: no-transaction at its head, and restore what has "
+            "run: it goes on after that. Or undo what has run, and say so: "
+            f"resolve {script.migration.version} --not-applied.",
+        )
+        for script in scripts
+        if script.in_transaction and not script.migration.is_repeatable
+    ]
+    if faults:
+        raise MigrationFilesError(faults)
 
 
 def _perform(run: FileRun, unit: Unit) -> None:

@@ -137,8 +137,8 @@ def make_status(
         failures: The last failures of what is pending, or was to be undone.
     """
     failed = {version_to_key(failure.version): failure for failure in failures}
-    begun = {version_to_key(version) for version in unfinished}
-    undone = {version_to_key(version) for version in half_undone}
+    begun = set(map(plan.key_of, unfinished))
+    undone = set(map(plan.key_of, half_undone))
     rows = {plan.key_of(row.version): row for row in history}
     applied = {migration.key for migration in plan.applied}
     changed, out_of_order = set(plan.changed), set(plan.out_of_order)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TypeAlias
 
+from migration_gate.applying.outside import require_still_outside
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.applying.without_transaction import require_no_session
@@ -32,11 +33,11 @@ from migration_gate.execution.ready import note_defaults, start_worker
 from migration_gate.execution.watch import Watch
 from migration_gate.execution.worker import Worker
 from migration_gate.files.library import Shelf
-from migration_gate.files.migration import Migration, version_to_key
+from migration_gate.files.migration import Migration
 from migration_gate.files.script import leaves_session
 from migration_gate.history.creation import Fill, HistoryMadeError
 from migration_gate.history.look import Look
-from migration_gate.history.progress import find_half_undone
+from migration_gate.history.progress import find_begun
 from migration_gate.history.writing import require_replaceable
 from migration_gate.planning.phases import in_phase
 from migration_gate.planning.plan import Plan, Step, make_plan
@@ -114,12 +115,14 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
     apply_steps: ApplySteps | None = None,
 ) -> None:
     """Go through steps 5 to 7 of ``migrate``, holding the lock."""
-    require_none_half_undone(held, plan)
+    plan = _find_progress(held, plan)
     # In a file, a table of that name in another schema is not the history.
     history = held.seen.name._replace(schema=held.seen.schema)
     shelf = Shelf(held.settings.migrations, history, variables)
     with interruptible():
         shelf.require_fit(plan.pending)
+        begun = [m for m in plan.pending if m.version in plan.begun.values()]
+        require_still_outside(map(shelf.take, begun))
     if held.is_pooled:
         require_no_session(map(shelf.take, plan.pending))
     # Only where it matters: what is long would be split once more.
@@ -139,15 +142,26 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
         (apply_steps or Applier.apply_all)(applier, plan.steps)
 
 
-def require_none_half_undone(held: Session, plan: Plan) -> None:
-    """Refuse to apply what a rollback has begun to undo. Raises UnresolvedError."""
+def _find_progress(held: Session, plan: Plan) -> Plan:
+    """
+    Return a plan that knows what of the pending has run in part.
+
+    Raises:
+        UnresolvedError: A rollback has undone a part.
+    """
     table = held.seen.table
     if table is None or not table.has_progress:
-        return
+        return plan
     with held.translated("read the progress of files"):
-        begun = set(map(version_to_key, find_half_undone(held.conn, table)))
+        lowest = find_begun(held.conn, table)
+    if not lowest:
+        return plan
+    from migration_gate.planning.renaming import note_begun
+
+    plan = note_begun(plan, lowest, held.seen.tool)
+    half_undone = {file for row, file in plan.begun.items() if lowest[row] < 0}
     for migration in plan.pending:
-        if migration.key in begun:
+        if migration.version in half_undone:
             raise UnresolvedError(
                 f'the rollback of "{migration.version}" has not come to its end',
                 hint="Give the command rollback again: it goes on where it was. Or do "
@@ -155,6 +169,7 @@ def require_none_half_undone(held: Session, plan: Plan) -> None:
                 f"resolve {migration.version} --not-applied.",
                 version=migration.version,
             )
+    return plan
 
 
 @contextmanager

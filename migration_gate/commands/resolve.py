@@ -17,7 +17,7 @@ from migration_gate.commands.calls import UsageError
 from migration_gate.commands.recording import by_hand, execute, require_valid
 from migration_gate.commands.steps import load, plan_for, wait_for_history
 from migration_gate.execution.worker import Worker
-from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
+from migration_gate.files.migration import AppliedMigration, Migration
 from migration_gate.history.progress import (
     delete_units,
     find_unfinished,
@@ -32,6 +32,7 @@ from migration_gate.history.rows import (
 )
 from migration_gate.planning.naming import NO_FILE, find_keys, find_through
 from migration_gate.planning.plan import Plan
+from migration_gate.planning.renaming import note_begun
 from migration_gate.report.events import MIGRATION_RESOLVED
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
@@ -147,6 +148,7 @@ def _resolve_under_lock(
     with open_worker(settings, held, log) as worker:
         with worker.translated("read the progress of files"):
             unfinished = tuple(find_unfinished(worker.conn, worker.table))
+        plan = note_begun(plan, unfinished, held.seen.tool)
         if saying.is_applied:
             chosen = _choose(migrations, saying)
             if saying.through is not None:  # of what was changed it says nothing
@@ -154,7 +156,7 @@ def _resolve_under_lock(
             require_valid(worker, chosen)
             written = [_record(worker, plan, history, unfinished, m) for m in chosen]
         else:
-            written = _remove(worker, saying, history, unfinished)
+            written = _remove(worker, plan, saying, history, unfinished)
         execute(worker, [part for each in written for part in each.statements])
     return written
 
@@ -179,7 +181,7 @@ def _record(
 ) -> Writing:
     """Return what says that a file is applied, or its statement whose end is unseen."""
     table, version = worker.table, migration.version
-    units = [v for v in unfinished if version_to_key(v) == migration.key]
+    units = [v for v in unfinished if plan.key_of(v) == migration.key]
     started = _find_started(worker, units)
     if started is not None:  # the file goes on after it
         return Writing(version, "applied", [finish_unit(table, *started)])
@@ -201,6 +203,7 @@ def _record(
 
 def _remove(
     worker: Worker,
+    plan: Plan,
     saying: Saying,
     history: Sequence[AppliedMigration],
     unfinished: Sequence[str],
@@ -209,10 +212,11 @@ def _remove(
     table, recorded = worker.table, [row.version for row in history]
     names = (*recorded, *unfinished)
     missing = "the history has no row of this name"
+    renamed = {**plan.renamed, **plan.begun}
     written = []
-    for key in find_keys(saying.words, names, missing=missing):
-        rows = [version for version in recorded if version_to_key(version) == key]
-        units = [version for version in unfinished if version_to_key(version) == key]
+    for key in find_keys(saying.words, names, missing=missing, renamed=renamed):
+        rows = [version for version in recorded if plan.key_of(version) == key]
+        units = [version for version in unfinished if plan.key_of(version) == key]
         started = _find_started(worker, units)
         if started is not None:
             version, number = started

@@ -105,15 +105,16 @@ def rollback(  # noqa: PLR0913  # the options of a command
     if is_dry_run:
         _show(wish, log, tally, as_json=as_json)
         return
-    run = _Run(wish, log, tally)
+    run, is_done = _Run(wish, log, tally), False
     try:
         run.undo_all()
+        is_done = True
     except GateError as error:
         _tell_both(error, tally.undone)
         raise
     finally:
         lines = [line for line in run.lines if line.version in tally.undone]
-        if lines:
+        if lines or is_done:
             text = describe_undoing(lines, is_done=True)
             log.answer(to_json(lines) if as_json else text)
     tally.outcome = f"{len(tally.undone)} undone"
@@ -196,7 +197,7 @@ class _Run:
         if self._chosen is None:
             order, half_undone = choose(self._wish, session)
         else:
-            half_undone = look_half_undone(session)
+            half_undone = look_half_undone(self._wish, session)
             order = still_to_undo(self._chosen, session.seen.history, half_undone)
             self._settle_doubts(order)
         return find_ways_back(self._wish, session, order, half_undone)

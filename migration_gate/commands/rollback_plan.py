@@ -16,9 +16,10 @@ from migration_gate.files.folder import read_scripts
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.files.script import Script
 from migration_gate.files.undoing import find_way_back
-from migration_gate.history.progress import find_half_undone
+from migration_gate.history.progress import find_begun
 from migration_gate.planning.agreement import require_agreement
 from migration_gate.planning.plan import Step
+from migration_gate.planning.renaming import pair_begun
 from migration_gate.planning.undoing import Undoing, plan_undoing
 from migration_gate.report.errors import (
     FileFault,
@@ -59,9 +60,11 @@ class WaysBack(NamedTuple):
     faults: tuple[FileFault, ...]
 
 
-def choose(wish: Wish, session: Session) -> tuple[tuple[Undoing, ...], frozenset[str]]:
+def choose(
+    wish: Wish, session: Session
+) -> tuple[tuple[Undoing, ...], Mapping[str, str]]:
     """
-    Return what is to be undone, and which versions are half undone.
+    Return what is to be undone, and what is half undone; see ``look_half_undone``.
 
     Raises:
         HistoryError: Nothing is applied; or another table may be the history; or a file
@@ -69,10 +72,10 @@ def choose(wish: Wish, session: Session) -> tuple[tuple[Undoing, ...], frozenset
     """
     plan = plan_for(wish.migrations, session, looks_around=False)
     session.require_sole(plan.applied, plan.applied)
-    half_undone = look_half_undone(session)
+    half_undone = look_half_undone(wish, session)
     history = session.seen.history
     order = plan_undoing(
-        wish.migrations, history, half_undone, to=wish.to, key_of=plan.key_of
+        wish.migrations, history, half_undone, to=wish.to, renamed=plan.renamed
     )
     if not order and not history:
         raise HistoryError(
@@ -91,24 +94,32 @@ def choose(wish: Wish, session: Session) -> tuple[tuple[Undoing, ...], frozenset
     return order, half_undone
 
 
-def look_half_undone(session: Session) -> frozenset[str]:
-    """Return the versions of which a rollback has undone a part. Reads only."""
+def look_half_undone(wish: Wish, session: Session) -> Mapping[str, str]:
+    """
+    Return the keys of what a rollback has undone a part of. Reads only.
+
+    Each with the version under which that is noted.
+    """
     table = session.seen.table
     if table is None:
-        return frozenset()
+        return {}
     with session.translated("read the progress of files"):
-        return find_half_undone(session.conn, table)
+        begun = find_begun(session.conn, table)
+    versions = [version for version, lowest in begun.items() if lowest < 0]
+    files = pair_begun(wish.migrations, versions, session.seen.tool)
+    return {
+        files[v].key if v in files else version_to_key(v): v for v in sorted(versions)
+    }
 
 
 def find_ways_back(
     wish: Wish,
     session: Session,
     order: Sequence[Undoing],
-    half_undone: frozenset[str],
+    half_undone: Mapping[str, str],
 ) -> WaysBack:
     """Find what undoes each migration, and everything that speaks against it."""
     folder = wish.settings.migrations
-    spelled = {version_to_key(version): version for version in half_undone}
     history = session.seen.name._replace(schema=session.seen.schema)
     # The next start brings its own texts: those here may lean on what goes.
     repeated = tuple(_find_repeated(wish.migrations, session.seen.history))
@@ -118,7 +129,7 @@ def find_ways_back(
     for undoing in order:
         migration = undoing.migration
         rows = tuple(row.version for row in undoing.rows)
-        is_begun = migration.key in spelled
+        is_begun = migration.key in half_undone
         script, file = None, ""
         try:
             with interruptible():
@@ -131,7 +142,7 @@ def find_ways_back(
             faults += error.faults
             lines.append(_to_line(migration, file, script, error))
             continue
-        version = spelled[migration.key] if is_begun else rows[0]
+        version = half_undone[migration.key] if is_begun else rows[0]
         undoes = rows if steps else (*rows, *repeated)
         steps.append(Step(back, version, undoes=undoes))
         lines.append(_to_line(migration, file, script, None))

@@ -45,6 +45,7 @@ from migration_gate.planning.phases import (
     require_first_phase,
 )
 from migration_gate.planning.plan import Plan
+from migration_gate.planning.renaming import note_begun
 from migration_gate.report.errors import (
     GateError,
     HistoryError,
@@ -208,6 +209,8 @@ def _look_once(
         with session.translated("read the progress of files"):
             reached = {} if table is None else find_unfinished(session.conn, table)
         plan = in_phase(plan, phase)
+        if reached:
+            plan = note_begun(plan, reached, session.seen.tool)
         failures = find_failures(session, plan, of_undoing=command == "status")
     log_plan(plan, log, tally)
     return _Seen(

@@ -161,23 +161,22 @@ def find_unfinished(
     return dict(_read(conn, table, query))
 
 
-def find_half_undone(
-    conn: psycopg.Connection[Any], table: HistoryTable
-) -> frozenset[str]:
+def find_begun(conn: psycopg.Connection[Any], table: HistoryTable) -> dict[str, int]:
     """
-    Return the versions of migrations that are half undone. Reads only.
+    Return the versions that have progress, and the lowest unit of each. Reads only.
 
-    Empty where the login role may not read the table, or it is not the gate's.
+    One below zero tells that the migration is half undone. Empty where the login role
+    may not read the table, or it is not the gate's.
     """
     if not table.has_progress:
-        return frozenset()
+        return {}
     seen = look_beside(conn, table, SUFFIX)
     if not seen.exists or seen.faults or not seen.can_read:
-        return frozenset()
-    query = qualified("SELECT DISTINCT version FROM {} WHERE statement < 0").format(
-        progress_table(table)
-    )
-    return frozenset(version for (version,) in _read(conn, table, query))
+        return {}
+    query = sql.SQL(
+        "SELECT version, pg_catalog.min(statement) FROM {} GROUP BY version"
+    ).format(progress_table(table))
+    return dict(_read(conn, table, query))
 
 
 def _read(

@@ -6,7 +6,8 @@ It is a name, with or without ending, or a number that only one has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from migration_gate.files.migration import Migration, version_to_key
@@ -22,7 +23,11 @@ class NotNamedError(MigrationFilesError):
 
 
 def find_keys(
-    words: Iterable[str], versions: Collection[str], *, missing: str
+    words: Iterable[str],
+    versions: Collection[str],
+    *,
+    missing: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, ...]:
     """
     Return the keys of the migrations that are meant, each once, in the words' order.
@@ -30,14 +35,18 @@ def find_keys(
     Args:
         versions: Those that may be meant; spellings of one migration count as one.
         missing: What is wrong with a word that means none, as in "no file has it".
+        renamed: The versions whose files have another name by now, and that name: both
+            mean the file.
 
     Raises:
         NotNamedError: Lists each word that means none of them, or several.
     """
     keys: list[str] = []
     faults = []
+    names_now = {version_to_key(version): name for version, name in renamed.items()}
+    versions = [renamed.get(version, version) for version in versions]
     for word in words:
-        meant = _find_meant(word, versions)
+        meant = _find_meant(names_now.get(version_to_key(word), word), versions)
         if len(meant) == 1:
             keys += meant
         elif meant:

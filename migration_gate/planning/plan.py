@@ -62,7 +62,8 @@ class Plan(NamedTuple):
     ``pending`` is sorted and disjoint from ``applied``; ``replaced`` is neither, since
     something else stands for it; ``out_of_order`` names files, ``unknown`` and
     ``lookalikes`` name history rows. ``spelling`` is how the history writes versions;
-    ``renamed`` has the rows whose files have another name by now, and that name.
+    ``renamed`` has the rows whose files have another name by now, and that name;
+    ``begun`` has the versions under which files have progress, once that was asked for.
     Of repeatable ones, ``left`` are those whose text in the database is newer,
     ``replacements`` what the rows become that have another text, and
     ``repeatables_gone`` rows whose file is not here, which may have been taken out.
@@ -80,6 +81,7 @@ class Plan(NamedTuple):
     replaced: tuple[Migration, ...] = ()
     halves: tuple[Half, ...] = ()
     renamed: Mapping[str, str] = MappingProxyType({})
+    begun: Mapping[str, str] = MappingProxyType({})
     left: tuple[Migration, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     repeatables_gone: tuple[str, ...] = ()
@@ -116,8 +118,8 @@ class Plan(NamedTuple):
         return len(self.unknown) > len(self.applied)
 
     def key_of(self, row: str) -> str:
-        """Return the key of the file that a row's version is of."""
-        return version_to_key(self.renamed.get(row, row))
+        """Return the key of the file that a version in the database is of."""
+        return version_to_key(self.renamed.get(row) or self.begun.get(row, row))
 
     def find_replacement(self, migration: Migration) -> Replacement | None:
         """Return what the row of a repeatable migration becomes, if it has one."""
@@ -125,7 +127,10 @@ class Plan(NamedTuple):
         return next(found, None)
 
     def version_to_record(self, migration: Migration) -> str:
-        """Return the version in the spelling that the history already uses."""
+        """Return the version in the spelling that is already in use."""
+        for version, file in self.begun.items():
+            if file == migration.version:
+                return version
         if self.spelling == "file name":
             return migration.version
         if self.spelling == "without .sql":

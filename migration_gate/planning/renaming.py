@@ -8,7 +8,7 @@ counts is that tool's own key, mostly a number: a description may be corrected.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 from migration_gate.files.migration import (
     AppliedMigration,
@@ -17,6 +17,7 @@ from migration_gate.files.migration import (
 )
 from migration_gate.files.names import VERSIONED, classify
 from migration_gate.planning.adoption import RULES
+from migration_gate.planning.plan import Plan
 
 
 def pair_renamed(
@@ -46,6 +47,30 @@ def pair_renamed(
         for key, same in files.items()
         if len(same) == len(versions := rows.get(key, [])) == 1 and key is not None
     }
+
+
+def pair_begun(
+    migrations: Sequence[Migration], versions: Collection[str], tool: str | None
+) -> Mapping[str, Migration]:
+    """
+    Return the files of what has progress, by the version that it has there.
+
+    A file that has another name by now, or another spelling, is the same migration.
+    """
+    files = {migration.key: migration for migration in migrations}
+    found = {v: files[key] for v in versions if (key := version_to_key(v)) in files}
+    lost = [AppliedMigration(v) for v in versions if v not in found]
+    if lost:
+        named = set(found.values())
+        others = [migration for migration in migrations if migration not in named]
+        found.update(pair_renamed(others, lost, tool))
+    return found
+
+
+def note_begun(plan: Plan, versions: Collection[str], tool: str | None) -> Plan:
+    """Return a plan that knows what has progress, and under which version."""
+    pairs = pair_begun(plan.pending, versions, tool)
+    return plan._replace(begun={row: file.version for row, file in pairs.items()})
 
 
 def _to_file(version: str) -> Migration:

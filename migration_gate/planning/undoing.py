@@ -7,7 +7,8 @@ late, with a number below others, may lean on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
@@ -37,7 +38,7 @@ def plan_undoing(
     half_undone: Collection[str],
     *,
     to: str | None,
-    key_of: Callable[[str], str] = version_to_key,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Undoing, ...]:
     """
     Return what is to be undone, in this order.
@@ -46,9 +47,9 @@ def plan_undoing(
     comes before all else, and is the newest. Repeatable ones stay.
 
     Args:
-        half_undone: Versions, in the spelling of the history.
+        half_undone: The keys of those.
         to: Name or number of the migration that stays as the newest; "0" for none.
-        key_of: Tells the key of the file that a row's version is of.
+        renamed: The rows whose files have another name by now, and that name.
 
     Raises:
         MigrationFilesError: No migration that is applied has this name, or several.
@@ -59,12 +60,13 @@ def plan_undoing(
     for row in history:
         if is_repeatable(row.version):
             continue
-        key = key_of(row.version)
+        key = version_to_key(renamed.get(row.version, row.version))
         rows[key] = (*rows.get(key, ()), row)
     order = sorted(rows, key=lambda key: _age(rows[key], files.get(key)), reverse=True)
-    begun = dict.fromkeys(map(version_to_key, sorted(half_undone)))
-    started = [key for key in begun if key not in rows]
-    after = _count_after(order, rows, to) if to is not None else 1 - bool(started)
+    started = [key for key in sorted(half_undone) if key not in rows]
+    after = 1 - bool(started)
+    if to is not None:
+        after = _count_after(order, rows, to, renamed)
     keys = [*started, *order[: max(after, 0)]]
     unknown = [key for key in keys if key not in files]
     if unknown:
@@ -90,13 +92,17 @@ def _age(
 
 
 def _count_after(
-    order: Sequence[str], rows: dict[str, tuple[AppliedMigration, ...]], to: str
+    order: Sequence[str],
+    rows: Mapping[str, tuple[AppliedMigration, ...]],
+    to: str,
+    renamed: Mapping[str, str],
 ) -> int:
     """Return how many were applied after the one that a word means."""
     names = [row.version for key in order for row in rows[key]]
     if to == EVERYTHING and not any(classify_number(name) == (0,) for name in names):
         return len(order)
-    (last,) = find_keys([to], names, missing="no migration that is applied has this")
+    missing = "no migration that is applied has this"
+    (last,) = find_keys([to], names, missing=missing, renamed=renamed)
     return order.index(last)
 
 
@@ -114,11 +120,11 @@ def still_to_undo(
     Return what is left of what was chosen, by what the history says.
 
     A row of another time is of a migration that somebody has applied again since.
+    ``half_undone`` are keys.
     """
-    begun = set(map(version_to_key, half_undone))
     left = []
     for undoing in chosen:
         rows = tuple(row for row in undoing.rows if row in history)
-        if rows or undoing.migration.key in begun:
+        if rows or undoing.migration.key in half_undone:
             left.append(Undoing(undoing.migration, rows))
     return tuple(left)

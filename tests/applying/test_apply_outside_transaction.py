@@ -134,6 +134,23 @@ def test_an_edited_finished_statement_is_refused(
     assert history(database) == []
 
 
+def test_what_has_run_in_part_is_never_begun_anew(
+    gate: Gate, database: Database
+) -> None:
+    """Neither inside a transaction, nor under another name of the same migration."""
+    done = "CREATE TABLE t (id integer);\nINSERT INTO t VALUES (1);\n"
+    outside = f"-- gate: no-transaction\n{done}"
+    gate(database=database, migrations={"001_t.sql": f"{outside}SELECT 1/0;"})
+    inside = gate(database=database, migrations={"001_t.sql": done})
+    renamed = gate(database=database, migrations={"001_t.up.sql": outside})
+
+    assert ended(inside) == (1, "files")
+    assert "would run inside one" in inside.verdict["error_message"]
+    assert ended(renamed) == (0, None)
+    assert database.fetch("SELECT id FROM t") == [(1,)]
+    assert database.fetch(PROGRESS) == []
+
+
 @pytest.mark.server
 def test_a_failed_index_leaves_nothing_invalid(gate: Gate, database: Database) -> None:
     """A unique index that cannot be built is dropped, and built once the data is."""

@@ -162,12 +162,12 @@ def test_a_dry_run_undoes_nothing(gate: Gate, database: Database) -> None:
 def test_nothing_is_undone_where_nothing_is_after(
     gate: Gate, database: Database
 ) -> None:
-    """The command can be given again."""
+    """The command can be given again; what reads its answer gets one."""
     apply(gate, database, FILES)
 
-    run, last = roll_back(gate, database, FILES, "--to", "003_c")
+    run, last = roll_back(gate, database, FILES, "--to", "003_c", "--json")
 
-    assert (run.exit_code, last["undone"]) == (0, [])
+    assert (run.exit_code, last["undone"], json.loads(run.stdout)) == (0, [], [])
     assert "nothing was to undo" in str(last["message"])
 
 
@@ -421,6 +421,33 @@ def test_a_person_says_what_became_of_the_half_undone(
     assert run.exit_code == 0, run.output
     assert progress(database) == []
     assert history(database) == ["001_t.sql", "002_i.sql"][: 1 + (word == "--applied")]
+
+
+def test_a_file_whose_words_were_corrected_is_known_by_both_names(
+    gate: Gate, database: Database
+) -> None:
+    """And by its number, where only that counts, also while it is half undone."""
+    named = {
+        "V1__t.sql": HALF["001_t.sql"],
+        "V2__i.sql": HALF["002_i.sql"],
+        "U2__i.sql": HALF["002_i.down.sql"],
+    }
+    apply(gate, database, named)
+    files = {
+        "V1__table.sql": named["V1__t.sql"],
+        "V2__index.sql": named["V2__i.sql"],
+        "U2__index.sql": named["U2__i.sql"],
+    }
+    for word in ("V1__t", "V1__table.sql", "1"):
+        run, _ = roll_back(gate, database, files, "--to", word, "--dry-run", "--json")
+        assert [each["version"] for each in json.loads(run.stdout)] == ["V2__index.sql"]
+    failed, _ = roll_back(gate, database, files)
+    closed = gate(database=database, migrations=files)
+    assert (failed.exit_code, closed.verdict["reason"]) == (1, "unresolved")
+    for word in ("V2__index", "V1__table"):
+        said = ("resolve", word, "--not-applied")
+        assert gate(*said, database=database, migrations=files).exit_code == 0
+    assert (history(database), progress(database)) == ([], [])
 
 
 GOOSE = """

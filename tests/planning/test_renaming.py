@@ -7,6 +7,7 @@ import pytest
 from migration_gate.files.migration import AppliedMigration, Migration, version_to_key
 from migration_gate.files.names import classify
 from migration_gate.planning.plan import Plan, make_plan
+from migration_gate.planning.renaming import note_begun
 
 
 def plan(tool: str | None, files: str, rows: str) -> Plan:
@@ -45,6 +46,27 @@ def test_a_row_is_of_the_file_with_the_same_key(
     assert (made.pending, made.unknown, made.lookalikes) == ((), (), ())
     assert made.renamed == {row: file}
     assert made.changed == (file,)
+
+
+@pytest.mark.parametrize(
+    ("tool", "version", "file"),
+    [
+        ("goose", "0001_a.sql", "1_b.sql"),
+        (None, "V1_0__a.sql", "V1__b.sql"),
+        (None, "1_a.sql", "1_a.up.sql"),
+        (None, "1_a", "1_a.sql"),
+    ],
+)
+def test_progress_is_of_the_file_with_the_same_key(
+    tool: str | None, version: str, file: str
+) -> None:
+    """It is gone on with, and recorded, under the version that it began with."""
+    made = note_begun(plan(tool, f"{file} 2_x.sql", ""), [version, "3_y.sql"], tool)
+    assert made.begun == {version: file}
+    assert made.key_of(version) == version_to_key(file)
+    assert [step.version for step in made.steps] == [
+        version if m.version == file else m.version for m in made.pending
+    ]
 
 
 @pytest.mark.parametrize(
