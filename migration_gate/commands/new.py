@@ -14,7 +14,7 @@ from typing import Final
 from migration_gate.files.folder import read_folder
 from migration_gate.files.listing import folders_of
 from migration_gate.files.migration import Migration
-from migration_gate.files.names import NAME_MAX_CHARACTERS, REPEATABLE
+from migration_gate.files.names import NAME_MAX_CHARACTERS, REPEATABLE, classify
 from migration_gate.report.errors import FileFault, MigrationFilesError
 from migration_gate.report.log import Log, write_line
 from migration_gate.report.verdict import Tally
@@ -106,6 +106,8 @@ def create_migration(
     path = Path(folders_of(folder)[-1]) / made
     if len(path.name) > NAME_MAX_CHARACTERS:
         raise MigrationFilesError([_fault(path.name, "name is too long")])
+    if classify(path.name).kind != "up":
+        raise MigrationFilesError([_fault(path.name, "name is that of a way back")])
     template = REPEATED if is_repeatable else TEMPLATE
     text = template.format(
         words=words.replace("_", " "), date=datetime.now(UTC).date().isoformat()

@@ -70,7 +70,7 @@ def test_any_words_become_a_name(tmp_path: Path, name: str, words: str) -> None:
     assert classify(path.name).kind == "up"
 
 
-@pytest.mark.parametrize("name", ["", "!!!", "口令", "x" * 300])
+@pytest.mark.parametrize("name", ["", "!!!", "口令", "x" * 300, "a down", "undo"])
 def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -> None:
     """And nothing is written."""
     with pytest.raises(MigrationFilesError):
