@@ -47,7 +47,7 @@ _REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
         "say require, which encrypts and verifies nothing.",
         NOT_FILLED_IN: FILL_IN,
         IN_QUOTES: "Remove the quotes.",
-        FILE_ITSELF: "Put it in a file, and name that.",
+        FILE_ITSELF: "Name the file that it is in, by the variable without _FILE.",
         STRING_ITSELF: "Write the name alone; all of it belongs in DATABASE_URL.",
         SOCKET_ITSELF: "Name the folder that it is in; the port gives it its name.",
     }
