@@ -166,7 +166,7 @@ def iter_foreign(
     )
     for schema, table, oid, *rights, is_rails, types in conn.execute(query).fetchall():
         is_named = _is_named(named, schema, table)
-        owner = find_tool(None if is_named else table, types)
+        owner = find_tool(table, types, is_named=is_named)
         if owner is None:
             continue
         found = Foreign(

@@ -72,7 +72,7 @@ def require_none_hidden(
         schema=schema,
     )
     for found_schema, table, kind, is_near, types in conn.execute(query).fetchall():
-        tool = find_tool(None if named else table, types)
+        tool = find_tool(table, types, is_named=named is not None)
         is_tools = tool is not None and tool.name == reader.tool
         is_known = tool is not None or {"version", "applied_at"} <= set(types)
         # An empty one, another program's, or of what only another one knows.

@@ -21,7 +21,8 @@ class Tool:
     own with a dot before them; ``newest`` is the version of the
     row that comes last by ``order``; ``counts`` tells the rows that may have run.
     ``tables`` are the names that the table must have; any name where there are none.
-    ``beside`` are names of columns that some of its tables have too.
+    ``own`` is a name that, with these columns, no other program gives a table: newer
+    ones of the tool, and people, add columns to it.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Tool:
     order: str
     counts: str = "true"
     tables: tuple[str, ...] = ()
-    beside: str = ""
+    own: str = ""
 
 
 FLYWAY: Final = (
@@ -46,7 +47,13 @@ TOOLS: Final = (
         "installed_rank",
         FLYWAY,
     ),
-    Tool("golang-migrate or Hasura", "version:int8 dirty:bool", "version", "version"),
+    Tool(
+        "golang-migrate or Hasura",
+        "version:int8 dirty:bool",
+        "version",
+        "version",
+        own="schema_migrations",
+    ),
     # Of its config v3: version and "dirty" of each, by the name of the database.
     Tool(
         "Hasura",
@@ -64,6 +71,7 @@ TOOLS: Final = (
         "version_id",
         "id",
         "is_applied AND version_id > 0",
+        own="goose_db_version",
     ),
     Tool(
         "sqlx",
@@ -79,12 +87,19 @@ TOOLS: Final = (
         "version",
         "version",
     ),
-    Tool("Diesel", "version:varchar run_on:timestamp", "version", "version"),
+    Tool(
+        "Diesel",
+        "version:varchar run_on:timestamp",
+        "version",
+        "version",
+        own="__diesel_schema_migrations",
+    ),
     Tool(
         "refinery",
         "version:int4|int8 name:varchar applied_on:varchar checksum:varchar",
         "version",
         "version",
+        own="refinery_schema_history",
     ),
     Tool(
         "Prisma",
@@ -115,18 +130,21 @@ TOOLS: Final = (
         "hash:text previous_hash:text filename:text date:timestamptz",
         "filename",
         "filename",
+        own="migrations",
     ),
     Tool(
         "pgmigrate",
         "id:text checksum:text execution_time_in_millis:int8 applied_at:timestamptz",
         "id",
         "id",
+        own="pgmigrate_migrations",
     ),
     Tool(
         "yoyo",
         "migration_hash:varchar migration_id:varchar applied_at_utc:timestamp",
         "migration_id",
         "applied_at_utc",
+        own="_yoyo_migration",
     ),
     Tool(
         "Sqitch",
@@ -163,6 +181,7 @@ TOOLS: Final = (
         "schemaversionsid:int4 scriptname:varchar applied:timestamp",
         "scriptname",
         "schemaversionsid",
+        own="schemaversions",
     ),
     Tool(
         "grate",
@@ -176,6 +195,7 @@ TOOLS: Final = (
         "id:int4 name:varchar batch:int4 migration_time:timestamptz",
         "name",
         "id",
+        own="knex_migrations",
     ),
     Tool(
         "Laravel",
@@ -190,6 +210,7 @@ TOOLS: Final = (
         "name",
         '"timestamp"',
         tables=("kysely_migration",),
+        own="kysely_migration",
     ),
     Tool(
         "TypeORM",
@@ -204,7 +225,7 @@ TOOLS: Final = (
         "name",
         "name",
         tables=("SequelizeMeta",),
-        beside="createdAt updatedAt",
+        own="SequelizeMeta",
     ),
     Tool(
         "MikroORM",
@@ -212,6 +233,7 @@ TOOLS: Final = (
         "name",
         "id",
         tables=("mikro_orm_migrations",),
+        own="mikro_orm_migrations",
     ),
     Tool("gormigrate", "id:varchar", "id", "id", tables=("migrations",)),
     Tool(
@@ -220,6 +242,7 @@ TOOLS: Final = (
         "name",
         "id",
         tables=("bun_migrations",),
+        own="bun_migrations",
     ),
     Tool(
         "go-pg",
@@ -228,6 +251,7 @@ TOOLS: Final = (
         "id",
         "version > 0",
         tables=("gopg_migrations",),
+        own="gopg_migrations",
     ),
     Tool(
         "Ragtime",
@@ -235,6 +259,7 @@ TOOLS: Final = (
         "id",
         "created_at",
         tables=("ragtime_migrations",),
+        own="ragtime_migrations",
     ),
     Tool(
         "rambler",
@@ -264,6 +289,7 @@ TOOLS: Final = (
         "name",
         "id",
         tables=("pgmigrations", "migrations"),
+        own="pgmigrations",
     ),
     Tool(
         "Drizzle",
@@ -271,7 +297,7 @@ TOOLS: Final = (
         "created_at",
         "created_at",
         tables=("__drizzle_migrations",),
-        beside="name applied_at",  # of 1.0
+        own="__drizzle_migrations",
     ),
     Tool(
         "sql-migrate",
@@ -279,6 +305,7 @@ TOOLS: Final = (
         "id",
         "id",
         tables=("gorp_migrations",),
+        own="gorp_migrations",
     ),
     Tool(
         "Django",
@@ -286,28 +313,43 @@ TOOLS: Final = (
         "pg_catalog.concat(app, '.', name)",
         "id",
         tables=("django_migrations",),
+        own="django_migrations",
     ),
-    Tool("Alembic", "version_num:varchar", "version_num", "version_num"),
+    Tool(
+        "Alembic",
+        "version_num:varchar",
+        "version_num",
+        "version_num",
+        own="alembic_version",
+    ),
     Tool(
         "Doctrine",
         "version:varchar executed_at:timestamp execution_time:int4",
         "version",
         "version",
+        own="doctrine_migration_versions",
     ),
     Tool(
         "EF Core",
         "MigrationId:varchar ProductVersion:varchar",
         '"MigrationId"',
         '"MigrationId"',
+        own="__EFMigrationsHistory",
     ),
     Tool(
         "Supabase",
         "version:text statements:_text name:text",
         "version",
         "version",
-        beside="created_by idempotency_key rollback",  # of its platform
+        own="schema_migrations",
     ),
-    Tool("Ecto", "version:int8 inserted_at:timestamp", "version", "version"),
+    Tool(
+        "Ecto",
+        "version:int8 inserted_at:timestamp",
+        "version",
+        "version",
+        own="schema_migrations",
+    ),
     Tool(
         DBMATE_OR_RAILS,
         "version:varchar",
@@ -363,15 +405,25 @@ SCHEMAS: Final = (
 MANY: Final = 5
 
 
-def find_tool(table: str | None, types: Mapping[str, str]) -> Tool | None:
-    """Return the tool whose history has this name, any if None, and these columns."""
+def find_tool(
+    table: str, types: Mapping[str, str], *, is_named: bool = False
+) -> Tool | None:
+    """
+    Return the tool whose history has this name and these columns.
+
+    Args:
+        table: Its name.
+        types: Of its columns.
+        is_named: A person has said which it is, so that it may have any name.
+    """
     for tool in TOOLS:
-        if tool.tables and table is not None and table not in tool.tables:
+        if tool.tables and not is_named and table not in tool.tables:
             continue
         needed = dict(column.split(":") for column in tool.columns.split())
         fits = all(types.get(n) in kinds.split("|") for n, kinds in needed.items())
-        others = types.keys() - needed.keys() - {*tool.beside.split()}
-        if fits and (len(needed) >= MANY or not others):
+        others = types.keys() - needed.keys()
+        is_told = table == tool.own or len(needed) >= MANY
+        if fits and (is_told or not others):
             return tool
     return None
 
