@@ -70,6 +70,16 @@ WHERE d.datname = pg_catalog.current_database() AND l.granted
   AND l.pid <> pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL
 """
 )
+# The columns of an index, those aside that it only includes; NULL for an expression.
+KEYS: Final = qualified(
+    """
+SELECT ARRAY(
+    SELECT (SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[g] AND a.attnum > 0)
+    FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) g ORDER BY g)
+FROM pg_catalog.pg_index i WHERE i.indexrelid = %s
+"""
+)
 LEFTOVERS: Final = qualified(
     """
 SELECT i.indexrelid::pg_catalog.int8
@@ -133,20 +143,28 @@ def find_leftovers(conn: Conn, tables: list[int] | None) -> list[int]:
     return [row[0] for row in rows]
 
 
-def is_ours(conn: Conn, oid: int, name: str | None, before: Facts) -> bool:
+def is_ours(conn: Conn, oid: int, index: ConcurrentIndex) -> bool:
     """
-    Tell whether a new invalid index is what a statement has left.
+    Tell whether a new index is what a statement has built, or left.
 
-    It has the name that the statement gives it; where it gives none, nobody else is
-    building an index of that table.
+    It has the name that the statement gives it; where it gives none, its columns.
     """
-    if name is not None:
-        return class_name(conn, oid) == name
+    if index.name is not None:
+        return class_name(conn, oid) == index.name
+    row = conn.execute(KEYS, (oid,)).fetchone()
+    if row is None:
+        return False
+    keys, named = tuple(row[0]), index.columns
+    return keys[: len(named)] == named and (index.has_more or len(keys) == len(named))
+
+
+def is_busy(conn: Conn, before: Facts) -> bool:
+    """Tell whether somebody else is building an index of the table."""
     query = qualified("SELECT {} = ANY (ARRAY({}))").format(
         before["table"], BUSY_TABLES
     )
     row = conn.execute(query).fetchone()
-    return row is not None and not row[0]
+    return row is None or bool(row[0])
 
 
 def drop_index(conn: Conn, oid: int) -> None:

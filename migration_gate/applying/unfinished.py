@@ -17,7 +17,6 @@ from psycopg import sql
 
 from migration_gate.applying.catalogue import (
     NAMED,
-    class_name,
     find_oid,
     has_class,
     object_exists,
@@ -26,6 +25,7 @@ from migration_gate.applying.catalogue import (
 from migration_gate.applying.indexes import (
     drop_index,
     find_leftovers,
+    is_busy,
     is_ours,
     new_indexes,
     note_create_index,
@@ -162,11 +162,13 @@ def tidy(conn: Conn, unit: Unit, before: Facts) -> None:
     if index is None or index.action == "drop":
         return
     if index.action == "create":
-        invalid = [oid for oid, valid in new_indexes(conn, before) if not valid]
-        leftovers = [o for o in invalid if is_ours(conn, o, index.name, before)]
+        found = new_indexes(conn, before)
+        leftovers = [o for o, valid in found if not valid and is_ours(conn, o, index)]
+        if index.name is None and leftovers and is_busy(conn, before):
+            return
     else:
-        found = find_leftovers(conn, before["tables"])
-        leftovers = [oid for oid in found if oid not in before["leftovers"]]
+        left = find_leftovers(conn, before["tables"])
+        leftovers = [oid for oid in left if oid not in before["leftovers"]]
     for oid in leftovers:
         drop_index(conn, oid)
 
@@ -198,15 +200,15 @@ def require_valid(conn: Conn, script: Script, unit: Unit, before: Facts) -> None
 
 
 def _was_created(conn: Conn, script: Script, unit: Unit, before: Facts) -> bool:
-    found = new_indexes(conn, before)
     index = concurrent_index(unit.statements[0])
-    if index is not None and index.name is None and len(found) > 1:
+    assert index is not None  # noqa: S101  # it creates one
+    new = new_indexes(conn, before)
+    found = [(oid, valid) for oid, valid in new if is_ours(conn, oid, index)]
+    if len(found) > 1:
         raise _unresolved(
             script, unit, "its table has several new indexes, and it names none"
         )
     tidy(conn, unit, before)
-    if index is not None and index.name is not None:
-        return any(valid and class_name(conn, o) == index.name for o, valid in found)
     return any(valid for _, valid in found)
 
 

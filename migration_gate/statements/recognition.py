@@ -4,7 +4,7 @@ What a statement is and names, told from its first tokens. Pure; looks nothing u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
@@ -33,6 +33,8 @@ class ConcurrentIndex:
             for REINDEX of anything but one index.
         table_schema: the schema named with the table.
         table: the table of CREATE INDEX and REINDEX TABLE.
+        columns: those of CREATE INDEX in their order, None for an expression.
+        has_more: there may be more of them than the first tokens tell.
     """
 
     action: Literal["create", "drop", "reindex"]
@@ -40,6 +42,8 @@ class ConcurrentIndex:
     name: str | None = None
     table_schema: str | None = None
     table: str | None = None
+    columns: tuple[str | None, ...] = field(default=(), compare=False)
+    has_more: bool = field(default=False, compare=False)
     if_not_exists: bool = False
 
 
@@ -113,12 +117,15 @@ def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
     reader = TokenReader(statement.tokens)
     if reader.take_any("create index concurrently", "create unique index concurrently"):
         made = _created_index(reader)
+        columns, has_more = _indexed_columns(reader)
         return ConcurrentIndex(
             action="create",
             schema=made.schema,
             name=made.name,
             table_schema=made.schema,
             table=made.table,
+            columns=columns,
+            has_more=has_more,
             if_not_exists=made.if_not_exists,
         )
     if reader.take_words("drop index concurrently"):
@@ -147,6 +154,28 @@ def _created_index(reader: TokenReader) -> CreatedIndex:
     reader.take_words("only")
     schema, table = reader.take_table() or (None, None)
     return CreatedIndex(schema, table, name, if_not_exists)
+
+
+def _indexed_columns(reader: TokenReader) -> tuple[tuple[str | None, ...], bool]:
+    """
+    Return the columns of an index, and whether there may be more.
+
+    An expression is in parentheses, or a call.
+    """
+    if reader.take_words("using"):
+        reader.take()
+    inside = TokenReader(reader.take_parentheses())
+    has_more = reader.peek(-1) != b")"
+    columns: list[str | None] = []
+    while inside.peek():
+        is_expression = inside.peek() == b"(" or inside.peek(1) in {b"(", b"."}
+        columns.append(None if is_expression else inside.take_name())
+        while inside.peek() not in {b"", b","}:
+            if not inside.take_parentheses():
+                inside.take()
+        inside.take()
+    # The last one may be cut.
+    return tuple(columns[:-1] if has_more else columns), has_more
 
 
 def _reindexed(reader: TokenReader) -> ConcurrentIndex | None:

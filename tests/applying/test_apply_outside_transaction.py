@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 from tests.fix_proxy import Message, Proxy
+from tests.polling import until
 
 
 TABLE = "CREATE TABLE t (id integer, name text);\nINSERT INTO t VALUES (1, 'a');\n"
@@ -27,6 +28,11 @@ PROGRESS = (
 INDEXES = (
     "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c "
     "ON c.oid = i.indexrelid WHERE i.indrelid = 't'::regclass ORDER BY 1"
+)
+UNGRANTED = "SELECT FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
+END_GATES = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE application_name LIKE 'migration-gate/%' AND datname = current_database()"
 )
 
 
@@ -273,7 +279,7 @@ def test_a_statement_that_cannot_be_judged_is_asked_about(
         process.kill()
         process.wait()
         foreign.commit()
-    database.execute("CREATE INDEX somebodys ON t (name)")
+    database.execute("CREATE INDEX somebodys ON t (id)")
     closed = gate(database=database, migrations=files)
     answered = gate(
         "resolve", "001_i", "--applied", database=database, migrations=files
@@ -284,6 +290,28 @@ def test_a_statement_that_cannot_be_judged_is_asked_about(
     assert "resolve 001_i.sql --applied" in closed.verdict["hint"]
     assert answered.exit_code == 0
     assert ended(opened) == (0, None)
+
+
+@pytest.mark.server
+def test_an_index_of_other_columns_is_not_taken_for_the_files(
+    gate: Gate, database: Database
+) -> None:
+    """A build was cut before it began, and somebody has made another one since."""
+    database.execute(TABLE)
+    files = {"001_i.sql": "CREATE INDEX CONCURRENTLY ON t (id);"}
+    with contextlib.closing(database.connect()) as other:
+        other.execute("BEGIN; LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        process = gate.start(database=database, migrations=files)
+        until(lambda: database.fetch(UNGRANTED))
+        process.kill()
+        process.wait()
+        database.execute(END_GATES)
+        until(lambda: not database.fetch(UNGRANTED))
+    database.execute("CREATE INDEX somebodys ON t (name)")
+    run = gate(database=database, migrations=files)
+
+    assert ended(run) == (0, None)
+    assert database.fetch(INDEXES) == [("somebodys", True), ("t_id_idx", True)]
 
 
 @pytest.mark.server

@@ -14,6 +14,7 @@ from migration_gate.applying.catalogue import (
 )
 from migration_gate.applying.indexes import (
     drop_index,
+    is_busy,
     is_ours,
     new_indexes,
     note_create_index,
@@ -217,7 +218,9 @@ def test_what_is_rarely_asked_has_its_schemas_too(
         ):
             assert note_reindex(conn, index)["leftovers"] == []
         (oid,) = before["indexes"]
-        assert is_ours(conn, oid, None, before)
+        index = ConcurrentIndex(action="create", table="a", columns=("n",))
+        assert is_ours(conn, oid, index)
+        assert not is_busy(conn, before)
         assert class_name(conn, oid) == "i"
         assert object_exists(conn, "DATABASE", database.name)
         qualified_name(conn, oid)

@@ -296,6 +296,30 @@ def test_a_changed_setting_is_known(
     assert setting_changed(only(script)) == change
 
 
+COLUMNS = {
+    "(a)": (("a",), False),
+    'USING btree (A DESC, "B" COLLATE "C" text_ops (x = 1) NULLS LAST) INCLUDE (c)': (
+        ("a", "B"),
+        False,
+    ),
+    "(lower(a), (b), s.f(c), d)": ((None, None, None, "d"), False),
+    "(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10)": (
+        ("a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "columns"), COLUMNS.items())
+def test_the_columns_of_an_index_are_told(
+    text: str, columns: tuple[tuple[str | None, ...], bool]
+) -> None:
+    """As far as the first tokens tell."""
+    index = concurrent_index(only(f"CREATE INDEX CONCURRENTLY ON t {text}"))
+    assert index is not None
+    assert (index.columns, index.has_more) == columns
+
+
 @pytest.mark.parametrize(("script", "index"), INDEXES.items())
 def test_the_names_of_a_concurrent_index_are_the_catalogues(
     script: str, index: ConcurrentIndex | None
