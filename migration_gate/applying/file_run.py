@@ -8,7 +8,7 @@ and the progress, which is written by the lock's connection.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,7 @@ from migration_gate.execution.worker import Worker
 from migration_gate.files.units import Unit
 from migration_gate.history.guarding import guarded
 from migration_gate.history.progress import SUFFIX
+from migration_gate.history.table import HistoryTable
 from migration_gate.history.writing import explain_progress
 from migration_gate.report.errors import ServerRefusedError
 from migration_gate.report.log import Log
@@ -45,6 +46,22 @@ GOES_ON_BACK: Final = (
     "What was undone before this statement stays undone; the command rollback goes on "
     "with the statement itself, and no gate opens before that."
 )
+
+
+@contextmanager
+def writing_progress(held: Session, table: HistoryTable) -> Iterator[None]:
+    """
+    Translate what PostgreSQL says to the writing of progress.
+
+    Raises:
+        HistoryRefusedError: The table is not what it was.
+        ServerRefusedError: It refused for another reason.
+    """
+    try:
+        with held.translated("write the progress of files"):
+            yield
+    except ServerRefusedError as refusal:
+        raise explain_progress(held.conn, table, refusal) from refusal
 
 
 @dataclass(slots=True)
@@ -90,21 +107,9 @@ class FileRun:
 
         retry_while_locked(self.task.script.migration, self.watch, self.log, attempt)
 
-    @contextmanager
-    def writing_progress(self) -> Iterator[None]:
-        """
-        Translate what PostgreSQL says to the writing of progress.
-
-        Raises:
-            HistoryRefusedError: The table is not what it was.
-            ServerRefusedError: It refused for another reason.
-        """
-        try:
-            with self.held.translated("write the progress of files"):
-                yield
-        except ServerRefusedError as refusal:
-            table = self.worker.table
-            raise explain_progress(self.held.conn, table, refusal) from refusal
+    def writing_progress(self) -> AbstractContextManager[None]:
+        """Translate what PostgreSQL says to the writing of progress."""
+        return writing_progress(self.held, self.worker.table)
 
     def write(
         self, statement: sql.Composed, *, writes: tuple[str, ...] = (SUFFIX,)

@@ -9,10 +9,10 @@ so that no gate takes for applied what is half undone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 
-from migration_gate.applying.file_run import BOTH, FileRun
+from migration_gate.applying.file_run import BOTH, FileRun, writing_progress
 from migration_gate.applying.finishing import forget, record
 from migration_gate.applying.settings_so_far import settings_after
 from migration_gate.applying.unfinished import REFUSED_INSIDE, alone, catalogue_tells
@@ -33,6 +33,7 @@ from migration_gate.execution.worker import Worker, own
 from migration_gate.files.migration import AppliedMigration
 from migration_gate.files.script import Script, digest_unit
 from migration_gate.files.units import Unit
+from migration_gate.history.guarding import guarded
 from migration_gate.history.progress import (
     SUFFIX,
     Progress,
@@ -76,7 +77,7 @@ def apply_outside(
     with worker.translated("read the progress of files"):
         done = read_progress(worker.conn, worker.table, task.version)
     edited = _find_edited(task, done)
-    if edited and _may_begin_anew(task, done):
+    if edited and _may_begin_anew(task.script, done):
         with run.writing_progress():
             run.write(delete_units(worker.table, task.version))
         done = {}
@@ -93,13 +94,29 @@ def apply_outside(
     return forget(run) if task.is_back else record(run)
 
 
-def require_still_outside(scripts: Iterable[Script]) -> None:
+def forget_what_runs_inside(
+    held: Session, begun: Mapping[str, Script]
+) -> Collection[str]:
     """
-    Refuse what has run in part, outside a transaction, and would run inside one now.
+    Forget what has run of repeatable files that run inside a transaction now.
+
+    Another text of theirs is applied as a whole; were the old one to come back, it
+    would go on where it failed. Returns the versions of which nothing is kept now.
+
+    Args:
+        held: Has the lock.
+        begun: The files that have progress, by the version that it has there.
 
     Raises:
-        MigrationFilesError: Lists every such file.
+        MigrationFilesError: Another file has run in part, outside a transaction, and
+            would run inside one now; lists all of them.
     """
+    table = held.seen.table
+    inside = {row: script for row, script in begun.items() if script.in_transaction}
+    if table is None or not inside:
+        return ()
+    with held.translated("read the progress of files"):
+        kept = {row: read_progress(held.conn, table, row) for row in inside}
     faults = [
         FileFault(
             file=script.migration.file,
@@ -109,11 +126,15 @@ def require_still_outside(scripts: Iterable[Script]) -> None:
             "run: it goes on after that. Or undo what has run, and say so: "
             f"resolve {script.migration.version} --not-applied.",
         )
-        for script in scripts
-        if script.in_transaction and not script.migration.is_repeatable
+        for row, script in inside.items()
+        if not _may_begin_anew(script, kept[row])
     ]
     if faults:
         raise MigrationFilesError(faults)
+    with writing_progress(held, table):
+        for row in inside:
+            held.conn.execute(guarded(table, (SUFFIX,), delete_units(table, row)))
+    return inside
 
 
 def _perform(run: FileRun, unit: Unit) -> None:
@@ -163,10 +184,10 @@ def _find_edited(task: Task, done: Mapping[int, Progress]) -> list[FileFault]:
     return faults
 
 
-def _may_begin_anew(task: Task, done: Mapping[int, Progress]) -> bool:
+def _may_begin_anew(script: Script, done: Mapping[int, Progress]) -> bool:
     """Tell a repeatable migration, but not one with a statement of unknown end."""
     is_known = all(row.state == "finished" for row in done.values())
-    return task.script.migration.is_repeatable and is_known
+    return script.migration.is_repeatable and is_known
 
 
 def _edited(task: Task, line: int | None, column: int | None) -> FileFault:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TypeAlias
 
-from migration_gate.applying.outside import require_still_outside
+from migration_gate.applying.outside import forget_what_runs_inside
 from migration_gate.applying.runs import Applier
 from migration_gate.applying.settlement import Settlement
 from migration_gate.applying.without_transaction import require_no_session
@@ -121,8 +121,12 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
     shelf = Shelf(held.settings.migrations, history, variables)
     with interruptible():
         shelf.require_fit(plan.pending)
-        begun = [m for m in plan.pending if m.version in plan.begun.values()]
-        require_still_outside(map(shelf.take, begun))
+        pending = {migration.version: migration for migration in plan.pending}
+        begun = {
+            row: shelf.take(pending[version]) for row, version in plan.begun.items()
+        }
+    for row in forget_what_runs_inside(held, begun) if begun else ():
+        plan = plan.forget_begun(row)
     if held.is_pooled:
         require_no_session(map(shelf.take, plan.pending))
     # Only where it matters: what is long would be split once more.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+from contextlib import closing
+
 import pytest
 
 from tests.fix_gate import Gate, Run
 from tests.fix_postgres import Database
 from tests.history_tables import PLAIN, versions, why
+from tests.polling import until
 
 
 ONE = {"1_a.sql": "CREATE TABLE a (n int);"}
@@ -141,6 +144,40 @@ def test_one_that_failed_half_way_begins_anew_with_another_text(
     files = {**ONE, "R__fill.sql": second}
     assert applied(gate(database=database, migrations=files)) == ["R__fill.sql"]
     assert database.fetch("SELECT n FROM a ORDER BY n") == [(1,), (2,)]
+
+
+def test_what_ran_half_is_forgotten_where_another_text_runs_inside(
+    gate: Gate, database: Database
+) -> None:
+    """The old text comes back, and is applied as a whole."""
+    first = "-- gate: no-transaction\nINSERT INTO a VALUES (1);\nSELECT {};\n"
+    texts = [first.format("nothing"), "INSERT INTO a VALUES (2);", first.format(1)]
+    ends = [
+        gate(database=database, migrations={**ONE, "R__fill.sql": text}).exit_code
+        for text in texts
+    ]
+    assert ends == [1, 0, 0]
+    assert database.fetch("SELECT n FROM a") == [(1,), (2,), (1,)]
+    assert database.fetch("SELECT * FROM schema_migrations_progress") == []
+
+
+def test_a_statement_whose_end_was_not_seen_is_not_forgotten(
+    gate: Gate, database: Database
+) -> None:
+    """Whether the old text was applied, only a person can say."""
+    text = "-- gate: no-transaction\nCREATE INDEX CONCURRENTLY late ON a (n);\n"
+    gate(database=database, migrations=ONE)
+    building = "SELECT FROM pg_stat_progress_create_index"
+    with closing(database.connect()) as conn:
+        conn.execute("BEGIN; LOCK TABLE a IN ROW EXCLUSIVE MODE")
+        started = gate.start(database=database, migrations={**ONE, "R__i.sql": text})
+        until(lambda: database.fetch(f"{building} WHERE datname = current_database()"))
+        started.kill()
+    edited = {**ONE, "R__i.sql": "INSERT INTO a VALUES (2);"}
+    run = gate(database=database, migrations=edited)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "files")
+    assert "would run inside one as a whole" in run.verdict["error_message"]
+    assert database.fetch("SELECT n FROM a") == []
 
 
 def test_two_images_that_restart_in_turn_do_not_flip(
