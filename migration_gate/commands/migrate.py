@@ -133,6 +133,7 @@ def bring_up_to_date(
             tally,
             use_standby=use_standby,
             locks=_goes_straight(settings),
+            creates=True,
         )
     ) as session:
         if session.seen.is_standby:

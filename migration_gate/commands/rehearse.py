@@ -68,7 +68,9 @@ def rehearse(  # noqa: PLR0913  # the command's options, by name
     migrations = load(settings, log, "rehearse")
     before = _find_before(migrations, first)
     with (
-        closing(wait_for_history(settings, migrations, log, tally)) as session,
+        closing(
+            wait_for_history(settings, migrations, log, tally, creates=True)
+        ) as session,
         session.translated("look who is connected"),
     ):
         if not is_disposable:

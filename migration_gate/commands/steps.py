@@ -114,6 +114,7 @@ def wait_for_history(  # noqa: PLR0913  # two are for migrate alone
     *,
     use_standby: Callable[[Session], object] | None = None,
     locks: bool = False,
+    creates: bool = False,
 ) -> Session:
     """
     Wait until the database can be written, and look at its history.
@@ -132,6 +133,8 @@ def wait_for_history(  # noqa: PLR0913  # two are for migrate alone
         tally: Takes how long it was.
         use_standby: Whether a standby will do.
         locks: Whether the lock is wanted in any case; see ``start_session``.
+        creates: Whether files are applied next, and a database that is not there may
+            be made for them, where the settings allow it.
     """
     patience = new_patience(settings, log, settings.wait_timeout_s)
 
@@ -156,17 +159,15 @@ def wait_for_history(  # noqa: PLR0913  # two are for migrate alone
         return session
 
     try:
-        session = wait_for(
-            with_database(
+        if creates:
+            start = with_database(
                 start,
                 settings,
                 log,
                 until_s=patience.until_s,
                 before_creating=refuse_texts,
-            ),
-            patience,
-            before_waiting=refuse_texts,
-        )
+            )
+        session = wait_for(start, patience, before_waiting=refuse_texts)
     finally:
         tally.waited_s += patience.waited_s
     version = session.conn.info.server_version

@@ -142,8 +142,8 @@ NO_DATABASE: Final = Cause(
     pattern=r"database \".*\" does not exist|no such database",
     kind="refused",
     reason="no_database",
-    remedy="Check host and name; where it is meant to be new, create it, or set "
-    "GATE_CREATE_DATABASE=true.",
+    remedy="Check host and name; where it is meant to be new, create it, or let "
+    "migrate do so: GATE_CREATE_DATABASE=true.",
 )
 NO_CONNECT_RIGHT: Final = Cause(
     pattern=r"permission denied for database",

@@ -28,7 +28,7 @@ WAITING = """
 SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE d.datname = current_database() AND NOT l.granted AND {}
 """
-READS_PROGRESS = re.compile(rb"SELECT (version, pg_catalog.max|DISTINCT version)")
+READS_PROGRESS = re.compile(rb"SELECT version, pg_catalog.(max|min)")
 SOON = {"GATE_WAIT_TIMEOUT": "1s"}
 
 

@@ -92,14 +92,22 @@ def test_wait_makes_the_database_too(gate: Gate, databases: Databases) -> None:
     assert missing.fetch("SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("command", ["check", "status", "plan"])
-def test_commands_that_only_look_make_nothing(
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("check", "status", "plan", "baseline 1", "rollback"),
+        *("adopt --from goose", "resolve 1 --applied"),
+    ],
+)
+def test_commands_that_apply_no_file_make_nothing(
     gate: Gate, databases: Databases, command: str
 ) -> None:
-    """They close as without the setting."""
+    """They close as without the setting: the name may be a slip of the pen."""
     missing = databases.name()
-    run = gate(command, database=missing, env=CREATE, migrations=FILES)
+    env = CREATE | {"GATE_AUTH_GRACE": "0"}
+    run = gate(*command.split(), database=missing, env=env, migrations=FILES)
     assert run.exit_code == 1
+    assert "does not exist" in run.output
     assert not exists(databases, missing.name)
 
 
