@@ -225,6 +225,7 @@ def _run_in_transaction(run: FileRun, unit: Unit) -> None:
             unit.modes,
             mark=to_mark(0, unit.number),
             writes=BOTH if run.takes_row(unit) else (SUFFIX,),
+            deletes=run.takes_row(unit),
         ),
         *([own(worker, "gone", gone)] if run.takes_row(unit) else ()),
         own(worker, "row", row),

@@ -79,6 +79,7 @@ def compose_transaction(
                 unit.modes,
                 mark=to_mark(share_index, unit.number),
                 writes=("",),
+                deletes=task.is_back,
             ),
             *([require_defaults(worker)] if task.checks_defaults else ()),
             *record,

@@ -67,22 +67,24 @@ ALWAYS_SENT: Final = 4096  # characters
 NAME_CALL: Final = b", pg_catalog.set_config('application_name', %b, true)"
 
 
-def begin(
+def begin(  # noqa: PLR0913  # how a transaction begins, by name
     worker: Worker,
     script: Script,
     modes: bytes = b"",
     *,
     mark: str | None = None,
     writes: tuple[str, ...] = (),
+    deletes: bool = False,
 ) -> list[Own]:
     """
     Begin a transaction with its limits, and say by a mark how far the message is.
 
     Args:
         writes: The suffixes of the gate's tables that are written; see ``guarding``.
+        deletes: Rows of the history are deleted; of progress they always may be.
     """
     lock_s, statement_s = _timeouts_s(worker, script)
-    limits = _limits_text(worker, lock_s, statement_s, writes)
+    limits = _limits_text(worker, lock_s, statement_s, writes, deletes=deletes)
     if mark is not None:
         limits += NAME_CALL % literal(worker, mark)
     return [
@@ -144,10 +146,18 @@ def set_variables(
 # The same for each file, unless its directives say otherwise: composed once.
 @lru_cache(WORKERS)
 def _limits_text(
-    worker: Worker, lock_s: float, statement_s: float, writes: tuple[str, ...]
+    worker: Worker,
+    lock_s: float,
+    statement_s: float,
+    writes: tuple[str, ...],
+    *,
+    deletes: bool,
 ) -> bytes:
     calls = [
-        *(expect_trusted(worker.table, suffix) for suffix in writes),
+        *(
+            expect_trusted(worker.table, suffix, deletes=deletes or bool(suffix))
+            for suffix in writes
+        ),
         *limit_calls(worker, lock_s, statement_s, is_local=True),
         work_key_call(worker, is_local=True),
     ]

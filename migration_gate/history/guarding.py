@@ -36,16 +36,24 @@ def lock_tables(table: HistoryTable, suffixes: Sequence[str]) -> sql.Composed | 
     )
 
 
-def expect_trusted(table: HistoryTable, suffix: str = "") -> sql.Composed:
+def expect_trusted(
+    table: HistoryTable, suffix: str = "", *, deletes: bool = False
+) -> sql.Composed:
     """
     Return the expression that fails with "gate:" where the table cannot be trusted.
 
     Beside the history, a table may belong to a member of the role that owns it too.
+
+    Args:
+        table: The history.
+        suffix: Of what stands beside it.
+        deletes: Rows may be deleted next.
     """
     owners = table.owners
     if suffix:
         owners = owners._replace(groups=(*owners.groups, table.owner))
-    trusted = still_trusted(table.schema, table.name + suffix, owners)
+    name = table.name + suffix
+    trusted = still_trusted(table.schema, name, owners, deletes=deletes)
     return sql.SQL("{}::pg_catalog.bool").format(trusted)
 
 
@@ -54,7 +62,7 @@ def guarded(
 ) -> sql.Composed:
     """Return statements to be sent as one message, or in a transaction."""
     lock = lock_tables(table, suffixes)
-    questions = (expect_trusted(table, suffix) for suffix in suffixes)
+    questions = (expect_trusted(table, suffix, deletes=True) for suffix in suffixes)
     ask = sql.SQL("SELECT ") + sql.SQL(", ").join(questions)
     return sql.SQL("; ").join([*([lock] if lock else []), ask, write])
 
