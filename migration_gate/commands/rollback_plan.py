@@ -86,7 +86,7 @@ def choose(
     undone = {undoing.migration.version for undoing in order}
     changes = tuple(each for each in plan.changes if each.file.version in undone)
     require_agreement(
-        plan._replace(changes=changes, lookalikes=(), halves=()),
+        plan._replace(changes=changes, lookalikes=(), twins=(), halves=()),
         changed=wish.settings.changed,
         out_of_order="apply",
         ahead="allow",

@@ -41,6 +41,7 @@ def require_agreement(
         )
         for row, version in plan.lookalikes
     ]
+    faults += [_refuse_twin(row, version) for row, version in plan.twins]
     faults += [_refuse_half(half) for half in plan.halves]
     if changed == "refuse" and plan.changed:
         faults.append(_refuse_changes(plan))
@@ -74,6 +75,19 @@ def require_agreement(
             "; ".join(fault for fault, _ in faults),
             hint=" ".join(remedy for _, remedy in faults),
         )
+
+
+def _refuse_twin(row: str, version: str) -> tuple[str, str]:
+    """Return what of a file that was renamed would happen, and what to do."""
+    fault = (
+        f'file "{version}" has the text of "{row}", which is applied and is not here: '
+        "it would run once more"
+    )
+    remedy = (
+        "Give the file its old name again; or, where it is renamed for good: "
+        f"resolve {version} --applied, and then resolve {row} --not-applied."
+    )
+    return fault, remedy
 
 
 def _refuse_half(half: Half) -> tuple[str, str]:

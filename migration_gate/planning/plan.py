@@ -63,6 +63,8 @@ class Plan(NamedTuple):
     something else stands for it; ``out_of_order`` names files, ``unknown`` and
     ``lookalikes`` name history rows. ``spelling`` is how the history writes versions;
     ``renamed`` has the rows whose files have another name by now, and that name;
+    ``twins`` has rows of files that are not here, with the pending file that looks like
+    theirs under another name: it has their text;
     ``begun`` has the versions under which files have progress, once that was asked for.
     Of repeatable ones, ``left`` are those whose text in the database is newer,
     ``replacements`` what the rows become that have another text, and
@@ -81,6 +83,7 @@ class Plan(NamedTuple):
     replaced: tuple[Migration, ...] = ()
     halves: tuple[Half, ...] = ()
     renamed: Mapping[str, str] = MappingProxyType({})
+    twins: tuple[tuple[str, str], ...] = ()
     begun: Mapping[str, str] = MappingProxyType({})
     left: tuple[Migration, ...] = ()
     replacements: tuple[Replacement, ...] = ()
@@ -196,6 +199,11 @@ def make_plan(
         and m.key not in left
         and (m.key not in rows or m.key in again)
     )
+    twins: tuple[tuple[str, str], ...] = ()
+    if pending and unknown:
+        from migration_gate.planning.renaming import find_twins  # noqa: PLC0415  # rarely needed
+
+        twins = find_twins(pending, unknown, known_count=len(applied))
     newest = _newest_order(applied, strangers)
     # What waited for a deployment comes after the next release's first phase.
     newest_after = _newest_order([m for m in applied if m.is_after], ())
@@ -214,6 +222,7 @@ def make_plan(
         replaced=tuple(m for m in ordered if m.key in replaced),
         halves=halves,
         renamed={row: file.version for row, file in renamed.items()},
+        twins=twins,
         left=tuple(m for m in ordered if m.key in left),
         replacements=replacements,
         repeatables_gone=tuple(r.version for r in unknown if is_repeatable(r.version)),

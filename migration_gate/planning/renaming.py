@@ -73,6 +73,47 @@ def note_begun(plan: Plan, versions: Collection[str], tool: str | None) -> Plan:
     return plan._replace(begun={row: file.version for row, file in pairs.items()})
 
 
+def find_twins(
+    pending: Iterable[Migration],
+    unknown: Sequence[AppliedMigration],
+    *,
+    known_count: int,
+) -> tuple[tuple[str, str], ...]:
+    """
+    Pair rows of no file here with the pending file that has their text.
+
+    Only where number or words are theirs too: that is a file that was renamed, which
+    would run once more.
+
+    Args:
+        pending: Files without a row.
+        unknown: Rows without a file.
+        known_count: How many files have one. Where most rows are of none, they are
+            another application's, and may have one text with a file here.
+    """
+    rows: dict[str | None, list[str]] = defaultdict(list)
+    for row in unknown:
+        rows[row.checksum].append(row.version)
+    twins = tuple(
+        (row, file.version)
+        for file in pending
+        for row in rows.get(file.checksum, ())
+        if not file.is_repeatable and _is_named_alike(row, file)
+    )
+    others = len(unknown) - len(dict(twins))
+    return twins if others <= known_count else ()
+
+
+def _is_named_alike(row: str, file: Migration) -> bool:
+    has_number = _to_file(row).number == file.number
+    return has_number or _words(row) == _words(file.version)
+
+
+def _words(version: str) -> str:
+    """Return what stands after the number of a name."""
+    return version.removesuffix(".sql").lstrip("0123456789._-VvU")
+
+
 def _to_file(version: str) -> Migration:
     """Return the file that a row was written for, as far as its name tells."""
     name = version.removesuffix(".sql") + ".sql"

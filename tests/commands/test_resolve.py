@@ -47,6 +47,29 @@ def test_objects_that_exist_already_are_recorded(
     ) == [("001_t.sql", True)]
 
 
+@pytest.mark.parametrize("new", ["002_other_words.sql", "V0003__fill.sql"])
+def test_a_file_that_was_renamed_does_not_run_once_more(
+    gate: Gate, database: Database, new: str
+) -> None:
+    """The two commands of the hint let the history have its new name."""
+    text = "INSERT INTO t VALUES (1);"
+    files = EXISTING | {"002_fill.sql": text}
+    assert gate(database=database, migrations=files).exit_code == 0
+    renamed = EXISTING | {new: text}
+    closed = gate(database=database, migrations=renamed)
+    assert (closed.exit_code, closed.verdict["reason"]) == (1, "history")
+    for command in re.findall(
+        r"resolve \S+ --(?:not-)?applied", closed.verdict["hint"]
+    ):
+        said = gate(*command.split(), database=database, migrations=renamed)
+        assert said.exit_code == 0, said.output
+    opened = gate(database=database, migrations=renamed)
+    assert (opened.exit_code, opened.verdict["applied"]) == (0, [])
+    assert opened.verdict["warnings"] == []
+    assert versions(database) == sorted(renamed)
+    assert database.fetch("SELECT id FROM t") == [(1,)]
+
+
 def test_a_row_is_taken_back(gate: Gate, database: Database) -> None:
     """The next start applies the file again."""
     gate(database=database, migrations=EXISTING)

@@ -90,3 +90,26 @@ def test_no_other_file_takes_the_place_of_a_row(
     assert made.renamed == {}
     left = set(files.split()) - set(rows.split())
     assert {m.version for m in made.pending} == left
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "twins"),
+    [
+        ("1_a 2_b 3_d", "1_a 2_b 3_c", (("3_c", "3_d"),)),
+        ("1_a 2_b 4_c", "1_a 2_b 3_c", (("3_c", "4_c"),)),
+        ("1_a 2_b 4_d", "1_a 2_b 3_c", ()),  # neither number nor words
+        ("1_b", "1_a", (("1_a", "1_b"),)),
+        ("3_d", "1_x 2_y 3_c", ()),  # most of it is another application's
+        ("1_a R__d", "1_a R__c", ()),
+    ],
+)
+def test_a_file_with_the_text_of_one_that_is_gone_is_its_twin(
+    files: str, rows: str, twins: tuple[tuple[str, str], ...]
+) -> None:
+    """All have one text here: the names tell whether it was renamed."""
+    migrations = [
+        Migration(name, classify(f"{name}.sql").number, version_to_key(name), "same")
+        for name in files.split()
+    ]
+    history = [AppliedMigration(name, "same") for name in rows.split()]
+    assert make_plan(migrations, history).twins == twins
