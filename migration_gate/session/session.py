@@ -55,10 +55,20 @@ class Session:
     tried before the first look; None once that is known.
     """
 
-    __slots__ = ("awaited", "conn", "is_over", "rivals", "seen", "settings", "trial")
+    __slots__ = (
+        "_pid",
+        "awaited",
+        "conn",
+        "is_over",
+        "rivals",
+        "seen",
+        "settings",
+        "trial",
+    )
 
     def __init__(self, conn: LimitedConnection, settings: Settings, seen: Look) -> None:
         self.conn = conn
+        self._pid = conn.info.backend_pid  # of one that is closed nobody is told it
         self.settings = settings
         self.seen = seen
         self.rivals: tuple[Keys, ...] = ()
@@ -69,7 +79,7 @@ class Session:
     @property
     def is_pooled(self) -> bool:
         """Return whether a pooler answers in the server's name."""
-        return self.conn.info.backend_pid != self.seen.backend_pid
+        return self._pid != self.seen.backend_pid
 
     @property
     def only(self) -> str | None:

@@ -14,7 +14,14 @@ from typing import Final, NamedTuple
 import pytest
 
 from migration_gate.commands.fleet.crew import Crew
-from migration_gate.commands.fleet.outcomes import Outcome
+from migration_gate.commands.fleet.outcomes import Outcome, work_at
+from migration_gate.commands.fleet.targets import Target
+from migration_gate.connection import waits
+from migration_gate.report.errors import GateInterruptedError
+from migration_gate.report.log import Log
+from migration_gate.report.verdict import Tally
+from migration_gate.settings.environment import from_environ
+from migration_gate.settings.settings import Settings
 from tests.commands.test_fleet import FILES
 from tests.fix_gate import write_migrations
 from tests.fix_postgres import Database
@@ -76,6 +83,25 @@ def test_a_fault_in_who_is_told_of_an_outcome_is_raised_too() -> None:
         crew.run([Item("a"), Item("b")], take, every=lambda: WAIT_S)
     crew.run([Item("c")], take, every=lambda: WAIT_S)
     assert outcomes == [Outcome("c", "done")]
+
+
+def test_a_fault_while_a_stop_is_cleaned_up_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run without a fleet: the target is left, and no line says otherwise."""
+    monkeypatch.setattr(waits._process, "wish", None)
+    monkeypatch.setattr(waits._process, "woken", None)
+
+    def step(_settings: Settings, _log: Log, _tally: Tally) -> None:
+        waits.ask_to_stop(GateInterruptedError("stopped"))
+        raise PlantedError
+
+    target = Target("a", from_environ({"DATABASE_URL": "postgresql://u@h/d"}))
+    with (tmp_path / "log").open("w+") as file:
+        outcome = work_at(target, step, Log(fd=file.fileno()), lambda _: False)
+        file.seek(0)
+        assert file.read() == ""
+    assert outcome.state == "stopped"
 
 
 @pytest.mark.parametrize("command", ["check", "status", "plan"])

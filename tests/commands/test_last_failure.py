@@ -7,6 +7,12 @@ import signal
 
 import pytest
 
+from migration_gate.commands.last_failure import failures_kept
+from migration_gate.connection.waits import Stopped
+from migration_gate.report.errors import GateInterruptedError
+from migration_gate.report.verdict import Tally
+from migration_gate.session.session import start_session
+from migration_gate.settings.environment import from_environ
 from tests.fix_gate import Event, Gate, Run
 from tests.fix_pgbouncer import PgBouncers
 from tests.fix_postgres import Database
@@ -48,6 +54,18 @@ def test_a_failed_attempt_leaves_one_row(gate: Gate, database: Database) -> None
         "SELECT count(*) FROM schema_migrations_failures WHERE gate_version <> ''"
         " AND hint <> '' AND failed_at <= now() AT TIME ZONE 'UTC'"
     ) == [(1,)]
+
+
+def test_a_stop_is_one_though_the_connection_of_the_lock_is_gone(
+    database: Database,
+) -> None:
+    """A question was asked there when the signal came, and the server hangs."""
+    session = start_session(from_environ(database.environ()), must_write=False)
+    session.conn.close()
+    tally = Tally()
+    tally.in_doubt["001_t.sql"] = 1
+    with pytest.raises(Stopped), failures_kept(session, (), tally, (), str):
+        raise Stopped(GateInterruptedError("stopped"))
 
 
 def test_check_says_why_the_other_one_failed(gate: Gate, database: Database) -> None:

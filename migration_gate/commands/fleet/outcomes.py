@@ -15,7 +15,12 @@ from migration_gate.commands.calls import UsageError
 from migration_gate.commands.fleet.hints import name_target, start_again
 from migration_gate.commands.main import error_of, judge, report_wait
 from migration_gate.connection.spares import drop_spares
-from migration_gate.connection.waits import Stopped, pause, report_waits
+from migration_gate.connection.waits import (
+    Stopped,
+    pause,
+    report_waits,
+    wish_to_stop,
+)
 from migration_gate.planning.naming import NotNamedError
 from migration_gate.report.errors import GateError, SettingsError
 from migration_gate.report.events import (
@@ -87,6 +92,10 @@ def work_at(
     except GateError as closing_error:
         error = closing_error
     except Exception as failure:  # noqa: BLE001  # a verdict for every end
+        # Cleaning up after a stop may have failed in its own way.
+        wish = wish_to_stop()
+        if wish is not None:
+            return _to_outcome(target, "stopped", wish, tally, answers)
         error = error_of(failure, own_log)
     verdict = judge(error, tally, started_s, own_log)
     event = TARGET_OPENED if verdict.is_open else TARGET_CLOSED
