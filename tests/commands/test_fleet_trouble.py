@@ -18,6 +18,7 @@ from migration_gate.connection.room import send_query
 from migration_gate.report.errors import DatabaseUnreachableError, HistoryError
 from migration_gate.settings.environment import from_environ
 from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
+from tests.connection.test_wait_languages import refusing
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
 
@@ -70,17 +71,20 @@ def test_a_server_that_is_away_or_read_only_is_one_targets_trouble(
 def test_a_server_that_is_away_is_waited_for_once(
     gate: Gate, databases: Databases, tmp_path: Path
 ) -> None:
-    """The first target there waits as long as it may, the next ones try once."""
+    """The first target there waits as long as it may, the next ones connect once."""
     home = databases.create()
-    port = find_free_port()
-    away = [f"host=127.0.0.1 port={port} dbname=x{number}" for number in range(3)]
+    asked = list[bytes]()
     listed = tmp_path / "fleet.txt"
-    listed.write_text("\n".join([*away, home.name]), "utf-8")
-    env = {"GATE_TARGETS": f"file:{listed}", "GATE_WAIT_TIMEOUT": "1s"}
-    run = gate(database=home, migrations=FILES, env=env | {"GATE_TARGETS_AT_ONCE": "1"})
+    env = {"GATE_TARGETS": f"file:{listed}", "GATE_WAIT_TIMEOUT": "300ms"}
+    env["GATE_TARGETS_AT_ONCE"] = "1"
+    with refusing("57P03", "the database system is starting up", asked) as place:
+        away = [f"postgresql://{place}/x{number}" for number in range(3)]
+        listed.write_text("\n".join([*away, home.name]), "utf-8")
+        run = gate(database=home, migrations=FILES, env=env)
     assert (run.exit_code, counts(run)) == (1, [4, 1, 3, 0, 0])
     tried = [event["error_message"] for event in run.all("target.closed")]
     assert ["(1 attempt in 0 s)" in said for said in tried] == [False, True, True]
+    assert [sum(b"\0x%d\0" % n in each for each in asked) for n in (1, 2)] == [1, 1]
 
 
 def test_a_server_that_lets_somebody_in_is_away_no_longer() -> None:

@@ -77,8 +77,9 @@ CASES = [(code, text) for code, texts in TEXTS.items() for text in texts]
 
 
 @contextmanager
-def refusing(code: str, text: str) -> Iterator[str]:
-    """Refuse every login with one error, after having declined TLS."""
+def refusing(code: str, text: str, asked: list[bytes] | None = None) -> Iterator[str]:
+    """Refuse every login with one error, after having declined TLS; note each."""
+    seen = [] if asked is None else asked
     fields = (b"SFATAL", b"VFATAL", b"C" + code.encode(), b"M" + text.encode())
     body = b"".join(field + b"\0" for field in fields) + b"\0"
     refusal = b"E" + struct.pack("!i", len(body) + 4) + body
@@ -87,7 +88,7 @@ def refusing(code: str, text: str) -> Iterator[str]:
         with client:
             client.recv(8)
             client.sendall(b"N")
-            client.recv(1024)
+            seen.append(client.recv(1024))
             client.sendall(refusal)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

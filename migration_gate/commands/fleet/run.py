@@ -213,9 +213,10 @@ class Fleet:
             self._report_glances(len(names), before, started_s)
 
     def _work_at(self, target: Target) -> Outcome:
-        outcome = work_at(
-            self._away.fit(target), self._step, self._log, self._glances.is_done
-        )
+        fitted = self._away.fit(target)
+        # Where nothing answers, each attempt lasts as long as it may: no glance first.
+        glances = self._glances if fitted is target else Glances()
+        outcome = work_at(fitted, self._step, self._log, glances.is_done)
         self._away.note(target, outcome)
         return outcome
 
