@@ -209,6 +209,8 @@ def test_a_schema_that_is_not_there_is_not_made(gate: Gate, database: Database) 
     [
         ("SELECT NULL::text", "gives no name in row 1"),
         ("SELECT 'a', 'b'", "does not give one column"),
+        ("COPY (SELECT 'a') TO STDOUT", "does not give one column"),
+        ("SELECT $1", "has a query with a parameter"),
         ("SELECT repeat('x', 64)", "longer than 63 bytes in row 1"),
         ("SELECT 1", "gives no name in row 1"),
         ("SELECT 'a'::text; SELECT 'b'::text", "has a query that PostgreSQL refuses"),

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from psycopg import sql
+from psycopg import pq, sql
 
 from migration_gate.commands.fleet.lines import SETTING, fault, read_lines
 from migration_gate.commands.steps import new_patience
@@ -38,6 +38,7 @@ LIST_TIMEOUT_S: Final = 30.0
 SYNTAX_ERROR: Final = "42601"
 NO_RIGHT: Final = "42501"
 NO_ANSWER_TO_QUERY: Final = f"has a query without an answer within {LIST_TIMEOUT_S:g} s"
+NOT_ONE_COLUMN: Final = "has a query that does not give one column"
 READ_LESS: Final = "Let it read less, or end who locks what it reads."
 GIVE_TEXT: Final = "A query gives the name as text, like nspname::text, and never NULL."
 CONNECTIONS_EACH: Final = 2
@@ -258,8 +259,16 @@ def _ask_names(conn: psycopg.Connection[Any], query: bytes) -> tuple[str, ...]:
         cursor = conn.execute(query, binary=True)
     except psycopg.errors.ReadOnlySqlTransaction:
         raise fault("has a query that writes", "Let it only read.") from None
+    except psycopg.errors.ProtocolViolation:
+        if conn.info.transaction_status != pq.TransactionStatus.INERROR:
+            raise  # a pooler's, which has lost its server
+        raise fault("has a query with a parameter", "Write its value.") from None
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate is not None:
+            raise
+        raise fault(NOT_ONE_COLUMN) from None  # COPY
     if cursor.description is None or len(cursor.description) != 1:
-        raise fault("has a query that does not give one column")
+        raise fault(NOT_ONE_COLUMN)
     rows = cursor.fetchall()
     conn.execute("ROLLBACK")
     return _to_names([row[0] for row in rows])
