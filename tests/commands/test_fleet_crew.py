@@ -85,6 +85,28 @@ def test_a_fault_in_who_is_told_of_an_outcome_is_raised_too() -> None:
     assert outcomes == [Outcome("c", "done")]
 
 
+def test_a_crew_works_with_as_many_threads_as_the_system_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container has a limit of processes, or of memory."""
+    start, started, outcomes = threading.Thread.start, list[object](), list[Outcome]()
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            text = "can't start new thread"
+            raise RuntimeError(text)
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    crew: Crew[Item] = Crew(3, lambda item: Outcome(item.name, "done"))
+    items = [Item(name) for name in "abc"]
+    crew.run(items, outcomes.append, every=lambda: WAIT_S)
+    assert [outcome.name for outcome in outcomes] == ["a", "b", "c"]
+    with pytest.raises(RuntimeError):
+        crew.run(items, outcomes.append, every=lambda: WAIT_S)
+
+
 def test_a_fault_while_a_stop_is_cleaned_up_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

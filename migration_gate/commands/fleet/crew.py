@@ -84,7 +84,13 @@ class Crew(Generic[Item]):
                 target=self._go_on, args=(take, may_begin), name="target", daemon=True
             )
             self._threads.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more of them
+                self._threads.discard(thread)
+                if not self._threads and self._waiting:
+                    raise
+                break
         try:
             while self._threads:
                 self._bell.wait(every())
