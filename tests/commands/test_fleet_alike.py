@@ -77,6 +77,7 @@ REFUSED = {
         ),
         'its column "version" is not unique',
     ),
+    "unlogged": (f"ALTER TABLE {TABLE} SET UNLOGGED", "it is unlogged"),
     "hidden": (f"REVOKE SELECT ON {TABLE} FROM {{app}}", "lacks SELECT"),
     "closed": ("REVOKE USAGE ON SCHEMA closed FROM {app}", "lacks USAGE"),
     "a column": (
@@ -92,7 +93,6 @@ FINE = {
     "order": f"ALTER TABLE {TABLE} DROP COLUMN duration_ms;"
     f"ALTER TABLE {TABLE} ADD COLUMN duration_ms bigint",
     "less": f"ALTER TABLE {TABLE} DROP COLUMN superseded",
-    "unlogged": f"ALTER TABLE {TABLE} SET UNLOGGED",
     "granted": f"GRANT SELECT ON {TABLE} TO PUBLIC",
     "by column": f"GRANT SELECT (version) ON {TABLE} TO PUBLIC",
     "indexed": f"CREATE INDEX ON {TABLE} (applied_at)",
