@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+
 from contextlib import ExitStack, closing
 
 import pytest
 
+from migration_gate.commands.fleet.run import at_once
+from migration_gate.commands.fleet.targets import Listing
+from migration_gate.settings.environment import from_environ
 from tests.commands.test_fleet import FILES, counts, list_names
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
@@ -95,3 +100,16 @@ def test_sessions_of_other_roles_take_room(gate: Gate, new_server: NewServer) ->
         run = gate(database=shop, migrations=FILES, env=LIST)
     assert run.one("fleet.started")["at_once"] == (20 - 3 - 9) // 2
     assert (run.exit_code, counts(run)) == (0, [17, 17, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"), [(256, 74), (16, 1), (resource.RLIM_INFINITY, 400)]
+)
+def test_there_are_no_more_at_once_than_the_process_has_descriptors_for(
+    monkeypatch: pytest.MonkeyPatch, limit: int, count: int
+) -> None:
+    """Each target has two connections, on any servers, and opens its files."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    environ = {"DATABASE_URL": "postgresql://u@h/d", "GATE_TARGETS_AT_ONCE": "400"}
+    settings = from_environ(environ | {"GATE_TARGETS": "file:/fleet.txt"})
+    assert at_once(settings, Listing(())) == count

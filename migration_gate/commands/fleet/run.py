@@ -4,6 +4,7 @@ The course of a fleet: canaries, then all others, then what came or was left mea
 
 from __future__ import annotations
 
+import sys
 import time
 
 from collections.abc import Collection, Sequence
@@ -45,6 +46,9 @@ from migration_gate.settings.settings import Settings
 
 LISTS_MAX: Final = 20
 NAMES_SHOWN: Final = 5
+# Of a target: two connections, and what it has open for a moment.
+DESCRIPTORS_EACH: Final = 3
+OTHER_DESCRIPTORS: Final = 32
 # Any number of workers begins far from each other so, each knowing only its own index.
 GOLDEN_RATIO: Final = 0.6180339887498949
 NONE_LISTED: Final = (
@@ -301,10 +305,21 @@ class Fleet:
 
 def at_once(settings: Settings, listing: Listing) -> int:
     """Return how many targets are worked at beside each other."""
-    wanted = settings.targets_at_once
-    if listing.room is None:
-        return wanted
-    return max(1, min(wanted, listing.room // CONNECTIONS_EACH))
+    most = min(settings.targets_at_once, _descriptors() // DESCRIPTORS_EACH)
+    if listing.room is not None:
+        most = min(most, listing.room // CONNECTIONS_EACH)
+    return max(1, most)
+
+
+def _descriptors() -> int:
+    """Return how many files and sockets the process may have open for targets."""
+    try:
+        import resource
+    except ImportError:  # no such limit on this system
+        return sys.maxsize
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_limited = limit != resource.RLIM_INFINITY
+    return limit - OTHER_DESCRIPTORS if is_limited else sys.maxsize
 
 
 def require_some(
