@@ -7,6 +7,8 @@ import shlex
 import pytest
 
 from migration_gate.commands.fleet.hints import name_target
+from migration_gate.commands.fleet.outcomes import Outcome, Score, to_error
+from migration_gate.report.errors import HistoryError
 from tests.commands.test_fleet import FILES, history, schemas
 from tests.fix_gate import Gate, parse_event
 from tests.fix_postgres import Database
@@ -169,3 +171,23 @@ def test_the_last_line_says_whether_failures_are_one(
     assert run.exit_code == 1
     said = "0 of 4 targets done, 4 failed; first a, and 2 alike: 001_a.sql:2:1: "
     assert run.verdict["error_message"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'migration "001_a.sql" was changed after being applied: at {}, sha256:1 then',
+        "could not reach a usable PostgreSQL at h ({}): Connection refused",
+    ],
+)
+def test_failures_that_differ_in_their_time_alone_are_one(words: str) -> None:
+    """Each history has its own times, and each wait its own count of attempts."""
+    score = Score()
+    score.target_count = 2
+    for name, when in {
+        "a": ("2026-11-30T16:02:06.767Z", "34 attempts in 2 s"),
+        "b": ("2026-11-29T06:00:00Z", "1 attempt in 0 s"),
+    }.items():
+        said = words.format(when[words.startswith("could")])
+        score.take(Outcome(name, "failed", HistoryError(said)))
+    assert "2 failed; first a, and 1 alike: " in str(to_error(score))

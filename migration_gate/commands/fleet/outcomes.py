@@ -5,6 +5,7 @@ What came of each target of a fleet, and the verdict over all of them.
 from __future__ import annotations
 
 import random
+import re
 import time
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 NO_ROOM_PAUSES_S: Final = (0.1, 0.8)
 # What was given is wrong, and would be so again.
 GIVEN_WRONGLY: Final = (NotNamedError, SettingsError, UsageError)
+
+# What the words of one cause differ in: when it was, and how often it was tried.
+DIFFERING: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d+ attempts? in \d+ s")
 
 Step = Callable[[Settings, Log, Tally], None]
 State = Literal["done", "failed", "passed over", "stopped"]
@@ -308,7 +312,8 @@ def _why(outcome: Outcome) -> tuple[object, ...]:
         return ()
     fields = error.fields()
     place = tuple(fields.get(name) for name in ("file", "line", "column"))
-    said = fields.get("sqlstate") if place[0] else error.message
+    words = DIFFERING.sub("", error.message)
+    said = fields.get("sqlstate") if place[0] else words
     return error.reason, *place, said
 
 
