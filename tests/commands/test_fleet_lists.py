@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,15 @@ def test_a_mark_at_the_head_of_the_file_is_no_part_of_a_name(
     run = gate(database=database, migrations=FILES, env=env)
     assert (run.exit_code, counts(run)) == (0, [1, 1, 0, 0, 0])
     assert tables(target) == ["public"]
+
+
+def test_a_list_in_a_pipe_is_refused(gate: Gate, tmp_path: Path) -> None:
+    """Before anything is begun: the second list, at the end, would be empty."""
+    os.mkfifo(tmp_path / "fleet.txt")
+    env = {"GATE_TARGETS": f"file:{tmp_path / 'fleet.txt'}", "PGHOST": "h"}
+    run = gate(migrations=FILES, env=env)
+    told = "Gate closed: GATE_TARGETS names a file that cannot be read: Illegal seek"
+    assert (run.exit_code, run.verdict["message"]) == (1, told)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from migration_gate.connection.connect import read_file
+from migration_gate.connection.connect import read_secret_file
 from migration_gate.report.errors import SettingFault, SettingsError
 from migration_gate.settings.connection_string import (
     MalformedError,
@@ -35,7 +35,8 @@ def read_lines(path: str) -> dict[str, dict[str, str]]:
         SettingsError: It cannot be read, or has what can be no target, or one twice.
     """
     try:
-        text = read_file(path).removeprefix(BYTE_ORDER_MARK)
+        # It is read once more at the end, which a pipe cannot be.
+        text = read_secret_file(path).removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise fault(f"names a file that cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
