@@ -85,6 +85,7 @@ class Patience:
         self.pace = DENSE
         self.refused_since_s: float | None = None
         self.said = ""
+        self.so_far = ""  # what had been done before, which a stop tells
         self._labels: dict[str, Cause] = {}
         self._logged_reason = ""
         self._logged_s = float("-inf")
@@ -113,8 +114,9 @@ class Patience:
         where = f"a usable PostgreSQL at {self.address}"
         at = where if self.address else "the database"
         found = f" ({self.tried}): {self.said}" if self.said else ""
+        so_far = f"; {self.so_far}" if self.so_far else ""
         return Halt(
-            f"had waited {self.waited_s:.1f} s for {at}{found}",
+            f"had waited {self.waited_s:.1f} s for {at}{found}{so_far}",
             remedy=_remedy(self) if self.said else "",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import threading
 
 from contextlib import ExitStack, closing
@@ -21,6 +22,7 @@ from tests.commands.test_fleet import FILES, TARGET_A, counts, schemas, tables
 from tests.connection.test_wait_languages import refusing
 from tests.fix_gate import Gate
 from tests.fix_postgres import Database, Databases, NewServer, database_of
+from tests.polling import until
 
 
 pytestmark = pytest.mark.timeout(60)
@@ -130,6 +132,42 @@ def test_what_appears_meanwhile_is_done_and_what_is_dropped_is_gone(
     assert (run.exit_code, counts(run)) == (0, [4, 3, 0, 0, 1])
     assert tables(database) == ["t1", "t2", "t4"]
     assert run.one("target.gone")["target"] == "t3"
+
+
+def test_a_stop_while_it_is_listed_again_says_how_many_are_done(
+    gate: Gate, database: Database
+) -> None:
+    """Somebody has locked what the query reads."""
+    env = schemas(database, ["t1", "t2"])
+    database.execute("CREATE TABLE tenants AS SELECT unnest('{t1,t2}'::text[]) name")
+    env = {"GATE_TARGETS": "schemas:SELECT name FROM public.tenants ORDER BY 1"}
+    process = gate.start(database=database, migrations=SLOW, env=env)
+    process.wait_for("migration.started")
+    with closing(database.connect()) as conn:
+        conn.execute("BEGIN; LOCK TABLE tenants")
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'tenants'"
+        until(lambda: conn.execute(f"{waiting}::regclass").fetchall())
+        process.signal(signal.SIGTERM)
+        run = process.wait()
+    assert run.exit_code == 1
+    assert run.verdict["error_message"].endswith("; 2 of 2 targets done"), run.output
+
+
+def test_a_target_without_room_waits_once(
+    gate: Gate, databases: Databases, database: Database
+) -> None:
+    """The role may have one connection, and a target with files takes two."""
+    login = database.role()
+    target = databases.create()
+    for one in (database, target):
+        one.execute(f"GRANT ALL ON SCHEMA public TO {login.user}")
+    database.execute(f"ALTER ROLE {login.user} CONNECTION LIMIT 1")
+    env = {"GATE_TARGETS": f"databases:SELECT '{target.name}'::name"}
+    waits = {"GATE_WAIT_TIMEOUT": "2s", "GATE_DDL_RETRY_TIMEOUT": "2s"}
+    run = gate(database=login, migrations=FILES, env=env | waits)
+    assert (run.exit_code, counts(run)) == (1, [1, 0, 1, 0, 0])
+    assert "two connections" in run.verdict["hint"], run.output
+    assert run.verdict["duration_ms"] < 3900
 
 
 def test_what_another_gate_had_and_is_dropped_is_gone_without_a_reason(

@@ -126,7 +126,7 @@ def _perform(step: Step, settings: Settings, log: Log, tally: Tally) -> None:
         except NoRoomError:
             drop_spares()  # the one that it has is among them
             pause(random.uniform(*NO_ROOM_PAUSES_S))  # noqa: S311  # not a secret
-    return step(settings, log, tally)
+    return step(settings._replace(wait_timeout_s=0.0), log, tally)  # it has waited
 
 
 def _to_outcome(

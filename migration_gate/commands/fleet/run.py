@@ -155,7 +155,12 @@ class Fleet:
 
     def _list(self) -> Sequence[str]:
         """List the targets, and return those that are neither done nor failed."""
-        self._listing = list_targets(self._settings, self._log, self._tally)
+        self._listing = list_targets(
+            self._settings,
+            self._log,
+            self._tally,
+            so_far=self.score.describe() if self.score.target_count else "",
+        )
         names, score = self._listing.names, self.score
         require_some(names, self._settings, self._log, self._tally)
         if self._listing.home is not None and self._listing.home.keeps:

@@ -117,9 +117,14 @@ class Home(NamedTuple):
     keeps: bool = False
 
 
-def list_targets(settings: Settings, log: Log, tally: Tally) -> Listing:
+def list_targets(
+    settings: Settings, log: Log, tally: Tally, *, so_far: str = ""
+) -> Listing:
     """
     List the targets: wait for the database that is asked, where one is.
+
+    Args:
+        so_far: How far the fleet is, which a stop tells.
 
     Raises:
         SettingsError: The list cannot be read, or has what can be no name.
@@ -129,7 +134,7 @@ def list_targets(settings: Settings, log: Log, tally: Tally) -> Listing:
     if targets.kind == "file":
         lines = read_lines(targets.source)
         return Listing(tuple(lines), lines=lines)
-    return _ask(settings, log, tally, targets.source.encode())
+    return _ask(settings, log, tally, targets.source.encode(), so_far)
 
 
 def find_target(settings: Settings, log: Log, tally: Tally) -> Target:
@@ -170,8 +175,11 @@ def to_target(settings: Settings, name: str, listing: Listing) -> Target:
     return Target(name, changed._replace(database=database))
 
 
-def _ask(settings: Settings, log: Log, tally: Tally, query: bytes | None) -> Listing:
+def _ask(
+    settings: Settings, log: Log, tally: Tally, query: bytes | None, so_far: str = ""
+) -> Listing:
     patience = new_patience(settings, log, settings.wait_timeout_s)
+    patience.so_far = so_far
 
     def attempt() -> Listing:
         return use_first(
