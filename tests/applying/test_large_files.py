@@ -30,7 +30,10 @@ def resident_bytes(pid: int) -> int:
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("start", ["", "-- gate: no-transaction\n"])
+@pytest.mark.parametrize(
+    "start",
+    ["", pytest.param("-- gate: no-transaction\n", marks=pytest.mark.thorough)],
+)
 def test_copied_data_passes_through_a_little_memory(
     gate: Gate, database: Database, tmp_path: Path, start: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_large_statement_is_there_twice_and_no_more(
     assert peak_bytes(database, tmp_path, f"{LARGE};") < BASE_MAX + 2 * len(LARGE)
 
 
+@pytest.mark.thorough
 def test_an_error_in_a_large_statement_costs_no_more(
     database: Database, tmp_path: Path
 ) -> None:

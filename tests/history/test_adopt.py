@@ -548,6 +548,7 @@ def test_a_killed_take_over_leaves_nothing(gate: Gate, database: Database) -> No
     assert run.one("history.adopted")["row_count"] == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(60)
 def test_ten_thousand_rows_are_taken_over(gate: Gate, database: Database) -> None:
     """One statement, one transaction."""
