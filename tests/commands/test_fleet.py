@@ -217,6 +217,8 @@ def test_a_schema_that_is_not_there_is_not_made(gate: Gate, database: Database) 
         ("SELEC 'a'", "has a query that PostgreSQL refuses: syntax error"),
         ("CREATE SCHEMA a", "has a query that writes"),
         ("SELECT 'a'::text WHERE false", "lists no target"),
+        ("SELECT nspname FROM pg_namespace", "which is PostgreSQL's own"),
+        ("SELECT 'information_schema'::text", "which is PostgreSQL's own"),
     ],
 )
 def test_a_list_that_can_be_none_closes_the_gate(

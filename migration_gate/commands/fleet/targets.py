@@ -41,6 +41,13 @@ NO_ANSWER_TO_QUERY: Final = f"has a query without an answer within {LIST_TIMEOUT
 NOT_ONE_COLUMN: Final = "has a query that does not give one column"
 READ_LESS: Final = "Let it read less, or end who locks what it reads."
 GIVE_TEXT: Final = "A query gives the name as text, like nspname::text, and never NULL."
+# PostgreSQL lets nobody else make a schema whose name begins so.
+OWN_PREFIX: Final = "pg_"
+OWN_SCHEMA: Final = "information_schema"
+LEAVE_OUT_OWN: Final = (
+    f"Let the query leave it out: nspname !~ '^{OWN_PREFIX}' "
+    f"AND nspname <> '{OWN_SCHEMA}'."
+)
 CONNECTIONS_EACH: Final = 2
 # What server, role and database have left; NULL where they set no limit. Of others'
 # sessions one without privileges sees only where they are, and whose.
@@ -143,6 +150,7 @@ def find_target(settings: Settings, log: Log, tally: Tally) -> Target:
     assert targets is not None and name is not None  # noqa: PT018, S101
     listing = Listing((name,))
     if targets.kind == "schemas":
+        _refuse_own((name,))
         listing = _ask(settings, log, tally, None)
     elif targets.kind == "file":
         listing = list_targets(settings, log, tally)
@@ -214,6 +222,8 @@ def _list_on(
                 identities = _ask_identities(conn, settings, names)
     if settings.targets is not None and settings.targets.kind == "databases":
         rooms.pop()  # each of them has a limit of its own
+    else:
+        _refuse_own(names)
     # The session that asked gives its place back.
     room = 1 + min(room for room in rooms if room is not None)
     return Listing(names, home, room=None if is_pooled else room, identities=identities)
@@ -293,6 +303,15 @@ def _ask_identities(
     )
     rows = conn.execute(query, [list(names)]).fetchall()
     return dict(zip(names, (oid for (oid,) in rows), strict=True))
+
+
+def _refuse_own(names: Sequence[str]) -> None:
+    """Refuse schemas of PostgreSQL's own, in which a superuser may make tables."""
+    for name in names:
+        if name == OWN_SCHEMA or name.startswith(OWN_PREFIX):
+            raise fault(
+                f'has schema "{name}", which is PostgreSQL\'s own', LEAVE_OUT_OWN
+            )
 
 
 def _to_names(found: Sequence[object]) -> tuple[str, ...]:
