@@ -9,7 +9,7 @@ so that no gate takes for applied what is half undone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from itertools import chain
 
 from migration_gate.applying.file_run import BOTH, FileRun, writing_progress
@@ -94,14 +94,12 @@ def apply_outside(
     return forget(run) if task.is_back else record(run)
 
 
-def forget_what_runs_inside(
-    held: Session, begun: Mapping[str, Script]
-) -> Collection[str]:
+def forget_what_runs_inside(held: Session, begun: Mapping[str, Script]) -> None:
     """
     Forget what has run of repeatable files that run inside a transaction now.
 
     Another text of theirs is applied as a whole; were the old one to come back, it
-    would go on where it failed. Returns the versions of which nothing is kept now.
+    would go on where it failed.
 
     Args:
         held: Has the lock.
@@ -114,7 +112,7 @@ def forget_what_runs_inside(
     table = held.seen.table
     inside = {row: script for row, script in begun.items() if script.in_transaction}
     if table is None or not inside:
-        return ()
+        return
     with held.translated("read the progress of files"):
         kept = {row: read_progress(held.conn, table, row) for row in inside}
     faults = [
@@ -134,7 +132,6 @@ def forget_what_runs_inside(
     with writing_progress(held, table):
         for row in inside:
             held.conn.execute(guarded(table, (SUFFIX,), delete_units(table, row)))
-    return inside
 
 
 def _perform(run: FileRun, unit: Unit) -> None:

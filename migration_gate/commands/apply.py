@@ -125,8 +125,8 @@ def apply_pending(  # noqa: PLR0913, PLR0917  # what a run has found out so far
         begun = {
             row: shelf.take(pending[version]) for row, version in plan.begun.items()
         }
-    for row in forget_what_runs_inside(held, begun) if begun else ():
-        plan = plan.forget_begun(row)
+    if begun:
+        forget_what_runs_inside(held, begun)
     if held.is_pooled:
         require_no_session(map(shelf.take, plan.pending))
     # Only where it matters: what is long would be split once more.

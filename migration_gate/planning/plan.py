@@ -129,11 +129,6 @@ class Plan(NamedTuple):
         found = (r for r in self.replacements if r.key == migration.key)
         return next(found, None)
 
-    def forget_begun(self, row: str) -> Plan:
-        """Return a plan in which nothing of a file has run under this version."""
-        kept = {version: file for version, file in self.begun.items() if version != row}
-        return self._replace(begun=kept)
-
     def version_to_record(self, migration: Migration) -> str:
         """Return the version in the spelling that is already in use."""
         for version, file in self.begun.items():
