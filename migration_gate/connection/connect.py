@@ -6,8 +6,6 @@ Opens connections; reads nothing but the files that hold the settings of one.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 
 from collections.abc import Callable, Mapping
@@ -25,7 +23,7 @@ from migration_gate.connection.opening import CONNECT_TIMEOUT_MIN_S, keeper, ope
 from migration_gate.connection.servers import each_server
 from migration_gate.connection.waits import T
 from migration_gate.settings.database import connection_parameters, said_beside, shown
-from migration_gate.settings.sources import DatabaseSettings
+from migration_gate.settings.sources import DatabaseSettings, PipeError
 
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -53,7 +51,7 @@ def read_file(path: str) -> str:
 def read_secret_file(path: str) -> str:
     """Return the text of a file that is read at each attempt; likewise."""
     if Path(path).is_fifo():  # it may be waited for without end, and is read but once
-        raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        raise PipeError("is a pipe")
     return read_file(path)
 
 

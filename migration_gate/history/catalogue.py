@@ -442,7 +442,7 @@ def owner_is_trusted(owners: Owners) -> sql.Composed:
 
 
 def still_trusted(
-    schema: str, name: str, owners: Owners, *, deletes: bool = True
+    schema: str, name: str, owners: Owners, *, deletes: bool
 ) -> sql.Composed:
     """
     Return the expression that gives "on", or "gate:" and what is wrong.

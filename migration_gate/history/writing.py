@@ -123,7 +123,7 @@ def find_alteration(
         with translated("ask what has become of the history"):
             row = conn.execute(
                 sql.SQL("SELECT {}").format(
-                    still_trusted(table.schema, table.name, table.owners)
+                    still_trusted(table.schema, table.name, table.owners, deletes=True)
                 )
             ).fetchone()
     except ServerRefusedError as refusal:

@@ -85,7 +85,8 @@ def _refuse_twin(row: str, version: str) -> tuple[str, str]:
     )
     remedy = (
         "Give the file its old name again; or, where it is renamed for good: "
-        f"resolve {version} --applied, and then resolve {row} --not-applied."
+        f"resolve {version} --applied, and once no older image starts any more, "
+        f"resolve {row} --not-applied."
     )
     return fault, remedy
 

@@ -4,8 +4,6 @@ The settings that name the database: each its value, or the file that holds it. 
 
 from __future__ import annotations
 
-import errno
-
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -35,6 +33,10 @@ _READABLE: Final = (
     " Kubernetes: defaultMode or fsGroup)."
 )
 _MOUNT: Final = "Check the path that it has, and what is mounted there."
+
+
+class PipeError(OSError):
+    """A pipe in place of a file that is read more than once."""
 
 
 class Source(NamedTuple):
@@ -123,7 +125,7 @@ def _unreadable(error: OSError | ValueError) -> MalformedError:
         return MalformedError(
             "names a file that cannot be read: permission denied", _READABLE
         )
-    if isinstance(error, OSError) and error.errno == errno.ESPIPE:
+    if isinstance(error, PipeError):
         return MalformedError(
             "names a pipe", "Name a file: it is read again at each attempt to connect."
         )

@@ -217,8 +217,14 @@ def test_a_schema_that_is_not_there_is_not_made(gate: Gate, database: Database) 
         ("SELEC 'a'", "has a query that PostgreSQL refuses: syntax error"),
         ("CREATE SCHEMA a", "has a query that writes"),
         ("SELECT 'a'::text WHERE false", "lists no target"),
-        ("SELECT nspname FROM pg_namespace", "which is PostgreSQL's own"),
-        ("SELECT 'information_schema'::text", "which is PostgreSQL's own"),
+        (
+            "SELECT nspname FROM pg_namespace",
+            "gives a schema that is PostgreSQL's own",
+        ),
+        (
+            "SELECT 'information_schema'::text",
+            "gives a schema that is PostgreSQL's own",
+        ),
     ],
 )
 def test_a_list_that_can_be_none_closes_the_gate(
@@ -230,6 +236,17 @@ def test_a_list_that_can_be_none_closes_the_gate(
     )
     assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
     assert rule in run.verdict["message"]
+
+
+def test_a_target_that_is_postgresqls_own_is_none(
+    gate: Gate, database: Database
+) -> None:
+    """No list is asked for it, and a superuser could make tables there."""
+    env = schemas(database, ["a"]) | {"GATE_TARGET": "information_schema"}
+    run = gate(database=database, migrations=FILES, env=env)
+    assert (run.exit_code, run.verdict["reason"]) == (1, "settings")
+    said = "GATE_TARGET names a schema that is PostgreSQL's own"
+    assert run.verdict["error_message"] == said
 
 
 def test_what_a_list_reads_may_come(gate: Gate, database: Database) -> None:

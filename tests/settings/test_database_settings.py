@@ -24,7 +24,7 @@ from migration_gate.settings.libpq import (
     PG_VARIABLES,
     STRING_ITSELF,
 )
-from migration_gate.settings.sources import DatabaseSettings, Source
+from migration_gate.settings.sources import DatabaseSettings, PipeError, Source
 from migration_gate.settings.spelling import closest
 
 
@@ -321,7 +321,7 @@ def test_one_newline_at_the_end_of_a_file_is_dropped(
         ("\udcff", "is not UTF-8 text"),
         (FileNotFoundError(2, "s3cret"), "names a file that does not exist"),
         (IsADirectoryError(21, "s3cret"), "names a folder"),
-        (OSError(errno.ESPIPE, "s3cret"), "names a pipe"),
+        (PipeError("s3cret"), "names a pipe"),
         (OSError(errno.EIO, "s3cret"), "names a file that cannot be read"),
         (
             UnicodeDecodeError("utf-8", b"s3cret\xff", 6, 7, "invalid start byte"),

@@ -15,6 +15,7 @@ from migration_gate.settings.connection_string import (
     MalformedError,
     parse_connection_string,
 )
+from migration_gate.settings.sources import PipeError
 
 
 SETTING: Final = "GATE_TARGETS"
@@ -37,6 +38,8 @@ def read_lines(path: str) -> dict[str, dict[str, str]]:
     try:
         # It is read once more at the end, which a pipe cannot be.
         text = read_secret_file(path).removeprefix(BYTE_ORDER_MARK)
+    except PipeError:
+        raise fault("names a pipe", "Name a file.") from None
     except OSError as error:
         raise fault(f"names a file that cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

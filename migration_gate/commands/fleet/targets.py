@@ -23,7 +23,11 @@ from migration_gate.connection.not_ready import NotReadyError
 from migration_gate.connection.qualified import qualified
 from migration_gate.connection.wait import wait_for
 from migration_gate.history.lasting import IS_LASTING
-from migration_gate.report.errors import ServerRefusedError
+from migration_gate.report.errors import (
+    ServerRefusedError,
+    SettingFault,
+    SettingsError,
+)
 from migration_gate.report.log import Log
 from migration_gate.report.verdict import Tally
 from migration_gate.settings.settings import (
@@ -150,7 +154,9 @@ def find_target(settings: Settings, log: Log, tally: Tally) -> Target:
     assert targets is not None and name is not None  # noqa: PT018, S101
     listing = Listing((name,))
     if targets.kind == "schemas":
-        _refuse_own((name,))
+        if _is_own(name):
+            rule = "names a schema that is PostgreSQL's own"
+            raise SettingsError([SettingFault("GATE_TARGET", rule)])
         listing = _ask(settings, log, tally, None)
     elif targets.kind == "file":
         listing = list_targets(settings, log, tally)
@@ -222,8 +228,8 @@ def _list_on(
                 identities = _ask_identities(conn, settings, names)
     if settings.targets is not None and settings.targets.kind == "databases":
         rooms.pop()  # each of them has a limit of its own
-    else:
-        _refuse_own(names)
+    elif any(map(_is_own, names)):
+        raise fault("gives a schema that is PostgreSQL's own", LEAVE_OUT_OWN)
     # The session that asked gives its place back.
     room = 1 + min(room for room in rooms if room is not None)
     return Listing(names, home, room=None if is_pooled else room, identities=identities)
@@ -305,13 +311,9 @@ def _ask_identities(
     return dict(zip(names, (oid for (oid,) in rows), strict=True))
 
 
-def _refuse_own(names: Sequence[str]) -> None:
-    """Refuse schemas of PostgreSQL's own, in which a superuser may make tables."""
-    for name in names:
-        if name == OWN_SCHEMA or name.startswith(OWN_PREFIX):
-            raise fault(
-                f'has schema "{name}", which is PostgreSQL\'s own', LEAVE_OUT_OWN
-            )
+def _is_own(name: str) -> bool:
+    """Tell a schema of PostgreSQL's own, in which a superuser may make tables."""
+    return name == OWN_SCHEMA or name.startswith(OWN_PREFIX)
 
 
 def _to_names(found: Sequence[object]) -> tuple[str, ...]:
