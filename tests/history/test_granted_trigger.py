@@ -26,6 +26,12 @@ CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_catalog.nextval('public.called'); RETURN NULL; END $$;
 """
 PLANTED = "CREATE TRIGGER t BEFORE {} ON {} FOR EACH STATEMENT EXECUTE FUNCTION catch()"
+FOLLOWS = """
+CREATE TABLE follows
+    (version varchar REFERENCES schema_migrations (version) ON DELETE CASCADE);
+INSERT INTO follows SELECT version FROM schema_migrations;
+CREATE TRIGGER t AFTER DELETE ON follows FOR EACH ROW EXECUTE FUNCTION catch();
+"""
 WAITING = """
 SELECT FROM pg_locks WHERE NOT granted AND relation = %s::text::regclass
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -117,6 +123,41 @@ def test_a_trigger_that_comes_as_a_write_waits_never_runs(
     assert run.exit_code == 1
     if case.table != FAILURES:
         assert "has a trigger" in run.output or "has trigger" in run.output
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "way_back",
+    [
+        "DROP TABLE a;",
+        f"{OUTSIDE}DROP TABLE a;",
+        f"{OUTSIDE}DROP INDEX CONCURRENTLY late;",
+    ],
+)
+def test_a_foreign_key_that_comes_as_a_row_is_deleted_reaches_nothing(
+    gate: Gate, database: Database, way_back: str
+) -> None:
+    """Before 18 the triggers of its table would run as who deletes the row."""
+    login, low = database.role("app"), database.role("low")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {login.user}, {low.user}")
+    files = {
+        "1_a.sql": "CREATE TABLE a (n int); CREATE INDEX late ON a (n);",
+        "1_a.down.sql": way_back,
+    }
+    gate(database=login, migrations=files)
+    login.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {low.user}")
+    low.execute(PLANT)
+    with closing(low.connect()) as planter:
+        planter.execute(f"BEGIN; {FOLLOWS}")
+        process = gate.start("rollback", database=login, migrations=files)
+        wait_for_wait(database, HISTORY, process)
+        planter.execute("COMMIT")
+        run = process.wait()
+
+    assert database.fetch("SELECT is_called FROM called") == [(False,)], run.output
+    assert versions(database) == ["1_a.sql"]
+    assert run.exit_code == 1
+    assert "has a foreign key of others" in run.output
 
 
 def wait_for_wait(database: Database, table: str, process: Process) -> None:
