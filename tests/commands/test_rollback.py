@@ -643,3 +643,19 @@ def test_a_role_without_the_right_is_told_the_grant(
     assert (run.exit_code, last["reason"]) == (1, "refused")
     assert "DELETE" in str(last["hint"])
     assert len(history(database)) == 3
+
+
+def test_a_file_that_was_renamed_keeps_no_other_from_being_undone(
+    gate: Gate, database: Database
+) -> None:
+    """It is refused where it would run once more, and here nothing is applied."""
+    files = {
+        "1_b.sql": "CREATE TABLE b ();",
+        "2_x.sql": "CREATE TABLE x ();",
+        "2_x.down.sql": "DROP TABLE x;",
+    }
+    assert gate(database=database, migrations=files).exit_code == 0
+    files["1_c.sql"] = files.pop("1_b.sql")
+    run = gate("rollback", database=database, migrations=files)
+    assert run.exit_code == 0, run.output
+    assert history(database) == ["1_b.sql"]
