@@ -79,6 +79,7 @@ def test_a_file_that_fails_closes_every_gate_in_turn(
     assert database.fetch("SELECT last_value FROM attempts") == [(31,)]
 
 
+@pytest.mark.thorough
 def test_gates_that_wait_long_give_their_connections_back(
     database: Database, herd: Herd
 ) -> None:
